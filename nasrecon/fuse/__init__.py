@@ -1,0 +1,1 @@
+"""Estimates become a point cloud and a mesh."""

@@ -1,0 +1,84 @@
+"""Rigid transforms, normals from depth, angles. Pure numpy; conventions as in ``types.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nasrecon.types import Camera
+
+
+def inverse(target_from_source: np.ndarray) -> np.ndarray:
+    """Invert rigid transforms (..., 4, 4): target_from_source -> source_from_target."""
+    R = np.swapaxes(target_from_source[..., :3, :3], -1, -2)
+    out = np.zeros_like(target_from_source)
+    out[..., :3, :3] = R
+    out[..., :3, 3] = -(R @ target_from_source[..., :3, 3:])[..., 0]
+    out[..., 3, 3] = 1
+    return out
+
+
+def transform(target_from_source: np.ndarray, points_in_source: np.ndarray) -> np.ndarray:
+    """Apply one transform (4, 4) to points (..., 3); returns points_in_target (..., 3)."""
+    return points_in_source @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+
+
+def relative_pose(src_cam_from_world: np.ndarray, ref_cam_from_world: np.ndarray) -> np.ndarray:
+    """Return src_from_ref (4, 4) of two cameras given by their cam_from_world (4, 4)."""
+    return src_cam_from_world @ inverse(ref_cam_from_world)
+
+
+def rotation_from_quaternion(wxyz: np.ndarray) -> np.ndarray:
+    """Turn quaternions (..., 4), scalar first and of any non-zero length, into rotations (..., 3, 3)."""
+    w, x, y, z = np.moveaxis(np.asarray(wxyz, dtype=np.float64) / np.linalg.norm(wxyz, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def angle_between_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the angle [degrees] between vectors (..., 3); accurate for tiny angles too."""
+    return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), np.sum(a * b, axis=-1)))
+
+
+def rotation_angle_deg(R: np.ndarray) -> np.ndarray:
+    """Return the angle [degrees] by which rotations (..., 3, 3) turn."""
+    cosine = (np.trace(R, axis1=-2, axis2=-1) - 1) / 2
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def normals_from_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return the normals (H, W, 3) of a depth map (H, W), in the camera frame, facing the camera.
+
+    Along each axis the difference to the neighbour that lies nearer in inverse depth is taken (inverse depth is
+    linear on a plane, so a plane is exact up to rounding, and a step in depth does not bend the normals beside it).
+    Pixels with no depth, or with no valid neighbour along an axis, get (0, 0, 0).
+    """
+    points_in_cam = camera.unproject_depth(depth)
+    inv_depth = np.where(depth > 0, 1 / np.where(depth > 0, depth, 1), np.nan)
+    along_x = _one_sided_difference(points_in_cam, inv_depth, axis=1)
+    along_y = _one_sided_difference(points_in_cam, inv_depth, axis=0)
+    normal = np.cross(along_y, along_x)
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normal = np.where(length > 0, normal / length, 0.0)
+    normal = np.nan_to_num(normal)
+    flip = np.sum(normal * points_in_cam, axis=-1, keepdims=True) > 0
+    return np.where(flip, -normal, normal).astype(np.float32)
+
+
+def _one_sided_difference(points: np.ndarray, inv_depth: np.ndarray, axis: int) -> np.ndarray:
+    """Return, per pixel, the forward or backward difference of points (H, W, 3), whichever steps less in inverse depth."""
+    step = np.diff(points, axis=axis)
+    jump = np.abs(np.diff(inv_depth, axis=axis))
+    jump = np.where(np.isnan(jump), np.inf, jump)
+    pad_first = [(0, 0)] * 2
+    pad_first[axis] = (1, 0)
+    pad_last = [(0, 0)] * 2
+    pad_last[axis] = (0, 1)
+    back, fore = (np.pad(step, [*pad, (0, 0)]) for pad in (pad_first, pad_last))
+    jump_back, jump_fore = (np.pad(jump, pad, constant_values=np.inf) for pad in (pad_first, pad_last))
+    out = np.where((jump_fore <= jump_back)[..., None], fore, back)
+    return np.where(np.isfinite(np.minimum(jump_back, jump_fore))[..., None], out, np.nan)

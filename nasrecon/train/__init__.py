@@ -1,0 +1,1 @@
+"""Training: procedural worlds, losses, loop. torch and imageio only."""

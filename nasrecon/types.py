@@ -1,0 +1,310 @@
+"""The types that travel between the stages, and the conventions that they all obey.
+
+Frames.  Right-handed. A camera looks along +z, x is right, y is down. Transforms are named ``target_from_source``,
+are 4x4 and act on column vectors: ``x_in_cam = cam_from_world @ x_in_world``.
+
+Pixels.  ``(x, y)`` with x to the right; the image spans ``[0, width] x [0, height]`` and the centre of the top-left
+pixel is at (0.5, 0.5), as in COLMAP::
+
+      0     1     2          x
+    0 +-----+-----+--
+      | .5  | 1.5 |          pixel (row 0, column 1) has its centre at x = 1.5, y = 0.5
+    1 +-----+-----+--        and is array element [0, 1]
+      |     |     |
+    y
+
+Depth.   ``depth`` is z in the camera frame, in scene units; 0 means "no value". Along the ray it is ``distance``.
+Normals. Unit length, in the camera frame, facing the camera (n . ray < 0); (0, 0, 0) where there is none.
+
+Shape letters: B batch, S sources, D planes, C channels, H x W image, h x w feature map (a quarter), N points, V vertices, F faces.
+All types are frozen; arrays in them are shared, not copied, and must not be written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nasrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Unit = Literal["m", "mm", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Camera:
+    """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention above.
+
+    Raises:
+        InputError: if K is not an upper-triangular pinhole matrix with positive focal lengths, or a side is not positive.
+    """
+
+    width: int
+    height: int
+    K: np.ndarray
+
+    def __post_init__(self) -> None:
+        K = np.array(self.K, dtype=np.float64)
+        object.__setattr__(self, "K", K)
+        if self.width <= 0 or self.height <= 0:
+            raise InputError(f"camera size must be positive, found {self.width}x{self.height}")
+        if K.shape != (3, 3) or not np.isfinite(K).all():
+            raise InputError(f"K must be a finite 3x3 matrix, found shape {K.shape}:\n{K}")
+        if K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - (0, 0, 1)).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
+            raise InputError(f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive fx and fy, found\n{K}")
+
+    def resized(self, width: int, height: int) -> Camera:
+        """Return the camera of the same view sampled at another size [px]; x and y scale independently."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return Camera(width=width, height=height, K=scale @ self.K)
+
+    def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
+        """Return the camera of the window with top-left corner (left, top) [px]; the window may exceed the image (padding)."""
+        K = self.K.copy()
+        K[0, 2] -= left
+        K[1, 2] -= top
+        return Camera(width=width, height=height, K=K)
+
+    def project(self, points_in_cam: np.ndarray) -> np.ndarray:
+        """Project points (..., 3) in the camera frame to pixels (..., 2). Points at or behind the camera give NaN."""
+        points_in_cam = np.asarray(points_in_cam, dtype=np.float64)
+        z = points_in_cam[..., 2:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            flat = np.where(z > 0, points_in_cam / z, np.nan)
+        return (flat @ self.K.T)[..., :2]
+
+    def unproject(self, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """Lift pixels (..., 2) with z-depth (...) [scene units] to points (..., 3) in the camera frame."""
+        pixels = np.asarray(pixels, dtype=np.float64)
+        depth = np.asarray(depth, dtype=np.float64)
+        homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
+        return homogeneous @ np.linalg.inv(self.K).T * depth[..., None]
+
+    def pixel_centers(self) -> np.ndarray:
+        """Return the pixel centres (H, W, 2), x before y; the first is (0.5, 0.5)."""
+        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        return np.stack([x, y], axis=-1)
+
+    def unproject_depth(self, depth: np.ndarray) -> np.ndarray:
+        """Lift a depth map (H, W) of this camera to points (H, W, 3) in the camera frame; invalid pixels give (0, 0, 0).
+
+        Raises:
+            InputError: if the map's size is not the camera's.
+        """
+        if depth.shape != (self.height, self.width):
+            raise InputError(f"depth map is {depth.shape}, the camera is {(self.height, self.width)} (height, width)")
+        return self.unproject(self.pixel_centers(), depth)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """One posed image.
+
+    Attributes:
+        name: the image's name, unique in its scene ("IMG_0001.jpg", "left/0001.png").
+        image_path: the file to read; at the camera's size once it is read through ``ingest.images``.
+        camera: the pinhole camera of the undistorted image.
+        cam_from_world: (4, 4) float64.
+        depth_range: (near, far) [scene units], or None while nothing is known.
+    """
+
+    name: str
+    image_path: Path
+    camera: Camera
+    cam_from_world: np.ndarray
+    depth_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.cam_from_world, dtype=np.float64)
+        if matrix.shape == (3, 4):
+            matrix = np.vstack([matrix, (0, 0, 0, 1)])
+        object.__setattr__(self, "cam_from_world", matrix)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise InputError(f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}")
+        R = matrix[:3, :3]
+        off = np.abs(R @ R.T - np.eye(3)).max()
+        if off > 1e-2 or np.linalg.det(R) < 0 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6:
+            raise InputError(
+                f"{self.name}: cam_from_world must be a rotation (right-handed, orthonormal) and a translation; found"
+                f"\n{matrix}\n(R R^T is off the identity by {off:.3g}, det R = {np.linalg.det(R):.3g})"
+            )
+
+    @property
+    def center_in_world(self) -> np.ndarray:
+        """The camera centre (3,) in the world frame."""
+        return -self.cam_from_world[:3, :3].T @ self.cam_from_world[:3, 3]
+
+    @property
+    def world_from_cam(self) -> np.ndarray:
+        """(4, 4), the inverse of ``cam_from_world``."""
+        return np.linalg.inv(self.cam_from_world)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """A posed image set.
+
+    Attributes:
+        root: the folder that relative names are read from.
+        views: the posed images.
+        points_in_world: sparse points (P, 3) or None.
+        visible: for each view the indices (n,) into ``points_in_world`` that it sees, or None.
+        unit: "m", "mm" or "unknown".
+        source: what ingest recognised ("COLMAP model (bin), 11 images"), one line for people.
+        dropped: (name, reason) of every input that was left out.
+    """
+
+    root: Path
+    views: tuple[View, ...]
+    points_in_world: np.ndarray | None = None
+    visible: tuple[np.ndarray, ...] | None = None
+    unit: Unit = "unknown"
+    source: str = ""
+    dropped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))
+        names = [view.name for view in self.views]
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InputError(f"view names must be unique, found twice: {', '.join(twice[:5])}")
+        if self.visible is not None and (self.points_in_world is None or len(self.visible) != len(self.views)):
+            raise InputError("visible needs points_in_world and one index array for each view")
+
+    def index(self, name: str) -> int:
+        """Return the position of the view of that name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        for i, view in enumerate(self.views):
+            if view.name == name:
+                return i
+        raise InputError(f"no view is named {name!r}; there are {len(self.views)}, the first is {self.views[0].name!r}")
+
+    def replace_views(self, views: Sequence[View]) -> Scene:
+        """Return the scene with the same views in the same order, changed in their fields (a resize, a depth range)."""
+        return replace(self, views=tuple(views))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StereoBatch:
+    """What a network eats: torch tensors, in the networks' own conventions (``adapter.py`` makes it, nobody else).
+
+    Attributes:
+        ref_image: (B, 3, H, W) float32, RGB in [-1, 1].
+        src_images: (B, S, 3, H, W), likewise.
+        ref_K: (B, 3, 3) [px], **integer** pixel centres: the centre of the top-left pixel is (0, 0).
+        src_K: (B, S, 3, 3), likewise.
+        src_from_ref: (B, S, 4, 4), the unit of its translation is free.
+        min_depth: (B,), the depth scale of the planes, in that unit: label i stands for min_depth * D / i.
+    """
+
+    ref_image: torch.Tensor
+    src_images: torch.Tensor
+    ref_K: torch.Tensor
+    src_K: torch.Tensor
+    src_from_ref: torch.Tensor
+    min_depth: torch.Tensor
+
+    def to(self, device: torch.device | str) -> StereoBatch:
+        """Return the batch on another device."""
+        return StereoBatch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimate:
+    """What a network says of one view.
+
+    Attributes:
+        view: the view, its camera at the size of the maps.
+        depth: (H, W) float32, z in the camera [scene units]; 0 = invalid.
+        normal: (H, W, 3) float32, unit, camera frame, facing the camera; 0 where the depth is invalid.
+        confidence: (H, W) float32 in [0, 1].
+        sigma: (H, W) float32, one standard deviation of the depth [scene units].
+        rgb: (H, W, 3) uint8, the image at the size of the maps.
+        sources: names of the source views.
+    """
+
+    view: View
+    depth: np.ndarray
+    normal: np.ndarray
+    confidence: np.ndarray
+    sigma: np.ndarray
+    rgb: np.ndarray
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = (self.view.camera.height, self.view.camera.width)
+        shapes = {"depth": size, "normal": (*size, 3), "confidence": size, "sigma": size, "rgb": (*size, 3)}
+        for name, shape in shapes.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise InputError(f"{self.view.name}: {name} has shape {found}, its camera asks for {shape}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointCloud:
+    """Points in the world frame.
+
+    Attributes:
+        xyz: (N, 3) float64 [scene units], world frame.
+        normal: (N, 3) float32, unit, world frame, facing the camera that saw the point.
+        rgb: (N, 3) uint8.
+        support: (N,) int32, the number of views that agree on the point, its own included.
+        unit: "m", "mm" or "unknown".
+    """
+
+    xyz: np.ndarray
+    normal: np.ndarray
+    rgb: np.ndarray
+    support: np.ndarray
+    unit: Unit = "unknown"
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the cloud as .ply (normals, colours, support), replacing the file only once it is complete.
+
+        Raises:
+            InputError: if the ending is not one that is written.
+        """
+        from nasrecon.fuse.files import save_cloud
+
+        return save_cloud(self, Path(path))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mesh:
+    """A triangle mesh in the world frame.
+
+    Attributes:
+        vertices: (V, 3) float64 [scene units], world frame.
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        normal: (V, 3) float32, unit, world frame.
+        rgb: (V, 3) uint8.
+        unit: "m", "mm" or "unknown".
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normal: np.ndarray
+    rgb: np.ndarray
+    unit: Unit = "unknown"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the mesh as .ply, .obj, .glb or .stl (by the ending), replacing the file only once it is complete.
+
+        Raises:
+            InputError: if the ending is not one of these.
+        """
+        from nasrecon.fuse.files import save_mesh
+
+        return save_mesh(self, Path(path))
