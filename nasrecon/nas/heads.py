@@ -1,0 +1,28 @@
+"""From a volume of scores to labels, confidence and spread (paper, section 3.1; soft argmin as in GC-Net)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def expected_label(prob: torch.Tensor) -> torch.Tensor:
+    """Return the mean label (B, H, W) under plane probabilities (B, D, H, W)."""
+    labels = torch.arange(prob.shape[1], device=prob.device, dtype=prob.dtype)
+    return torch.einsum("bdhw,d->bhw", prob, labels)
+
+
+def label_spread(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation (B, H, W), in labels, of plane probabilities (B, D, H, W) about ``mean`` (B, H, W)."""
+    labels = torch.arange(prob.shape[1], device=prob.device, dtype=prob.dtype)
+    second = torch.einsum("bdhw,d->bhw", prob, labels**2)
+    first = torch.einsum("bdhw,d->bhw", prob, labels)
+    return (second - 2 * mean * first + mean**2).clamp_min(0).sqrt()
+
+
+def mass_near(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return the probability mass (B, H, W) of the four planes nearest to ``mean``: MVSNet's confidence (its section 3.3)."""
+    first = mean.floor().long().sub(1).clamp(0, prob.shape[1] - 4)
+    total = torch.zeros_like(mean)
+    for offset in range(4):
+        total = total + prob.gather(1, (first + offset)[:, None])[:, 0]
+    return total.clamp(0, 1)

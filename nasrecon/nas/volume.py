@@ -1,0 +1,86 @@
+"""Planes of constant depth and the sampling of source features on them (paper, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def plane_inv_depth(min_depth: torch.Tensor, planes: int) -> torch.Tensor:
+    """Return the inverse depths (B, D) of the planes for ``min_depth`` (B,): i / (min_depth * D), plane 0 at infinity."""
+    labels = torch.arange(planes, device=min_depth.device, dtype=min_depth.dtype)
+    return labels[None] / (min_depth[:, None] * planes)
+
+
+def depth_from_label(label: torch.Tensor, min_depth: torch.Tensor, planes: int) -> torch.Tensor:
+    """Turn labels (B, ...) into depths in the unit of ``min_depth`` (B,); label 0 gives a huge number, not inf."""
+    return min_depth.view(-1, *[1] * (label.dim() - 1)) * planes / (label + 1e-16)
+
+
+def scaled_K(K: torch.Tensor, factor: float, corner_aligned: bool) -> torch.Tensor:
+    """Return K (..., 3, 3) of the image shrunk by ``factor``, integer pixel centres before and after.
+
+    ``corner_aligned`` False: small pixel i covers the pixels factor*i ... factor*i + factor - 1 (c' = (c + 0.5) / factor - 0.5).
+    True: small pixel i sits on pixel factor*i (c' = c / factor), as the published network has it.
+    """
+    out = K.clone()
+    out[..., :2, :] = K[..., :2, :] / factor
+    if not corner_aligned:
+        out[..., :2, 2] += 0.5 / factor - 0.5
+    return out
+
+
+def pixel_rays(K: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """Return the rays (B, 3, h*w), z = 1, through the pixels of an h x w image; K (B, 3, 3) with integer pixel centres."""
+    y, x = torch.meshgrid(
+        torch.arange(h, device=K.device, dtype=K.dtype), torch.arange(w, device=K.device, dtype=K.dtype), indexing="ij"
+    )
+    pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
+    return torch.linalg.inv(K) @ pixels
+
+
+def plane_sample_grid(
+    ref_K: torch.Tensor,
+    src_K: torch.Tensor,
+    src_from_ref: torch.Tensor,
+    inv_depth: torch.Tensor,
+    size: tuple[int, int],
+    src_size: tuple[int, int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say where each voxel of the reference's plane sweep falls in the source.
+
+    Args:
+        ref_K, src_K: (B, 3, 3) at feature resolution, integer pixel centres.
+        src_from_ref: (B, 4, 4).
+        inv_depth: (B, D) of the planes in the reference, or (B, D, h*w) of each voxel.
+        size, src_size: (h, w) of the reference's and of the source's features.
+
+    Returns:
+        grid (B, D, h, w, 2) for ``grid_sample(align_corners=True)`` and inside (B, D, h, w) bool: in front of the source
+        camera and its centre within the source's outermost pixel centres. Points outside are moved far off the grid.
+    """
+    (h, w), (sh, sw) = size, src_size or size
+    B, D = inv_depth.shape[:2]
+    rays = pixel_rays(ref_K, h, w)
+    turned = src_K @ src_from_ref[:, :3, :3] @ rays
+    moved = src_K @ src_from_ref[:, :3, 3:]
+    # x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
+    scaled = inv_depth.reshape(B, 1, D, -1)
+    q = turned[:, :, None] + moved[:, :, None] * scaled
+    # The paper's network clamps the depth in the source at 1e-3; here z is that depth times the plane's inverse depth.
+    z = q[:, 2]
+    in_front = z > torch.clamp(1e-3 * scaled[:, 0], min=1e-6)
+    x, y = q[:, 0] / torch.where(in_front, z, 1), q[:, 1] / torch.where(in_front, z, 1)
+    inside = in_front & (x >= 0) & (x <= sw - 1) & (y >= 0) & (y <= sh - 1)
+    grid = torch.stack([2 * x / max(sw - 1, 1) - 1, 2 * y / max(sh - 1, 1) - 1], dim=-1)
+    grid = torch.where(inside[..., None], grid, 4.0)
+    return grid.view(B, D, h, w, 2), inside.view(B, D, h, w)
+
+
+def sample_on_planes(src_features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Sample source features (B, C, sh, sw) at a grid (B, D, h, w, 2): (B, C, D, h, w), zero outside."""
+    B, D, h, w, _ = grid.shape
+    sampled = F.grid_sample(
+        src_features, grid.view(B, D * h, w, 2), mode="bilinear", padding_mode="zeros", align_corners=True
+    )
+    return sampled.view(B, -1, D, h, w)
