@@ -102,6 +102,22 @@ class Camera:
         return self.unproject(self.pixel_centers(), depth)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """The camera that took a distorted image file, as COLMAP describes it; the file's pixels are in its frame.
+
+    Attributes:
+        model: COLMAP's name of the model ("OPENCV", "SIMPLE_RADIAL", "FOV" ...).
+        width, height: size of the file [px].
+        params: the model's parameters in COLMAP's order [px and none].
+    """
+
+    model: str
+    width: int
+    height: int
+    params: tuple[float, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """One posed image.
@@ -112,6 +128,7 @@ class View:
         camera: the pinhole camera of the undistorted image.
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
+        lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s), else None.
     """
 
     name: str
@@ -119,6 +136,7 @@ class View:
     camera: Camera
     cam_from_world: np.ndarray
     depth_range: tuple[float, float] | None = None
+    lens: Lens | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)
@@ -158,6 +176,7 @@ class Scene:
         unit: "m", "mm" or "unknown".
         source: what ingest recognised ("COLMAP model (bin), 11 images"), one line for people.
         dropped: (name, reason) of every input that was left out.
+        depth_ranges_from: how the views' depth ranges were found, one line; "" while they are not.
     """
 
     root: Path
@@ -167,6 +186,7 @@ class Scene:
     unit: Unit = "unknown"
     source: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
+    depth_ranges_from: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))
