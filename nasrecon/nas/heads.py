@@ -26,3 +26,13 @@ def mass_near(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     for offset in range(4):
         total = total + prob.gather(1, (first + offset)[:, None])[:, 0]
     return total.clamp(0, 1)
+
+
+def sigma_from_spread(spread: torch.Tensor, label: torch.Tensor, min_depth: torch.Tensor, planes: int) -> torch.Tensor:
+    """Turn a standard deviation in labels (B, H, W) about ``label`` (B, H, W) into one of the depth, in the unit of ``min_depth`` (B,).
+
+    First order: |d depth / d label| = min_depth * D / label**2. Below half a plane from infinity, where the depth itself means
+    nothing any more, the slope stays at its value there, so that label 0 gives a large number and not inf.
+    """
+    slope = min_depth.view(-1, *[1] * (label.dim() - 1)) * planes / label.clamp_min(0.5) ** 2
+    return spread * slope

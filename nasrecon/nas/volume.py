@@ -32,11 +32,17 @@ def scaled_K(K: torch.Tensor, factor: float, corner_aligned: bool) -> torch.Tens
 
 def pixel_rays(K: torch.Tensor, h: int, w: int) -> torch.Tensor:
     """Return the rays (B, 3, h*w), z = 1, through the pixels of an h x w image; K (B, 3, 3) with integer pixel centres."""
+    return torch.linalg.inv(K) @ _pixels(h, w, K)
+
+
+def _pixels(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the homogeneous pixels (3, h*w), integer centres, row by row, of the dtype and device of ``like``."""
     y, x = torch.meshgrid(
-        torch.arange(h, device=K.device, dtype=K.dtype), torch.arange(w, device=K.device, dtype=K.dtype), indexing="ij"
+        torch.arange(h, device=like.device, dtype=like.dtype),
+        torch.arange(w, device=like.device, dtype=like.dtype),
+        indexing="ij",
     )
-    pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    return torch.linalg.inv(K) @ pixels
+    return torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
 
 
 def plane_sample_grid(
@@ -57,21 +63,26 @@ def plane_sample_grid(
 
     Returns:
         grid (B, D, h, w, 2) for ``grid_sample(align_corners=True)`` and inside (B, D, h, w) bool: in front of the source
-        camera and its centre within the source's outermost pixel centres. Points outside are moved far off the grid.
+        camera and its centre within the source's outermost pixel centres, give or take what rounding can do (an identity
+        warp keeps its border). Points outside are moved far off the grid.
     """
     (h, w), (sh, sw) = size, src_size or size
     B, D = inv_depth.shape[:2]
-    rays = pixel_rays(ref_K, h, w)
-    turned = src_K @ src_from_ref[:, :3, :3] @ rays
+    # Double precision for the product of 3x3 matrices, so that views that agree give the identity to the last digit.
+    infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
+    turned = infinite.to(ref_K.dtype) @ _pixels(h, w, ref_K)
     moved = src_K @ src_from_ref[:, :3, 3:]
     # x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
     scaled = inv_depth.reshape(B, 1, D, -1)
     q = turned[:, :, None] + moved[:, :, None] * scaled
-    # The paper's network clamps the depth in the source at 1e-3; here z is that depth times the plane's inverse depth.
+    # z is the depth in the source over the depth in the reference: no unit in it. The paper's network clamps the depth itself
+    # at 1e-3 scene units, which is as good as outside, but would hide a scene whose unit is a kilometre.
     z = q[:, 2]
-    in_front = z > torch.clamp(1e-3 * scaled[:, 0], min=1e-6)
+    in_front = z > 1e-6
     x, y = q[:, 0] / torch.where(in_front, z, 1), q[:, 1] / torch.where(in_front, z, 1)
-    inside = in_front & (x >= 0) & (x <= sw - 1) & (y >= 0) & (y <= sh - 1)
+    slack = 4 * torch.finfo(x.dtype).eps * max(sw, sh)
+    inside = in_front & (x >= -slack) & (x <= sw - 1 + slack) & (y >= -slack) & (y <= sh - 1 + slack)
+    x, y = x.clamp(0, sw - 1), y.clamp(0, sh - 1)
     grid = torch.stack([2 * x / max(sw - 1, 1) - 1, 2 * y / max(sh - 1, 1) - 1], dim=-1)
     grid = torch.where(inside[..., None], grid, 4.0)
     return grid.view(B, D, h, w, 2), inside.view(B, D, h, w)
