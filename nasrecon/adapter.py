@@ -1,4 +1,4 @@
-"""The one border to the networks' private conventions: posed images in, ``StereoBatch``; ``Prediction`` back, ``Estimate``.
+"""The one border to the networks' private conventions: posed images to ``StereoBatch``, ``Prediction`` to ``Estimate``.
 
 What changes at this border, and nowhere else:
 
@@ -31,14 +31,17 @@ from nasrecon.nas import Network, Prediction
 from nasrecon.types import Camera, Estimate, StereoBatch, View
 
 Posed = tuple[np.ndarray, View]
-"""An image (H, W, 3) uint8 and its view, whose camera has the image's size: what ``ingest.images.read_view`` returns."""
+"""An image (H, W, 3) uint8 and its view, the camera at the image's size: what ``ingest.images.read_view`` returns."""
 
 FARTHEST_IN_PLANES = 2.0
 """Depths beyond this many times the farthest finite plane (label 1, ``min_depth * planes``) count as "no value"."""
 
 
 def predict(
-    network: Network, refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], device: torch.device | str | None = None
+    network: Network,
+    refs: Sequence[Posed],
+    sources: Sequence[Sequence[Posed]],
+    device: torch.device | str | None = None,
 ) -> list[Estimate]:
     """Run a network on references of any sizes and with any number of sources each; one Estimate each, in order.
 
@@ -109,7 +112,8 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
 def in_scene_units(prediction: Prediction, refs: Sequence[Posed], network: Network) -> Prediction:
     """Return a prediction cropped to the references' size, its depths and sigma in scene units, float32 on the CPU."""
     height, width = refs[0][0].shape[:2]
-    scene_units = torch.tensor([1 / _network_units_per_scene_unit(view, network) for _, view in refs], dtype=torch.float64)
+    per_scene_unit = [_network_units_per_scene_unit(view, network) for _, view in refs]
+    scene_units = 1 / torch.tensor(per_scene_unit, dtype=torch.float64)
     out = {}
     for name in Prediction.__dataclass_fields__:
         value = getattr(prediction, name)[..., :height, :width].detach().cpu()
@@ -165,7 +169,7 @@ def _trained_min_depth(network: Network) -> float:
 
 def _min_depth(view: View) -> float:
     if view.depth_range is None or not 0 < view.depth_range[0] < np.inf:
-        raise InputError(f"{view.name}: the nearest plane is unknown (depth_range {view.depth_range}); give --min-depth")
+        raise InputError(f"{view.name}: nearest plane unknown (depth_range {view.depth_range}); give --min-depth")
     return float(view.depth_range[0])
 
 
@@ -180,8 +184,10 @@ def _scaled(target_from_source: np.ndarray, factor: float) -> np.ndarray:
     return out
 
 
-def _tensors(rgb: np.ndarray, view: View, height: int, width: int, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return image (3, H', W') in [-1, 1] and K (3, 3) with integer pixel centres, fitted to height x width, then padded."""
+def _tensors(
+    rgb: np.ndarray, view: View, height: int, width: int, network: Network
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an image fitted to height x width, then padded: (3, H', W') in [-1, 1], and K (3, 3), integer centres."""
     camera = view.camera
     if rgb.shape != (camera.height, camera.width, 3) or rgb.dtype != np.uint8:
         raise InputError(

@@ -1,0 +1,338 @@
+"""What a run leaves on disk, and how it is read back.
+
+A results folder::
+
+    nasrecon_out/
+      manifest.json              what was run on what: settings, versions, what was left out and why, and of each view
+                                 the file, camera, depth range and its source, source views, seconds
+      views/<file name>.npz      the maps of one view (``view_file.py``)
+      depth/<file name>.png      the depth in colours with a scale bar
+      normal/<file name>.png     the normals in colours
+
+The files of a view do not depend on the manifest: it can be deleted, and is rebuilt from them. Every file is written
+beside its place and then renamed, so what is there is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from nasrecon import __version__
+from nasrecon.errors import InputError
+from nasrecon.preview import color_normal, depth_preview, png_bytes
+from nasrecon.types import Estimate, Scene, Unit, View
+from nasrecon.view_file import (
+    FORMAT,
+    Record,
+    file_name,
+    read_estimate,
+    read_record,
+    view_of,
+    write_atomically,
+    write_view,
+)
+
+DEFAULT_FOLDER = "nasrecon_out"
+_PREVIEWS = ("depth", "normal")
+_MANIFEST_EVERY_S = 2.0
+
+
+def scene_digest(scene: Scene) -> str:
+    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files.
+
+    The place of the scene is not part of it.
+    """
+    digest = hashlib.sha256()
+    for view in scene.views:
+        size = view.image_path.stat().st_size if view.image_path.exists() else -1
+        digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{size}|{view.lens}|".encode())
+        digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
+    if scene.points_in_world is not None:
+        digest.update(np.ascontiguousarray(scene.points_in_world, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all views of one results folder share; JSON values only.
+
+    Attributes:
+        settings: all that a view's numbers depend on; views made under different settings are never mixed.
+        scene: what was read, for people: root, source, unit, number of views.
+    """
+
+    settings: dict[str, Any]
+    scene: dict[str, Any]
+
+    @classmethod
+    def describe(cls, scene: Scene, *, network: str, weights_sha256: str, options: dict[str, Any]) -> Run:
+        """Describe the run of a network (its name, its weights' hash) on a scene, with the options that matter."""
+        settings = {
+            "network": network,
+            "weights_sha256": weights_sha256,
+            "scene_sha256": scene_digest(scene),
+            "options": options,
+        }
+        about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
+        return cls(settings=json.loads(json.dumps(settings)), scene=about)
+
+
+class ResultsWriter:
+    """Write a run's estimates into a results folder, view by view; use it in a ``with``, whose end writes the manifest.
+
+    Args:
+        folder: made where it does not exist.
+        run: what is being run.
+        order: the names of the scene's views; the manifest keeps this order.
+        overwrite: remove the views that the folder holds; otherwise those under the same settings count as finished.
+
+    Raises:
+        InputError: if the folder holds views made under other settings, or somebody else's files where ours would go.
+    """
+
+    def __init__(self, folder: str | Path, run: Run, order: Iterable[str], *, overwrite: bool = False) -> None:
+        self.folder, self.run = Path(folder), run
+        self._position = {name: i for i, name in enumerate(order)}
+        self._records: dict[str, Record] = {}
+        self._dropped: dict[str, str] = {}
+        self._written_at = -np.inf
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder}: it is a file; give a folder with --out")
+        _refuse_foreign(self.folder)
+        files = _view_files(self.folder)
+        if overwrite:
+            for path in files:
+                _remove_view(self.folder, path)
+        else:
+            self._records = self._kept(files)
+        for part in ("views", *_PREVIEWS):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        self.write_manifest(complete=False)
+
+    def _kept(self, files: Sequence[Path]) -> dict[str, Record]:
+        out = {}
+        for path in files:
+            try:
+                record = read_record(path)
+            except InputError:
+                continue  # damaged: not finished, it will be written anew
+            if record["settings"] != self.run.settings:
+                raise InputError(_other_settings(self.folder, record["settings"], self.run.settings))
+            out[record["name"]] = record
+        return out
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self.write_manifest(complete=exc_type is None)
+
+    @property
+    def finished(self) -> frozenset[str]:
+        """Names of the views whose estimates are on disk under this run's settings."""
+        return frozenset(self._records)
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Inputs that were left out, and why."""
+        return dict(self._dropped)
+
+    def add(self, estimate: Estimate, *, seconds: float, depth_range_from: str = "") -> None:
+        """Write one view, its npz last, so that a view with an npz is a finished one.
+
+        Args:
+            estimate: what to write.
+            seconds: what it took to compute.
+            depth_range_from: how its depth range was found.
+        """
+        name = file_name(estimate.view.name)
+        unit: Unit = self.run.scene.get("unit", "unknown")
+        write_atomically(self.folder / "depth" / f"{name}.png", png_bytes(depth_preview(estimate.depth, unit)))
+        write_atomically(self.folder / "normal" / f"{name}.png", png_bytes(color_normal(estimate.normal)))
+        self._records[estimate.view.name] = write_view(
+            self.folder / "views" / f"{name}.npz",
+            estimate,
+            depth_range_from=depth_range_from,
+            seconds=round(seconds, 3),
+            settings=self.run.settings,
+            scene=self.run.scene,
+        )
+        if time.monotonic() - self._written_at > _MANIFEST_EVERY_S:
+            self.write_manifest(complete=False)
+
+    def drop(self, name: str, reason: str) -> None:
+        """Record in the manifest that an input was left out, and why."""
+        self._dropped[name] = reason
+
+    def write_manifest(self, *, complete: bool) -> None:
+        """Write manifest.json as things stand; ``complete`` says whether the run came to its end."""
+        last = len(self._position)
+        records = sorted(self._records.values(), key=lambda record: self._position.get(record["name"], last))
+        manifest = {
+            "format": FORMAT,
+            "complete": complete,
+            "versions": {"python": platform.python_version(), "nasrecon": __version__, **_versions("torch", "numpy")},
+            "settings": self.run.settings,
+            "scene": self.run.scene,
+            "dropped": [{"name": name, "reason": reason} for name, reason in self._dropped.items()],
+            "views": [_line(record) for record in records],
+        }
+        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        self._written_at = time.monotonic()
+
+
+class Results(Sequence[Estimate]):
+    """The views of a results folder; each is read from disk when it is asked for, and not kept.
+
+    Attributes:
+        folder: where they are.
+        manifest: the content of manifest.json, or what the views' own files say where there is none.
+        unit: of the scene: "m", "mm" or "unknown".
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.unit: Unit = manifest["scene"].get("unit", "unknown")
+        self._lines: list[Record] = manifest["views"]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Results:
+        """Open a results folder; views that were finished since its manifest was written are there too.
+
+        Raises:
+            InputError: if there is no such folder, it holds no finished view, or a view of the manifest has no file.
+        """
+        folder = Path(folder)
+        files, manifest = _view_files(folder), _read_manifest(folder)
+        lines = [] if manifest is None else manifest["views"]
+        if not files and not lines:
+            what = "holds no finished view (views/*.npz)" if folder.is_dir() else "no such folder"
+            raise InputError(f"{folder}: {what}; run `nasrecon infer IMAGES --out {folder}` first")
+        for line in lines:
+            if not (folder / line["file"]).is_file():
+                raise InputError(
+                    f"{folder / line['file']}: manifest.json names it for the view {line['name']!r}, but there is no "
+                    f"such file; run the same `nasrecon infer` again to make it"
+                )
+        listed = {folder / line["file"] for line in lines}
+        others = [read_record(path) for path in files if path not in listed]
+        if manifest is None:
+            about = {key: others[0][key] for key in ("format", "settings", "scene")}
+            manifest = about | {"complete": False, "versions": {}, "dropped": []}
+        return cls(folder, manifest | {"views": lines + [_line(record) for record in others]})
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Estimate: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+    def __getitem__(self, index: int | slice) -> Estimate | Results:
+        """Return the Estimate at a position, read from disk, or for a slice the Results with those views.
+
+        Raises:
+            InputError: if the view's file is missing or damaged.
+        """
+        if isinstance(index, slice):
+            return Results(self.folder, self.manifest | {"views": self._lines[index]})
+        return read_estimate(self.folder / self._lines[index]["file"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The views' names, in order."""
+        return tuple(line["name"] for line in self._lines)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views, cameras at the size of the maps; no map is read for it."""
+        return tuple(view_of(line) for line in self._lines)
+
+
+def _line(record: Record) -> Record:
+    """Return a view's line of the manifest: its record without what all views share."""
+    shared = ("format", "settings", "scene")
+    file = f"views/{file_name(record['name'])}.npz"
+    return {"name": record["name"], "file": file} | {k: v for k, v in record.items() if k not in shared}
+
+
+def _view_files(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "views").glob("*.npz") if not path.name.startswith("."))
+
+
+def _remove_view(folder: Path, path: Path) -> None:
+    path.unlink()
+    for part in _PREVIEWS:
+        (folder / part / f"{path.stem}.png").unlink(missing_ok=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest["format"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a manifest of nasrecon, or a damaged one ({error}); if it is one, delete it: it is rebuilt "
+            f"from views/*.npz"
+        ) from error
+    if found != FORMAT:
+        raise InputError(f"{path}: its format is {found!r}, this nasrecon reads {FORMAT!r}; run infer again")
+    return manifest
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Stop before somebody else's files are mixed with ours, or removed for ``overwrite``."""
+    if _read_manifest(folder) is not None or any(_is_view(path) for path in _view_files(folder)):
+        return
+    taken = [f"{part}/" for part in ("views", *_PREVIEWS) if (folder / part).exists()]
+    if taken:
+        raise InputError(
+            f"{folder}: it holds {', '.join(taken)} but no manifest.json of nasrecon, so these are not ours to write "
+            f"to; give another folder with --out"
+        )
+
+
+def _is_view(path: Path) -> bool:
+    try:
+        read_record(path)
+    except InputError:
+        return False
+    return True
+
+
+def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Say which settings of the views that are there differ from those that are wanted, and what to do."""
+    before, now = ({**settings, **settings["options"]} for settings in (found, wanted))
+    lines = [f"{folder}: it holds views that were made under other settings:"]
+    for key in sorted((before.keys() | now.keys()) - {"options"}):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if key.endswith("sha256"):
+            old, new = str(old)[:12], str(new)[:12]
+        hint = " (other images, cameras or points)" if key == "scene_sha256" else ""
+        lines.append(f"  {key}{hint}: {old} there, {new} now")
+    return "\n".join([*lines, "give another folder with --out, or --overwrite to remove them and start again"])
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    out = {}
+    for package in packages:
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            out[package] = "not installed"
+    return out
