@@ -1,0 +1,190 @@
+"""Clouds and meshes on disk. Every file is written beside its place and then renamed: what is there is complete.
+
+PLY is written and, where a cloud needs its support back, read here: binary, little-endian, ``x y z nx ny nz red green blue`` and
+for clouds ``support``; positions are float32, but float64 where that would round away more than a millionth of the extent
+(scenes far from their origin). OBJ, GLB and STL go through trimesh. The coordinates are those of the world in every format, none
+is turned: glTF calls +y up, so a viewer may show a GLB lying on its side. STL has neither colours nor shared vertices.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.fuse.mesh import vertex_normals
+from nasrecon.types import Mesh, PointCloud, Unit
+
+CLOUD_ENDINGS = (".ply",)
+MESH_ENDINGS = (".ply", ".obj", ".glb", ".stl")
+
+
+def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
+    """Return the path's ending in lower case.
+
+    Raises:
+        InputError: if it is not among the endings; names them. Meant to be asked before the work is done, too.
+    """
+    ending = path.suffix.lower()
+    if ending not in endings:
+        raise InputError(f"{path}: a {what} is written as {', '.join(endings)}, found the ending {ending or '(none)'!r}")
+    return ending
+
+
+def save_cloud(cloud: PointCloud, path: Path) -> Path:
+    """Write a cloud as .ply and return its path; missing folders are made.
+
+    Raises:
+        InputError: if the ending is another.
+    """
+    check_ending(path, CLOUD_ENDINGS, "cloud")
+    rows = _rows(cloud.xyz, cloud.normal, cloud.rgb, support=cloud.support.astype("<i4"))
+    return _write(path, _header(cloud.unit, rows) + rows.tobytes())
+
+
+def save_mesh(mesh: Mesh, path: Path) -> Path:
+    """Write a mesh as .ply, .obj, .glb or .stl, by the ending, and return its path; missing folders are made.
+
+    Raises:
+        InputError: if the ending is another.
+    """
+    ending = check_ending(path, MESH_ENDINGS, "mesh")
+    if ending == ".ply":
+        rows = _rows(mesh.vertices, mesh.normal, mesh.rgb)
+        faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("index", "<i4", (3,))])
+        faces["count"], faces["index"] = 3, mesh.faces
+        return _write(path, _header(mesh.unit, rows, len(faces)) + rows.tobytes() + faces.tobytes())
+    import trimesh
+
+    out = trimesh.Trimesh(
+        vertices=mesh.vertices, faces=mesh.faces, vertex_normals=mesh.normal, vertex_colors=mesh.rgb, process=False
+    )
+    # trimesh leaves normals out unless asked, and STL has no place for them.
+    data = out.export(file_type=ending[1:], **({} if ending == ".stl" else {"include_normals": True}))
+    return _write(path, data.encode() if isinstance(data, str) else data)
+
+
+def load_cloud(path: Path) -> PointCloud:
+    """Read a cloud that ``save_cloud`` wrote.
+
+    Raises:
+        InputError: if there is no such file, or it is not one of ours.
+    """
+    rows, unit = _read_vertices(path)
+    missing = [name for name in (*_FIELDS, "support") if name not in (rows.dtype.names or ())]
+    if missing:
+        raise InputError(f"{path}: not a cloud that nasrecon wrote, its vertices lack {', '.join(missing)}")
+    return PointCloud(
+        xyz=_columns(rows, _FIELDS[:3], np.float64),
+        normal=_columns(rows, _FIELDS[3:6], np.float32),
+        rgb=_columns(rows, _FIELDS[6:], np.uint8),
+        support=rows["support"].astype(np.int32),
+        unit=unit,
+    )
+
+
+def load_mesh(path: Path) -> Mesh:
+    """Read a mesh from .ply, .obj, .glb or .stl. Where the file has no colours it is grey; normals are made from the faces.
+
+    Raises:
+        InputError: if there is no such file, it cannot be read, or it holds no triangle.
+    """
+    import trimesh
+
+    check_ending(path, MESH_ENDINGS, "mesh")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        found = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as a mesh: {error}") from error
+    if not isinstance(found, trimesh.Trimesh) or not len(found.faces):
+        raise InputError(f"{path}: expected a mesh, found no triangle in it")
+    rgb = np.full((len(found.vertices), 3), 180, np.uint8)
+    if found.visual.kind == "vertex":
+        rgb = np.asarray(found.visual.vertex_colors)[:, :3].astype(np.uint8)
+    vertices, faces = np.asarray(found.vertices, dtype=np.float64), np.asarray(found.faces, dtype=np.int32)
+    with path.open("rb") as file:
+        unit = _unit(file.read(1000).split(b"end_header")[0].decode("ascii", "replace").split("\n"))
+    return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
+
+
+_FIELDS = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
+_PLY_TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int"}
+_NUMPY_TYPES = {
+    **{ply: f"<{numpy}" for numpy, ply in _PLY_TYPES.items()},
+    **{"float32": "<f4", "float64": "<f8", "uint8": "u1", "int32": "<i4"},
+    **{"char": "i1", "short": "<i2", "ushort": "<u2", "uint": "<u4", "int8": "i1", "int16": "<i2", "uint16": "<u2", "uint32": "<u4"},
+}
+
+
+def _rows(xyz: np.ndarray, normal: np.ndarray, rgb: np.ndarray, **more: np.ndarray) -> np.ndarray:
+    """Return vertices as one structured array, positions in double precision only where single would spoil them."""
+    extent = np.ptp(xyz, axis=0).max() if len(xyz) else 0.0
+    far = len(xyz) > 0 and np.abs(xyz).max() > 16 * extent
+    columns = [*np.asarray(xyz, "<f8" if far else "<f4").T, *np.asarray(normal, "<f4").T, *np.asarray(rgb, "u1").T]
+    named = dict(zip(_FIELDS, columns, strict=True)) | more
+    rows = np.empty(len(xyz), dtype=[(name, column.dtype) for name, column in named.items()])
+    for name, column in named.items():
+        rows[name] = column
+    return rows
+
+
+def _header(unit: Unit, rows: np.ndarray, faces: int | None = None) -> bytes:
+    names = rows.dtype.names or ()
+    lines = ["ply", "format binary_little_endian 1.0", "comment nasrecon", f"comment unit {unit}", f"element vertex {len(rows)}"]
+    lines += [f"property {_PLY_TYPES[rows.dtype[name].str[1:]]} {name}" for name in names]
+    if faces is not None:
+        lines += [f"element face {faces}", "property list uchar int vertex_indices"]
+    return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii")
+
+
+def _read_vertices(path: Path) -> tuple[np.ndarray, Unit]:
+    """Read the vertices of a binary PLY as a structured array, and the unit from its comment ("unknown" without).
+
+    Raises:
+        InputError: if there is no such file, or it is not a binary little-endian PLY that begins with its vertices.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        lines = [file.readline().strip().decode("ascii", "replace")]
+        while lines[0] == "ply" and lines[-1] != "end_header" and len(lines) < 200:
+            lines.append(file.readline().strip().decode("ascii", "replace"))
+        words = [line.split() for line in lines]
+        elements = [i for i, word in enumerate(words) if word[:1] == ["element"]]
+        if lines[-1] != "end_header" or words[1][1:2] != ["binary_little_endian"] or words[elements[0]][1] != "vertex":
+            raise InputError(f"{path}: expected a binary little-endian PLY that begins with its vertices")
+        end = elements[1] if len(elements) > 1 else len(lines)
+        fields = [(word[2], _NUMPY_TYPES[word[1]]) for word in words[elements[0] : end] if word[0] == "property"]
+        count = int(words[elements[0]][2])
+        rows = np.fromfile(file, dtype=np.dtype(fields), count=count)
+    if len(rows) < count:
+        raise InputError(f"{path}: cut off, {len(rows)} of {count} vertices are there")
+    return rows, _unit(lines)
+
+
+def _unit(lines: list[str]) -> Unit:
+    """Return the unit that a PLY's header states in a comment of ours."""
+    if "comment unit m" in lines:
+        return "m"
+    return "mm" if "comment unit mm" in lines else "unknown"
+
+
+def _columns(rows: np.ndarray, names: tuple[str, ...], dtype: type) -> np.ndarray:
+    return np.stack([rows[name] for name in names], axis=-1).astype(dtype)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file beside its place and rename it, so that nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,154 @@
+"""Filtered depth maps become a mesh: a truncated signed distance field, its zero level, and what floats removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.fuse import o3d
+from nasrecon.fuse.consistency import FilteredView
+from nasrecon.fuse.options import FuseOptions
+from nasrecon.fuse.overlap import Sketch, median_footprint
+from nasrecon.types import Mesh, Unit
+
+_FOOTPRINTS = 2.0
+_TRUNCATION = 5.0
+_GRID_BYTES = 3e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voxel:
+    """The mesh's voxel and where it comes from.
+
+    Attributes:
+        size: its edge [scene units].
+        reason: one line for people.
+        blocks: how many blocks of the grid the scene is expected to fill.
+    """
+
+    size: float
+    reason: str
+    blocks: int
+
+
+def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
+    """Choose the voxel: the option, else twice a pixel's size at the median depth, enlarged until the grid fits 3 GB.
+
+    Raises:
+        InputError: if the voxel that is asked for needs more than the machine's memory.
+    """
+    footprint = median_footprint(sketches)
+    if options.voxel is not None:
+        blocks = _expected_blocks(sketches, options.voxel)
+        need, have = blocks * o3d.BLOCK_BYTES, _physical_memory()
+        if need > 0.8 * have:
+            fits = options.voxel * (need / (0.8 * have)) ** 0.5
+            raise InputError(
+                f"a voxel of {options.voxel:g} needs about {need / 1e9:.0f} GB, this machine has {have / 1e9:.0f} GB: "
+                f"ask for {fits:.2g} or more (a pixel is {footprint:.2g} wide at the median depth)"
+            )
+        return Voxel(size=options.voxel, reason="as asked", blocks=blocks)
+    size = _FOOTPRINTS * footprint
+    reason = f"{_FOOTPRINTS:g} pixels at the median depth"
+    blocks = _expected_blocks(sketches, size)
+    while blocks * o3d.BLOCK_BYTES > _GRID_BYTES:
+        size *= max(1.05, (blocks * o3d.BLOCK_BYTES / _GRID_BYTES) ** 0.5)
+        blocks = _expected_blocks(sketches, size)
+        reason = f"{size / footprint:.3g} pixels at the median depth, so that the grid stays under {_GRID_BYTES / 1e9:.0f} GB"
+    return Voxel(size=size, reason=reason, blocks=blocks)
+
+
+def _expected_blocks(sketches: Sequence[Sketch], voxel: float) -> int:
+    """Estimate how many blocks the band around the surface fills, from the coarse samples of all views."""
+    edge = voxel * o3d.BLOCK
+    # Blocks finer than the gaps between the samples would be missed: count coarser ones, a surface fills them by the square.
+    coarse = max(edge, 1.5 * max(s.pixels_per_sample for s in sketches) * median_footprint(sketches))
+    cells = [np.unique(np.floor(s.points_in_world / coarse).astype(np.int64), axis=0) for s in sketches]
+    touched = len(np.unique(np.concatenate(cells), axis=0)) * (coarse / edge) ** 2
+    return int((1 + 2 * _TRUNCATION / o3d.BLOCK) * touched) + 1
+
+
+def _physical_memory() -> float:
+    """Return the machine's memory [bytes]; infinity where it cannot be asked for."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+class MeshBuilder:
+    """Integrate filtered views one by one and take the mesh out at the end.
+
+    Args:
+        voxel: from ``choose_voxel``.
+        origin: (3,) a world point near the scene's middle.
+    """
+
+    def __init__(self, voxel: Voxel, origin: np.ndarray) -> None:
+        self._voxel = voxel
+        # An update asks for room for its own blocks beside all present ones: twice the expected count avoids copies.
+        self._grid = o3d.TsdfGrid(voxel=voxel.size, origin=origin, truncation=_TRUNCATION, block_count=2 * voxel.blocks)
+
+    def add(self, filtered: FilteredView) -> None:
+        """Integrate the kept pixels of a view."""
+        self._grid.integrate(filtered.depth, filtered.rgb, filtered.view.camera, filtered.view.cam_from_world)
+
+    def mesh(self, min_component_faces: int, unit: Unit = "unknown") -> Mesh:
+        """Extract the mesh, without parts of fewer than ``min_component_faces`` faces.
+
+        Raises:
+            EmptyResultError: if the field has no surface, or if every part is too small.
+        """
+        vertices, faces, rgb = self._grid.extract(min_weight=1)
+        if not len(faces):
+            raise EmptyResultError(
+                f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks of voxels of "
+                f"{self._voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves fewer holes"
+            )
+        sizes = component_sizes(faces, len(vertices))
+        keep = sizes >= min_component_faces
+        if not keep.any():
+            raise EmptyResultError(
+                f"all parts of the mesh are small: the largest has {sizes.max()} faces, min_component_faces asks for "
+                f"{min_component_faces}. Lower min_component_faces (0 keeps all)"
+            )
+        vertices, faces, rgb = _used(vertices, faces[keep], rgb)
+        return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
+
+
+def component_sizes(faces: np.ndarray, vertex_count: int) -> np.ndarray:
+    """Return for each face (F,) the number of faces of the part it belongs to; faces that share a vertex are one part."""
+    root = np.arange(vertex_count)
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    while len(edges):
+        # Hang the larger root of every edge under the smaller, then let every vertex point straight at its root.
+        ends = np.sort(root[edges], axis=1)
+        np.minimum.at(root, ends[:, 1], ends[:, 0])
+        while not np.array_equal(root, above := root[root]):
+            root = above
+        edges = edges[root[edges[:, 0]] != root[edges[:, 1]]]
+    of_face = root[faces[:, 0]]
+    return np.bincount(of_face, minlength=vertex_count)[of_face]
+
+
+def _used(vertices: np.ndarray, faces: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Drop the vertices that no face uses."""
+    used = np.zeros(len(vertices), bool)
+    used[faces] = True
+    index = np.cumsum(used, dtype=np.int32) - 1
+    return vertices[used], index[faces], rgb[used]
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return unit normals (V, 3) float32: the mean over the faces of each vertex, weighted by area; 0 for faces without area."""
+    corners = (vertices - vertices.mean(axis=0))[faces]
+    of_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(of_face[:, k], 3), minlength=len(vertices)) for k in range(3)], axis=-1
+    )
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    return np.divide(total, length, out=np.zeros_like(total), where=length > 0).astype(np.float32)

@@ -1,0 +1,191 @@
+"""Everything that is done with Open3D, and the border to its conventions. The only file that imports it, inside the functions.
+
+Open3D stores float32 and counts in absolute units, so the world is moved and scaled at this border: inside the grid the unit is
+the voxel and the origin lies in the scene. Its ``VoxelBlockGrid`` takes the centre of pixel [0, 0] at (0.5, 0.5), as we do
+(``create_from_depth_image`` does not); tests/fuse/test_o3d.py holds it to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nasrecon.errors import NasReconError
+from nasrecon.geometry import transform
+from nasrecon.types import Camera, Mesh
+
+BLOCK = 8
+"""Voxels along the edge of a block of the grid; smaller than Open3D's 16, as a thin band then fills its blocks better."""
+
+BLOCK_BYTES = BLOCK**3 * 22
+"""Memory of a block at the peak: 12 bytes a voxel, room for growth, and the tables of the mesh extraction."""
+
+
+def _open3d() -> Any:
+    """Import Open3D.
+
+    Raises:
+        NasReconError: if it cannot be loaded, with what to install.
+    """
+    try:
+        import open3d
+    except ImportError as error:
+        raise NasReconError(
+            f"Open3D cannot be loaded: {error}. On Debian and Ubuntu: apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"
+        ) from error
+    return open3d
+
+
+class TsdfGrid:
+    """A truncated signed distance field in a sparse grid of voxels, fed with depth maps.
+
+    Args:
+        voxel: edge of a voxel [scene units].
+        origin: (3,) world point that becomes the grid's origin.
+        truncation: the distance at which the field is cut off [voxels].
+        block_count: blocks (of 8 x 8 x 8 voxels) to make room for; more are added when needed, which copies the grid.
+    """
+
+    def __init__(self, *, voxel: float, origin: np.ndarray, truncation: float, block_count: int) -> None:
+        o3d = _open3d()
+        self._o3d = o3d
+        self._voxel = voxel
+        self._origin = np.asarray(origin, dtype=np.float64)
+        self._truncation = truncation
+        u16 = o3d.core.uint16
+        self._grid = o3d.t.geometry.VoxelBlockGrid(
+            ("tsdf", "weight", "color"), (o3d.core.float32, u16, u16), ((1), (1), (3)), 1.0, BLOCK, max(block_count, 1000)
+        )
+
+    def integrate(self, depth: np.ndarray, rgb: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> None:
+        """Add a depth map (H, W) [scene units, 0 = invalid] with colours (H, W, 3) uint8."""
+        if not (depth > 0).any():
+            return
+        o3d = self._o3d
+        if camera.K[0, 1]:
+            depth, rgb, camera = _without_skew(depth, rgb, camera)
+        depth_in_voxels = np.ascontiguousarray(depth / self._voxel, dtype=np.float32)
+        cam_from_grid = np.array(cam_from_world, dtype=np.float64)
+        cam_from_grid[:3, 3] = transform(cam_from_world, self._origin) / self._voxel
+        depth_image = o3d.t.geometry.Image(depth_in_voxels)
+        # The grid keeps 255 times a float image: with 0 to 255 that fills its 16 bits, with 0 to 1 it would keep 8 of them, and
+        # rounding down at every update would darken the mean.
+        color_image = o3d.t.geometry.Image(np.ascontiguousarray(rgb, dtype=np.float32))
+        K, extrinsic = o3d.core.Tensor(camera.K), o3d.core.Tensor(cam_from_grid)
+        depth_max = 1.01 * float(depth_in_voxels.max())
+        blocks = self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._truncation)
+        self._grid.integrate(blocks, depth_image, color_image, K, extrinsic, 1.0, depth_max, self._truncation)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks in use."""
+        return self._grid.hashmap().size()
+
+    def extract(self, min_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return vertices (V, 3) float64 in the world, faces (F, 3) int32 and colours (V, 3) uint8 of the zero level.
+
+        Args:
+            min_weight: the number of depth maps that must have touched a voxel.
+        """
+        mesh = self._grid.extract_triangle_mesh(min_weight - 0.5)
+        if "indices" not in mesh.triangle or not len(mesh.triangle.indices):
+            return np.zeros((0, 3)), np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8)
+        vertices = mesh.vertex.positions.numpy().astype(np.float64) * self._voxel + self._origin
+        rgb = np.rint(mesh.vertex.colors.numpy()).clip(0, 255).astype(np.uint8)
+        return vertices, mesh.triangle.indices.numpy().astype(np.int32), rgb
+
+
+def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, Camera]:
+    """Shift the rows by whole pixels so that K has no skew, which Open3D would ignore; what leaves the image is lost."""
+    K = camera.K.copy()
+    y = np.arange(camera.height) + 0.5
+    shift = np.rint(K[0, 1] * (y - K[1, 2]) / K[1, 1]).astype(int)
+    x = np.arange(camera.width) + shift[:, None]
+    inside = (x >= 0) & (x < camera.width)
+    x = x.clip(0, camera.width - 1)
+    rows = np.arange(camera.height)[:, None]
+    K[0, 1] = 0
+    return np.where(inside, depth[rows, x], 0), rgb[rows, x], Camera(width=camera.width, height=camera.height, K=K)
+
+
+def nearest_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return for each point of a (N, 3) the distance (N,) float64 to the nearest point of b (M, 3), M > 0."""
+    o3d = _open3d()
+    center = np.mean(b, axis=0)
+    search = o3d.core.nns.NearestNeighborSearch(o3d.core.Tensor(np.ascontiguousarray(b - center, dtype=np.float64)))
+    search.knn_index()
+    _, squared = search.knn_search(o3d.core.Tensor(np.ascontiguousarray(a - center, dtype=np.float64)), 1)
+    return np.sqrt(squared.numpy()[:, 0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshImage:
+    """A mesh as a camera sees it.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32, z in the camera [scene units]; 0 where the mesh is not hit.
+        normal: (H, W, 3) float32, unit, camera frame, facing the camera; 0 where the mesh is not hit.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    normal: np.ndarray
+
+
+def render_mesh_preview(
+    mesh: Mesh,
+    camera: Camera,
+    cam_from_world: np.ndarray,
+    style: Literal["image", "clay", "normal"] = "image",
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> MeshImage:
+    """Render a mesh by ray casting, without a display; lit from the camera, back sides darkened.
+
+    Args:
+        mesh: the mesh.
+        camera: size and intrinsics of the picture.
+        cam_from_world: (4, 4).
+        style: the mesh's own colours, grey clay (shows the geometry), or the normals as colours.
+        background: colour where no surface is hit.
+    """
+    o3d = _open3d()
+    size = (camera.height, camera.width)
+    vertices = transform(cam_from_world, mesh.vertices)
+    in_front = vertices[:, 2][vertices[:, 2] > 0]
+    scale = float(np.median(in_front)) if len(in_front) else 1.0
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor((vertices / scale).astype(np.float32)), o3d.core.Tensor(mesh.faces.astype(np.uint32))
+    )
+    # Directions with z = 1, so the distance along the ray comes back as z.
+    direction = camera.unproject(camera.pixel_centers(), np.ones(size)).astype(np.float32)
+    hit = scene.cast_rays(o3d.core.Tensor(np.concatenate([np.zeros_like(direction), direction], axis=-1)))
+    z = hit["t_hit"].numpy()
+    found = np.isfinite(z)
+    face = mesh.faces[hit["primitive_ids"].numpy()[found]]
+    uv = hit["primitive_uvs"].numpy()[found].astype(np.float64)
+    corner_weights = np.stack([1 - uv.sum(axis=-1), uv[:, 0], uv[:, 1]], axis=-1)[..., None]
+
+    towards = direction[found] / np.linalg.norm(direction[found], axis=-1, keepdims=True)
+    corners = vertices[face]
+    is_back = np.sum(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) * towards, axis=-1) > 0
+    normal = (mesh.normal[face] * corner_weights).sum(axis=1) @ cam_from_world[:3, :3].T
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+    normal = np.where(np.sum(normal * towards, axis=-1, keepdims=True) > 0, -normal, normal)
+    light = np.abs(np.sum(normal * towards, axis=-1, keepdims=True))
+    if style == "image":
+        color = (mesh.rgb[face] * corner_weights).sum(axis=1) * (0.6 + 0.4 * light)
+    elif style == "clay":
+        color = 220 * (0.15 + 0.85 * light) * np.ones(3)
+    else:
+        color = 127.5 * (1 + normal * (1, -1, -1))
+    color = np.where(is_back[:, None], 0.5 * color, color)
+
+    image = np.broadcast_to(np.array(background, np.uint8), (*size, 3)).copy()
+    image[found] = np.rint(color).clip(0, 255).astype(np.uint8)
+    normals = np.zeros((*size, 3), np.float32)
+    normals[found] = normal
+    return MeshImage(rgb=image, depth=np.where(found, z * scale, 0).astype(np.float32), normal=normals)

@@ -1,0 +1,107 @@
+"""What a fusion can be told, and what it counts. Numpy-free, so that the command line can read the defaults at no cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from nasrecon.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseOptions:
+    """Options of the fusion; lengths are in scene units, None means "chosen from the data".
+
+    Attributes:
+        min_confidence: pixels below this confidence are dropped, in [0, 1].
+        max_reprojection_px: two views agree where a pixel, sent through the other view's depth and back, returns to within
+            this distance [px of the depth maps].
+        max_relative_depth_error: ... and its depth returns to within this part of itself.
+        max_normal_angle_deg: ... and the two normals differ by no more than this. A missing normal does not vote.
+        min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with fewer than
+            two neighbours; 1 switches the check between views off.
+        max_neighbors: each view is compared with at most so many others.
+        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: twice (mesh) and once (cloud) the
+            size of a pixel at the median depth, the mesh's larger if the grid would not fit memory.
+        min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
+
+    Raises:
+        InputError: if a value is out of its range.
+    """
+
+    min_confidence: float = 0.3
+    max_reprojection_px: float = 2.0
+    max_relative_depth_error: float = 0.02
+    max_normal_angle_deg: float = 45.0
+    min_support: int | None = None
+    max_neighbors: int = 10
+    voxel: float | None = None
+    min_component_faces: int = 200
+
+    def __post_init__(self) -> None:
+        _check("min_confidence", self.min_confidence, 0, 1)
+        _check("max_reprojection_px", self.max_reprojection_px, 0, math.inf, open_low=True)
+        _check("max_relative_depth_error", self.max_relative_depth_error, 0, 1, open_low=True)
+        _check("max_normal_angle_deg", self.max_normal_angle_deg, 0, 180, open_low=True)
+        _check("max_neighbors", self.max_neighbors, 1, math.inf)
+        _check("min_component_faces", self.min_component_faces, 0, math.inf)
+        if self.min_support is not None:
+            _check("min_support", self.min_support, 1, math.inf)
+            if self.min_support > self.max_neighbors + 1:
+                raise InputError(
+                    f"min_support {self.min_support} can never be reached with max_neighbors {self.max_neighbors}: "
+                    f"a view and its neighbours are {self.max_neighbors + 1}"
+                )
+        if self.voxel is not None:
+            _check("voxel", self.voxel, 0, math.inf, open_low=True)
+
+
+def _check(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    """Raise InputError unless value lies in [low, high], or in (low, high] for open_low; NaN and infinity never do."""
+    inside = math.isfinite(value) and low <= value <= high and not (open_low and value == low)
+    if not inside:
+        above = "above" if open_low else "at least"
+        upper = "" if math.isinf(high) else f" and at most {high:g}"
+        raise InputError(f"{name} must be {above} {low:g}{upper}, found {value}")
+
+
+@dataclass(kw_only=True)
+class FilterStats:
+    """What each stage of a fusion let through; filled while the views are filtered.
+
+    Attributes:
+        views: number of views.
+        pixels, with_depth, confident, supported: pixels of all views that passed each stage, in this order.
+        merged: points of the cloud once those of one cell are merged; None if no cloud was asked for.
+        seen: pairs of a confident pixel and another view whose confident depth it could be compared with.
+        near: pairs of ``seen`` that agree in position (reprojection and depth).
+        agreed: pairs of ``near`` that agree in their normals as well.
+        see_through: pixels with support that were dropped because more views look through them than agree.
+        alone: names of the views that overlap with no other.
+        min_support: the support asked of a view that has enough neighbours.
+    """
+
+    views: int = 0
+    pixels: int = 0
+    with_depth: int = 0
+    confident: int = 0
+    supported: int = 0
+    merged: int | None = None
+    seen: int = 0
+    near: int = 0
+    agreed: int = 0
+    see_through: int = 0
+    alone: list[str] = field(default_factory=list)
+    min_support: int = 1
+
+    def stages(self) -> list[tuple[str, int]]:
+        """Return (stage, what was left after it) in order, for a table."""
+        rows = [
+            ("pixels", self.pixels),
+            ("with depth", self.with_depth),
+            ("confident", self.confident),
+            (f"{self.min_support} views agree" if self.min_support > 1 else "no check between views", self.supported),
+        ]
+        if self.merged is not None:
+            rows.append(("merged points", self.merged))
+        return rows

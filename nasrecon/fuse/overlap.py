@@ -1,0 +1,110 @@
+"""Which views see the same surface, and how large a pixel is on it: coarse samples of every depth map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.geometry import transform
+from nasrecon.types import View
+
+_GRID = (60, 80)
+_SAME_SURFACE = 0.2
+_MIN_OVERLAP = 0.03
+_GOOD_ANGLE_DEG = (4.0, 45.0, 90.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sketch:
+    """A view's depth at 60 x 80 places: enough for overlaps, the extent of the scene and the pixel's size.
+
+    Attributes:
+        view: the view.
+        depth: (60, 80) float32, taken from the pixel nearest to each cell's centre; 0 = no confident depth there.
+        points_in_world: (n, 3) float64, the same, lifted.
+    """
+
+    view: View
+    depth: np.ndarray
+    points_in_world: np.ndarray
+
+    @property
+    def pixels_per_sample(self) -> float:
+        """The gap between samples [px]."""
+        return max(self.view.camera.height / _GRID[0], self.view.camera.width / _GRID[1])
+
+    @staticmethod
+    def of(view: View, depth: np.ndarray) -> Sketch:
+        """Sample the depth map (H, W) of a view (0 = to be ignored)."""
+        height, width = depth.shape
+        rows = ((np.arange(_GRID[0]) + 0.5) * height / _GRID[0]).astype(int)
+        columns = ((np.arange(_GRID[1]) + 0.5) * width / _GRID[1]).astype(int)
+        coarse = depth[np.ix_(rows, columns)]
+        y, x = np.nonzero(coarse)
+        pixels = np.stack([columns[x], rows[y]], axis=-1) + 0.5
+        points_in_cam = view.camera.unproject(pixels, coarse[y, x])
+        return Sketch(view=view, depth=coarse, points_in_world=transform(view.world_from_cam, points_in_cam))
+
+
+def median_footprint(sketches: Sequence[Sketch]) -> float:
+    """Return the median size [scene units] of a pixel on the surface it sees, taken over all views."""
+    sizes = [s.depth[s.depth > 0] / np.sqrt(s.view.camera.K[0, 0] * s.view.camera.K[1, 1]) for s in sketches]
+    return float(np.median(np.concatenate(sizes)))
+
+
+def neighbors(sketches: Sequence[Sketch], count: int) -> list[list[int]]:
+    """Return for each view the indices of up to ``count`` others worth comparing it with, the best first.
+
+    A view scores by the part of the reference's surface that it sees (the depths agree roughly, so what is hidden does not
+    count), less where the angle between the rays is so small that agreeing proves little or so large that nothing looks alike,
+    and less where its pixels are much coarser or finer. Views that share under 3 % of the surface are left out.
+    """
+    cameras = [s.view.camera for s in sketches]
+    P = np.stack([c.K @ s.view.cam_from_world[:3] for c, s in zip(cameras, sketches, strict=True)])
+    size = np.array([(c.width, c.height) for c in cameras], dtype=np.float64)
+    centers = np.stack([s.view.center_in_world for s in sketches])
+    focal = np.array([np.sqrt(c.K[0, 0] * c.K[1, 1]) for c in cameras])
+    coarse = np.stack([s.depth for s in sketches])
+    chosen = []
+    for ref, sketch in enumerate(sketches):
+        points = sketch.points_in_world
+        points = points[:: max(1, len(points) // 400)]
+        if not len(points):
+            chosen.append([])
+            continue
+        score = _overlap_scores(points, P, size, centers, focal, coarse, ref)
+        score[ref] = 0
+        best = np.argsort(-score, kind="stable")[:count]
+        chosen.append([int(src) for src in best if score[src] > 0])
+    return chosen
+
+
+def _overlap_scores(
+    points: np.ndarray, P: np.ndarray, size: np.ndarray, centers: np.ndarray, focal: np.ndarray, coarse: np.ndarray, ref: int
+) -> np.ndarray:
+    """Return the score (V,) of every view for points (n, 3) of view ``ref``; P (V, 3, 4) projects, coarse (V, h, w) is depth."""
+    projected = points @ np.swapaxes(P[:, :, :3], 1, 2) + P[:, None, :, 3]
+    z = projected[..., 2]
+    in_front = z > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = projected[..., :2] / z[..., None] / size[:, None]
+    inside = in_front & ((place >= 0) & (place < 1)).all(axis=-1)
+    cell = np.where(inside[..., None], place, 0) * coarse.shape[:0:-1]
+    seen = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
+    shared = inside & (seen > 0) & (np.abs(z - seen) < _SAME_SURFACE * seen)
+    number = shared.sum(axis=1)
+    overlap = number / len(points)
+
+    rays = points - centers[:, None]
+    distance = np.linalg.norm(rays, axis=-1)
+    cosine = np.einsum("vnc,nc->vn", rays, rays[ref]) / np.maximum(distance * distance[ref], 1e-300)
+    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angle = np.where(shared, angle, 0).sum(axis=1) / np.maximum(number, 1)
+    low, good, high = _GOOD_ANGLE_DEG
+    by_angle = np.clip(angle / low, 0.05, 1) * np.clip((high - angle) / (high - good), 0, 1)
+    finer = (distance[ref] / focal[ref]) * focal[:, None] / np.maximum(distance, 1e-300)
+    finer = np.exp(np.where(shared, np.log(np.maximum(finer, 1e-300)), 0).sum(axis=1) / np.maximum(number, 1))
+    by_scale = np.minimum(1, 2 * np.minimum(finer, 1 / finer))
+    return np.where(overlap >= _MIN_OVERLAP, overlap * by_angle * by_scale, 0)
