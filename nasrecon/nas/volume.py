@@ -1,4 +1,7 @@
-"""Planes of constant depth and the sampling of source features on them (paper, section 3.1)."""
+"""Planes of constant depth and the sampling of source features on them (paper, section 3.1).
+
+Geometry is computed in the precision that comes in, under autocast too: bfloat16 knows pixel 300 to two pixels only.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ def scaled_K(K: torch.Tensor, factor: float, corner_aligned: bool) -> torch.Tens
 
 def pixel_rays(K: torch.Tensor, h: int, w: int) -> torch.Tensor:
     """Return the rays (B, 3, h*w), z = 1, through the pixels of an h x w image; K (B, 3, 3) with integer pixel centres."""
-    return torch.linalg.inv(K) @ _pixels(h, w, K)
+    with torch.autocast(K.device.type, enabled=False):
+        return torch.linalg.inv(K) @ _pixels(h, w, K)
 
 
 def _pixels(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
@@ -68,10 +72,11 @@ def plane_sample_grid(
     """
     (h, w), (sh, sw) = size, src_size or size
     B, D = inv_depth.shape[:2]
-    # Double precision for the product of 3x3 matrices, so that views that agree give the identity to the last digit.
-    infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
-    turned = infinite.to(ref_K.dtype) @ _pixels(h, w, ref_K)
-    moved = src_K @ src_from_ref[:, :3, 3:]
+    with torch.autocast(ref_K.device.type, enabled=False):
+        # Double precision for the product of 3x3 matrices, so that views that agree give the identity to the last digit.
+        infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
+        turned = infinite.to(ref_K.dtype) @ _pixels(h, w, ref_K)
+        moved = src_K @ src_from_ref[:, :3, 3:]
     # x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
     scaled = inv_depth.reshape(B, 1, D, -1)
     q = turned[:, :, None] + moved[:, :, None] * scaled
