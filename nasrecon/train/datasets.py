@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from nasrecon.errors import InputError
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views
@@ -95,12 +96,9 @@ def render_worlds(
 
 
 def load_file(path: Path) -> Rendered:
-    """Read one file of rendered worlds; normals come back as float."""
-    stored = torch.load(path, weights_only=True)
-    return Rendered(
-        images=stored["images"], K=stored["K"], cam_from_world=stored["cam_from_world"], depth=stored["depth"],
-        normal=torch.nn.functional.normalize(stored["normal"].float(), dim=2),
-    )  # fmt: skip
+    """Map one file of rendered worlds into memory; normals are int8, 127 = 1."""
+    stored = torch.load(path, weights_only=True, mmap=True)
+    return Rendered(**{name: stored[name] for name in Rendered.__dataclass_fields__})
 
 
 class WorldFiles:
@@ -113,7 +111,6 @@ class WorldFiles:
     def __init__(self, folder: Path, options: BatchOptions, limit: int | None = None) -> None:
         self.folder, self.options, self.limit = Path(folder), options, limit
         self._files: list[Path] = []
-        self._cache: dict[Path, Rendered] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -142,13 +139,14 @@ def draw_batch(
     count = 1 + int(rand(1) * min(options.sources, V - 1))
     order = torch.argsort(rand(B, V), dim=1)[:, : 1 + count]
     rows = chosen[:, None]
-    images = rendered.images[rows, order].float() / 127.5 - 1
+    images = rendered.images[rows, order]
     K, cam_from_world = rendered.K[rows, order].clone(), rendered.cam_from_world[rows, order]
     depth, normal = rendered.depth[chosen, order[:, 0]], rendered.normal[chosen, order[:, 0]]
 
     left, top = int(rand(1) * (W - options.width + 1)), int(rand(1) * (H - options.height + 1))
     window = (slice(top, top + options.height), slice(left, left + options.width))
-    images, depth, normal = images[..., *window], depth[:, *window], normal[..., *window]
+    images, depth, normal = images[..., *window].float() / 127.5 - 1, depth[:, *window], normal[..., *window]
+    normal = F.normalize(normal.float(), dim=1)
     K[..., 0, 2] -= left + 0.5  # networks think in integer pixel centres
     K[..., 1, 2] -= top + 0.5
     src_from_ref = cam_from_world[:, 1:] @ torch.linalg.inv(cam_from_world[:, :1])

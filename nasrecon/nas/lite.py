@@ -1,0 +1,394 @@
+"""The house network: the stages of NAS (paper, figure 2) at a fraction of the cost.
+
+    images --Features--> f (32, h, w) --plane sweep, group-wise correlation, view weights--> volume (16, D, h, w)
+    volume --Hourglass--> r (16, D, h, w) --> cost --soft argmin--> Z1
+    cost + context of the reference --ContextAggregation--> cost2 --soft argmin--> Z2
+    volume, r, world coordinates --NormalHead--> n
+    Z2, n, context, matching near Z2 --Consistency (twice)--> refined label, normal, spread, at h x w
+    --plane upsampling: each pixel blends the planes of the nine nearest coarse pixels--> refined depth, normal at H x W
+
+h, w = H/4, W/4. Everything is done in labels (label = D * min_depth / depth), so that the network knows no unit: scene
+times s, min_depth times s gives depths times s, the consistency module included.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nasrecon.nas import Prediction
+from nasrecon.nas.heads import expected_label
+from nasrecon.nas.volume import (
+    depth_from_label,
+    pixel_rays,
+    plane_inv_depth,
+    plane_sample_grid,
+    sample_on_planes,
+    scaled_K,
+)
+from nasrecon.types import StereoBatch
+
+_MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
+
+
+def _conv(i: int, o: int, k: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    pad = (k - 1) // 2 * dilation
+    return nn.Sequential(nn.Conv2d(i, o, k, stride, pad, dilation, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+
+
+def _conv3(i: int, o: int, k: int | tuple = 3, stride: int | tuple = 1, pad: int | tuple = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(i, o, k, stride, pad, bias=False), nn.BatchNorm3d(o), nn.ReLU(inplace=True))
+
+
+class Residual(nn.Module):
+    """conv-BN-ReLU, conv-BN, plus the input, ReLU."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels, 3, 1, dilation)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, dilation, dilation, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class Features(nn.Module):
+    """Image (B, 3, H, W) in [-1, 1] -> matching features (B, C, h, w) and context (B, 32, h, w).
+
+    Beside the colours the network sees the grey image freed of local brightness and contrast. Downsampling uses
+    even kernels, so that feature pixel i covers image pixels 4i ... 4i + 3.
+    """
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.at2 = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), Residual(16))
+        self.at4 = nn.Sequential(_conv(16, 32, 4, 2), Residual(32), Residual(32))
+        self.at8 = nn.Sequential(_conv(32, 48, 4, 2), Residual(48), Residual(48))
+        self.at16 = nn.Sequential(_conv(48, 64, 4, 2), Residual(64), Residual(64, 2), Residual(64, 4))
+        self.from16, self.from8, self.from4 = nn.Conv2d(64, 48, 1), nn.Conv2d(48, 48, 1), nn.Conv2d(32, 48, 1)
+        self.smooth8, self.smooth4 = _conv(48, 48), _conv(48, 48)
+        self.matching, self.context = nn.Conv2d(48, channels, 1), nn.Conv2d(48, 32, 1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        half = self.at2(F.pixel_unshuffle(torch.cat([image, _local_contrast(image)], dim=1), 2))
+        quarter = self.at4(half)
+        eighth = self.at8(quarter)
+        top = self.from16(self.at16(eighth))
+        top = self.smooth8(_resize_like(top, eighth) + self.from8(eighth))
+        top = self.smooth4(_resize_like(top, quarter) + self.from4(quarter))
+        return self.matching(top), self.context(top)
+
+
+def _local_contrast(image: torch.Tensor, window: int = 9) -> torch.Tensor:
+    """Grey image minus its local mean, over its local standard deviation: (B, 3, H, W) -> (B, 1, H, W), about [-2, 2]."""
+    grey = image.float().mean(dim=1, keepdim=True)
+    blur = lambda x: F.avg_pool2d(F.pad(x, (window // 2,) * 4, mode="replicate"), window, 1)  # noqa: E731
+    mean = blur(grey)
+    spread = (blur(grey**2) - mean**2).clamp_min(0).sqrt()
+    return ((grey - mean) / (spread + 0.03)).clamp(-3, 3)
+
+
+def _resize_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    mode = "bilinear" if x.dim() == 4 else "trilinear"
+    return F.interpolate(x, size=like.shape[2:], mode=mode, align_corners=False)
+
+
+class Hourglass(nn.Module):
+    """3D encoder and decoder over the volume: (B, 16, D, h, w) -> (B, 16, D, h, w)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.level1 = _conv3(groups, 16)
+        self.level2 = nn.Sequential(_conv3(16, 32, 3, 2), _conv3(32, 32))
+        self.level4 = nn.Sequential(_conv3(32, 48, 3, 2), _conv3(48, 48), _conv3(48, 48))
+        self.up_half, self.up_full = _conv3(48, 32, 1, 1, 0), _conv3(32, 16, 1, 1, 0)
+        self.out_half, self.out_full = _conv3(32, 32), _conv3(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        full = self.level1(x)
+        half = self.level2(full)
+        low = self.level4(half)
+        half = self.out_half(half + _resize_like(self.up_half(low), half))
+        return self.out_full(full + _resize_like(self.up_full(half), full))
+
+
+class ContextAggregation(nn.Module):
+    """Sharpen each slice of the cost with the reference's context, weights shared over planes (paper, section 3.1).
+
+    The context's share of the first convolution is the same on all planes and computed once.
+    """
+
+    def __init__(self, context: int, width: int = 16) -> None:
+        super().__init__()
+        self.from_context = nn.Conv2d(context, width, 3, 1, 1)
+        self.from_cost = nn.Conv2d(1, width, 3, 1, 1, bias=False)
+        self.body = nn.Sequential(nn.ReLU(inplace=True), _conv(width, width, 3, 1, 2), _conv(width, width, 3, 1, 4), _conv(width, width))
+        self.out = nn.Conv2d(width, 1, 1)
+
+    def forward(self, cost: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        B, D, h, w = cost.shape
+        first = self.from_cost(cost.reshape(B * D, 1, h, w)).view(B, D, -1, h, w)
+        first = (first + self.from_context(context)[:, None]).flatten(0, 1)
+        return cost + self.out(self.body(first)).view(B, D, h, w)
+
+
+class NormalHead(nn.Module):
+    """Normals (B, 3, h, w), not yet unit, from slices of the volume and their world coordinates (paper, section 3.2)."""
+
+    def __init__(self, channels: int, context: int, width: int = 48) -> None:
+        super().__init__()
+        pool = lambda i, o: _conv3(i, o, (2, 3, 3), (2, 1, 1), (0, 1, 1))  # noqa: E731
+        self.pool = nn.Sequential(pool(channels + 3, 16), pool(16, 32), pool(32, 32))
+        self.from_context = nn.Conv2d(context, width, 1)
+        self.from_slice = nn.Conv2d(32, width, 3, 1, 1, bias=False)
+        self.body = nn.Sequential(
+            nn.ReLU(inplace=True), _conv(width, width, 3, 1, 2), _conv(width, width, 3, 1, 4), _conv(width, 32, 3, 1, 8)
+        )
+        self.out = nn.Conv2d(32, 3, 1)
+
+    def forward(self, volume: torch.Tensor, ref_K: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        B, _, D, h, w = volume.shape
+        labels = torch.arange(D, device=volume.device, dtype=torch.float32).clamp_min(0.5)
+        rays = pixel_rays(ref_K, h, w).view(B, 3, 1, h, w)
+        world = (rays / (2 * labels.view(1, 1, D, 1, 1))).clamp(-1, 1)
+        slices = self.pool(torch.cat([world.to(volume.dtype), volume], dim=1))
+        N = slices.shape[2]
+        first = self.from_slice(slices.transpose(1, 2).flatten(0, 1)).view(B, N, -1, h, w)
+        first = (first + self.from_context(context)[:, None]).flatten(0, 1)
+        return self.out(self.body(first)).view(B, N, 3, h, w).sum(dim=1)
+
+
+class Consistency(nn.Module):
+    """One step of refinement: label and normal that agree with each other and with the matching near the surface.
+
+    Input (B, channels, h, w); output: step of the label, of the normal (3), log of the relative spread, mask features.
+    """
+
+    def __init__(self, channels: int, width: int = 48) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(_conv(channels, width), Residual(width))
+        self.down8 = nn.Sequential(_conv(width, 64, 4, 2), Residual(64))
+        self.down16 = nn.Sequential(_conv(64, 64, 4, 2), Residual(64), Residual(64, 2))
+        self.up8, self.up4 = _conv(64, 64), _conv(64, width)
+        self.leave = Residual(width)
+        self.out = nn.Conv2d(width, 5, 3, 1, 1)
+        nn.init.normal_(self.out.weight, std=1e-3)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        quarter = self.enter(x)
+        eighth = self.down8(quarter)
+        top = self.down16(eighth)
+        eighth = self.up8(eighth + _resize_like(top, eighth))
+        state = self.leave(quarter + self.up4(_resize_like(eighth, quarter)))
+        return self.out(state), state
+
+
+def label_slopes(label: torch.Tensor) -> torch.Tensor:
+    """Return the derivatives (B, 2, h, w) of a label map (B, h, w) along x and y, per pixel, by Sobel's weights."""
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=label.device, dtype=label.dtype) / 8
+    weights = torch.stack([kernel, kernel.T])[:, None]
+    return F.conv2d(F.pad(label[:, None], (1, 1, 1, 1), mode="replicate"), weights)
+
+
+def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+    """Return the unit normals (B, 3, h, w) of the surface with inverse depth ~ label (B, h, w) and its slopes (B, 2, h, w).
+
+    Inverse depth is linear in the pixel on a plane: label(u) ~ n . K^-1 u, so n ~ K^T (slope_x, slope_y, offset); K (B, 3, 3)
+    with integer pixel centres. This is the paper's consistency relation (section 3.3) in inverse depth, with the true principal point.
+    """
+    B, h, w = label.shape
+    y, x = torch.meshgrid(torch.arange(h, device=label.device), torch.arange(w, device=label.device), indexing="ij")
+    offset = label - slopes[:, 0] * x - slopes[:, 1] * y
+    plane = torch.stack([slopes[:, 0], slopes[:, 1], offset], dim=1)
+    return -F.normalize(torch.einsum("bji,bjhw->bihw", K, plane), dim=1, eps=1e-9)
+
+
+def slopes_from_normal(label: torch.Tensor, normal: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+    """Invert ``normal_from_slopes``: the slopes (B, 2, h, w) per pixel that the normal asks for, bounded at grazing angles."""
+    B, h, w = label.shape
+    rays = pixel_rays(K, h, w).view(B, 3, h, w)
+    along = (normal * rays).sum(dim=1).clamp(max=-0.05)
+    plane = torch.einsum("bji,bjhw->bihw", torch.linalg.inv(K), normal)[:, :2]
+    return (plane / along[:, None]).clamp(-0.2, 0.2) * label[:, None]
+
+
+def upsample_planes(
+    label: torch.Tensor, normal: torch.Tensor, mask: torch.Tensor, K: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Upsample by 4: every fine pixel blends the planes of the 3x3 nearest coarse pixels (exact on a plane for any mask).
+
+    Args:
+        label: (B, h, w). normal: (B, 3, h, w), unit. mask: (B, 9 * 16, h, w) logits. K: (B, 3, 3) at h x w.
+
+    Returns:
+        label (B, 4h, 4w) and unit normal (B, 3, 4h, 4w).
+    """
+    B, h, w = label.shape
+    weights = mask.float().view(B, 9, 4, 4, h, w).softmax(dim=1)
+    slopes = slopes_from_normal(label, normal, K)
+    planes = torch.cat([label[:, None], slopes, normal], dim=1)
+    near = F.unfold(F.pad(planes, (1, 1, 1, 1), mode="replicate"), 3).view(B, 6, 9, h, w)
+    fine = (torch.arange(4, device=label.device) - 1.5) / 4
+    coarse = torch.arange(3, device=label.device) - 1.0
+    dx = (fine[None, None, None, :] - coarse[None, :, None, None]).expand(3, 3, 4, 4).reshape(1, 9, 4, 4, 1, 1)
+    dy = (fine[None, None, :, None] - coarse[:, None, None, None]).expand(3, 3, 4, 4).reshape(1, 9, 4, 4, 1, 1)
+    blend = lambda c: torch.einsum("bkyxhw,bkhw->byxhw", weights, near[:, c])  # noqa: E731
+    value = blend(0)
+    value = value + torch.einsum("bkyxhw,bkhw->byxhw", weights * dx, near[:, 1])
+    value = value + torch.einsum("bkyxhw,bkhw->byxhw", weights * dy, near[:, 2])
+    shuffle = lambda x: x.permute(0, 3, 1, 4, 2).reshape(B, 4 * h, 4 * w)  # noqa: E731
+    up_normal = torch.stack([shuffle(blend(c)) for c in (3, 4, 5)], dim=1)
+    return shuffle(value), F.normalize(up_normal, dim=1, eps=1e-6)
+
+
+class LiteNetwork(nn.Module):
+    """See the head of this file. ``forward`` gives a ``Prediction``; ``stages`` everything that training looks at."""
+
+    name = "lite"
+    size_multiple = 16
+    min_side = 64
+    prefers_bfloat16 = True
+    offsets = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
+
+    def __init__(self, planes: int = 64, groups: int = 16, channels: int = 32, steps: int = 2) -> None:
+        super().__init__()
+        self.planes, self.groups, self.steps = planes, groups, steps
+        self.features = Features(channels)
+        self.view_weight = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(16, 1, 3, 1, 1))
+        self.sharpness = nn.Parameter(torch.tensor(2.0))
+        self.hourglass = Hourglass(groups)
+        self.score = nn.Parameter(torch.randn(16) / 4)
+        self.aggregate = ContextAggregation(32)
+        self.normals = NormalHead(16 + groups, 32)
+        near = len(self.offsets) * groups // 4
+        self.consistency = Consistency(32 + near + 16 + groups + 3 + 3 + 4)
+        self.mask = nn.Sequential(nn.Conv2d(48 + 32, 64, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 9 * 16, 1))
+
+    def forward(self, batch: StereoBatch) -> Prediction:
+        """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
+        s = self.stages(batch)
+        size = batch.ref_image.shape[-2:]
+        full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
+        depth = lambda label: depth_from_label(label.clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
+        refined = depth(s["refined_label"])
+        relative = full(s["log_spread"][:, None])[:, 0].exp()
+        return Prediction(
+            depth_initial=depth(full(s["label_initial"][:, None])[:, 0]), depth=depth(full(s["label"][:, None])[:, 0]),
+            normal=F.normalize(full(s["normal"]), dim=1, eps=1e-6), refined_depth=refined, refined_normal=s["refined_normal"],
+            # The spread is Laplace's: P(|relative error| < 5 %).
+            confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
+        )  # fmt: skip
+
+    def stages(self, batch: StereoBatch) -> dict[str, torch.Tensor]:
+        """Run the network; all maps at h x w but ``refined_label`` (B, H, W) and ``refined_normal`` (B, 3, H, W).
+
+        Returns:
+            cost, cost2 (B, D, h, w) scores; label_initial, label (B, h, w); normal (B, 3, h, w); step_labels, step_normals: lists
+            of the same after each step of consistency; log_spread (B, h, w): log of the relative spread of the depth.
+        """
+        B, S = batch.src_images.shape[:2]
+        images = torch.cat([batch.ref_image[:, None], batch.src_images], dim=1).flatten(0, 1)
+        features, context = self.features(images)
+        features = F.normalize(features.float(), dim=1, eps=1e-4) * math.sqrt(features.shape[1])
+        features = features.unflatten(0, (B, S + 1))
+        context = context.unflatten(0, (B, S + 1))[:, 0]
+        ref_K = scaled_K(batch.ref_K, 4, corner_aligned=False)
+        src_K = scaled_K(batch.src_K, 4, corner_aligned=False)
+        inv_depth = plane_inv_depth(batch.min_depth, self.planes)
+        geometry = (ref_K, src_K, batch.src_from_ref)
+
+        volume, weights = self._volume(features, geometry, inv_depth)
+        r = self.hourglass(volume)
+        cost = torch.einsum("bcdhw,c->bdhw", r.float(), self.score)
+        cost2 = self.aggregate(cost, context).float()
+        prob = cost2.softmax(dim=1)
+        label_initial, label = expected_label(cost.softmax(dim=1)), expected_label(prob)
+        both = torch.cat([r, volume.to(r.dtype)], dim=1)
+        normal = F.normalize(self.normals(both, ref_K, context).float(), dim=1, eps=1e-6)
+        out = {"cost": cost, "cost2": cost2, "label_initial": label_initial, "label": label, "normal": normal}
+        surface = torch.einsum("bcdhw,bdhw->bchw", both.float(), prob.detach())
+        return out | self._refine(batch, features, geometry, weights, context, surface, prob, label, normal)
+
+    def _volume(
+        self, features: torch.Tensor, geometry: tuple[torch.Tensor, ...], inv_depth: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Correlate the reference with every source on all planes; average with per-pixel view weights.
+
+        Returns the volume (B, G, D, h, w) and the weights, S times (B, 1, h, w).
+        """
+        ref_K, src_K, src_from_ref = geometry
+        ref = features[:, 0]
+        size = ref.shape[-2:]
+        total, seen, weights = 0, 0, []
+        for s in range(features.shape[1] - 1):
+            grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, size)
+            alike = self._correlate(ref, sample_on_planes(features[:, 1 + s], grid))
+            inside = inside[:, None].float()
+            weight = self._weigh(alike.mean(dim=1), inside[:, 0])
+            total, seen = total + alike * weight[:, :, None], seen + inside * weight[:, :, None]
+            weights.append(weight)
+        return total * (1 / (seen + 1e-3)), weights
+
+    def _correlate(self, ref: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+        """Group-wise correlation of (B, C, h, w) with (B, C, D, h, w): (B, G, D, h, w); group g holds the channels g, g + G, ..."""
+        pairs = zip(warped.split(self.groups, dim=1), ref.split(self.groups, dim=1), strict=True)
+        return sum(w * r[:, :, None] for w, r in pairs) * (self.groups / ref.shape[1])
+
+    def _weigh(self, alike: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Say how much a source can tell at each pixel, from how peaked its correlation (B, D, h, w) is: (B, 1, h, w) in (0, 1)."""
+        prob = (alike * self.sharpness.exp()).softmax(dim=1)
+        hints = torch.stack([prob.amax(dim=1), alike.amax(dim=1), inside.mean(dim=1)], dim=1)
+        return torch.sigmoid(self.view_weight(hints).float())
+
+    def _refine(
+        self, batch: StereoBatch, features: torch.Tensor, geometry: tuple[torch.Tensor, ...], weights: list[torch.Tensor],
+        context: torch.Tensor, surface: torch.Tensor, prob: torch.Tensor, label: torch.Tensor, normal: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:  # fmt: skip
+        """Alternate matching near the current surface with steps of the consistency module; then upsample."""
+        entropy = -(prob * prob.clamp_min(1e-6).log()).sum(dim=1)
+        ref_K = geometry[0]
+        sure = torch.stack([prob.amax(dim=1), entropy], dim=1).detach()
+        labels, normals = [], []
+        label, normal = label.detach(), normal.detach()
+        for _ in range(self.steps):
+            near = self._match_near(features, geometry, weights, label, batch.min_depth)
+            from_depth = normal_from_slopes(label, label_slopes(label), ref_K)
+            spread = label_slopes(label).abs().sum(dim=1, keepdim=True)
+            state = torch.cat(
+                [context.float(), near, surface, normal, from_depth, sure, label[:, None] / self.planes, spread.clamp(max=4)], dim=1
+            )
+            step, hidden = self.consistency(state)
+            step = step.float()
+            label = (label.detach() + 4 * torch.tanh(step[:, 0] / 4)).clamp(_MIN_LABEL, self.planes - 1.0)
+            normal = F.normalize(normal.detach() + step[:, 1:4], dim=1, eps=1e-6)
+            labels.append(label)
+            normals.append(normal)
+        mask = self.mask(torch.cat([hidden, context.to(hidden.dtype)], dim=1))
+        fine_label, fine_normal = upsample_planes(label, normal, mask, ref_K)
+        return {
+            "step_labels": labels, "step_normals": normals, "log_spread": step[:, 4].clamp(-7, 2) - 2,
+            "refined_label": fine_label, "refined_normal": fine_normal,
+        }  # fmt: skip
+
+    def _match_near(
+        self, features: torch.Tensor, geometry: tuple[torch.Tensor, ...], weights: list[torch.Tensor],
+        label: torch.Tensor, min_depth: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """Correlate at a few labels around the current one: (B, G/4 * offsets, h, w)."""
+        ref_K, src_K, src_from_ref = geometry
+        offsets = torch.tensor(self.offsets, device=label.device)
+        tried = (label[:, None] + offsets.view(1, -1, 1, 1)).clamp_min(0)
+        inv_depth = (tried / (min_depth.view(-1, 1, 1, 1) * self.planes)).flatten(2)
+        total, seen = 0, 1e-3
+        for s, weight in enumerate(weights):
+            grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, label.shape[-2:])
+            alike = self._correlate(features[:, 0], sample_on_planes(features[:, 1 + s], grid))
+            alike = alike.unflatten(1, (-1, 4)).mean(dim=2)
+            total, seen = total + alike * weight[:, :, None], seen + inside[:, None] * weight[:, :, None]
+        return (total / seen).flatten(1, 2)

@@ -1,0 +1,223 @@
+"""The training loop: resumable to the same next loss, stopped by NaN, logged to a CSV file."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nasrecon.errors import InputError, NasReconError
+from nasrecon.nas.layout import channels_last
+from nasrecon.nas.lite import LiteNetwork
+from nasrecon.train.datasets import BatchOptions, TrainingBatch, WorldFiles
+from nasrecon.train.loss import training_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How long and how fast to learn.
+
+    Attributes:
+        steps: of the whole schedule; a resumed run may be given more or fewer.
+        learning_rate: its peak; linear warm-up over ``warmup`` steps, then a cosine down to 2 % of it.
+        ema: share of the old weights in the running average that is validated and shipped.
+        clip: largest gradient norm.
+        save_every: steps between checkpoints and validations.
+        seed: of weights and batches.
+    """
+
+    steps: int = 20_000
+    learning_rate: float = 1.5e-3
+    warmup: int = 200
+    ema: float = 0.998
+    clip: float = 5.0
+    save_every: int = 250
+    seed: int = 0
+
+
+@dataclass
+class TrainState:
+    """Everything that a resumed run needs. ``step`` counts the steps done, ``seconds`` the time that they took."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+
+def new_state(options: TrainOptions, device: torch.device, network_options: dict | None = None) -> TrainState:
+    """Make a network with seeded weights, its average and its optimiser."""
+    torch.manual_seed(options.seed)
+    network = channels_last(LiteNetwork(**(network_options or {})).to(device))
+    optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    return TrainState(network=network, average=copy.deepcopy(network).eval(), optimizer=optimizer)
+
+
+def save_checkpoint(state: TrainState, path: Path) -> None:
+    """Write the state; the file at ``path`` is replaced only once the new one is complete."""
+    part = path.with_suffix(f".part{os.getpid()}")
+    torch.save(
+        {"network": state.network.state_dict(), "average": state.average.state_dict(),
+         "optimizer": state.optimizer.state_dict(), "step": state.step, "seconds": state.seconds}, part,
+    )  # fmt: skip
+    part.replace(path)
+
+
+def load_checkpoint(state: TrainState, path: Path) -> TrainState:
+    """Read a state written by ``save_checkpoint`` into ``state`` (of the same network options) and return it.
+
+    Raises:
+        InputError: if the file is missing or belongs to another network.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a checkpoint to resume from, found no file")
+    stored = torch.load(path, weights_only=True, map_location=next(state.network.parameters()).device)
+    try:
+        state.network.load_state_dict(stored["network"])
+        state.average.load_state_dict(stored["average"])
+        state.optimizer.load_state_dict(stored["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as e:
+        raise InputError(f"{path}: not a checkpoint of this network: {e}") from e
+    state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
+    return state
+
+
+def learning_rate(step: int, options: TrainOptions) -> float:
+    """Return the rate at a step (from 0): warm-up, then cosine."""
+    warm = min(1.0, (step + 1) / options.warmup)
+    done = min(1.0, step / options.steps)
+    return options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train(
+    run: Path, data: WorldFiles, validation: WorldFiles | None, options: TrainOptions, device: torch.device,
+    *, resume: bool = False, network_options: dict | None = None, on_step: Callable[[int, dict], None] | None = None,
+) -> TrainState:  # fmt: skip
+    """Train ``lite`` until ``options.steps``; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
+
+    The batch of step i depends on (seed, i) alone: a resumed run goes on as if it had never stopped.
+
+    Raises:
+        InputError: if the folder holds a run and ``resume`` is False, or there is nothing to resume.
+        NasReconError: at a loss that is not finite, with the step and the seed of its batch.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint = run / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")
+    state = new_state(options, device, network_options)
+    if resume:
+        state = load_checkpoint(state, checkpoint)
+    sums, since = {}, 0
+    with ThreadPoolExecutor(1) as ahead:
+        seed_of = lambda step: options.seed * 10_000_019 + step  # noqa: E731
+        upcoming = ahead.submit(data.draw, seed_of(state.step))
+        while state.step < options.steps:
+            started = time.perf_counter()
+            batch = upcoming.result()
+            upcoming = ahead.submit(data.draw, seed_of(state.step + 1))
+            logged = train_step(state, batch.to(device), options, seed_of(state.step))
+            state.seconds += time.perf_counter() - started
+            for name, value in logged.items():
+                sums[name] = sums.get(name, 0.0) + value
+            since += 1
+            if on_step is not None:
+                on_step(state.step, logged)
+            if state.step % 50 == 0 or state.step == options.steps:
+                _log(run / "log.csv", state, {k: v / since for k, v in sums.items()}, "train")
+                sums, since = {}, 0
+            if state.step % options.save_every == 0 or state.step == options.steps:
+                save_checkpoint(state, checkpoint)
+                if validation is not None:
+                    _log(run / "log.csv", state, validate(state.average, validation, device), "validation")
+    return state
+
+
+def train_step(state: TrainState, batch: TrainingBatch, options: TrainOptions, seed: int) -> dict[str, float]:
+    """Do one step in place (weights, average, optimiser, count) and return what to log."""
+    rate = learning_rate(state.step, options)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.network.train()
+    with mixed_precision(batch.depth.device):
+        stages = state.network.stages(batch.stereo)
+    loss, logged = training_loss(stages, batch, state.network.planes)
+    if not math.isfinite(logged["loss"]):
+        raise NasReconError(f"the loss became {logged['loss']} at step {state.step}, on the batch of seed {seed}")
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
+    if not torch.isfinite(norm):
+        raise NasReconError(f"the gradient became {float(norm)} at step {state.step}, on the batch of seed {seed}")
+    state.optimizer.step()
+    _average(state, options.ema)
+    state.step += 1
+    return logged | {"gradient_norm": float(norm), "learning_rate": rate}
+
+
+@torch.no_grad()
+def _average(state: TrainState, decay: float) -> None:
+    """Move the average towards the network; faster at the start, so that the first weights are soon forgotten."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    for old, new in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Return the bfloat16 context where the device computes in it faster than in float32, else one that does nothing."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16_cpu())
+
+
+def fast_bfloat16_cpu() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("amx_tile"))
+
+
+@torch.no_grad()
+def validate(network: nn.Module, data: WorldFiles, device: torch.device, batches: int = 12) -> dict[str, float]:
+    """Return the mean of what training logs over fixed batches of held-out worlds."""
+    network.eval()
+    sums: dict[str, float] = {}
+    for i in range(batches):
+        batch = data.draw(900_000_000 + i).to(device)
+        with mixed_precision(device):
+            stages = network.stages(batch.stereo)
+        for name, value in training_loss(stages, batch, network.planes)[1].items():
+            sums[name] = sums.get(name, 0.0) + value / batches
+    return sums
+
+
+def _log(path: Path, state: TrainState, values: dict[str, float], part: str) -> None:
+    """Append a row; the columns are those of the first row."""
+    row = {"step": state.step, "seconds": round(state.seconds, 1), "part": part}
+    names = list(row) + [n for n in sorted(values)]
+    if path.exists():
+        with path.open(newline="") as f:
+            names = next(csv.reader(f))
+    new = not path.exists()
+    with path.open("a", newline="") as f:
+        writer = csv.DictWriter(f, names, restval="", extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow(row | {k: f"{v:.5g}" for k, v in values.items()})
+
+
+def describe(options: TrainOptions, batch: BatchOptions) -> dict:
+    """Return the options as a plain dict, for the manifest."""
+    return asdict(options) | {f"batch_{k}": v for k, v in asdict(batch).items()}
