@@ -208,6 +208,11 @@ class Scene:
                 return i
         raise InputError(f"no view is named {name!r}; there are {len(self.views)}, the first is {self.views[0].name!r}")
 
+    def subset(self, indices: Sequence[int]) -> Scene:
+        """Return the scene with only the views at these positions; the sparse points stay."""
+        visible = None if self.visible is None else tuple(self.visible[i] for i in indices)
+        return replace(self, views=tuple(self.views[i] for i in indices), visible=visible)
+
     def replace_views(self, views: Sequence[View]) -> Scene:
         """Return the scene with the same views in the same order, changed in their fields (a resize, a depth range)."""
         return replace(self, views=tuple(views))

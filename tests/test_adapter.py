@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from plane_world import PLANE_NORMAL_IN_WORLD, make_view, plane_depth, plane_in_cam, posed
 
 from nasrecon.adapter import FARTHEST_IN_PLANES, device_of, predict, to_estimates, to_stereo_batch
 from nasrecon.errors import InputError
-from nasrecon.geometry import inverse, rotation_angle_deg, transform
+from nasrecon.geometry import inverse, rotation_angle_deg
 from nasrecon.nas import Prediction
 from nasrecon.nas.volume import pixel_rays, plane_sample_grid, sample_on_planes
-from nasrecon.types import Camera, View
-
-PLANE_NORMAL_IN_WORLD = np.array([0.25, -0.4, -1.0]) / np.linalg.norm([0.25, -0.4, -1.0])
-PLANE_POINT_IN_WORLD = np.array([0.1, 0.2, 3.0])
-
 
 class PlaneNetwork:
     """Answer with the exact depth and normal of one plane, thinking only in the conventions of ``StereoBatch``.
@@ -51,49 +45,6 @@ class PlaneNetwork:
             depth_initial=depth, depth=depth, normal=normals, refined_depth=depth, refined_normal=normals,
             confidence=half, sigma=0.01 * depth,
         )  # fmt: skip
-
-
-def rotation(x_deg, y_deg, z_deg):
-    a, b, c = np.radians([x_deg, y_deg, z_deg])
-    rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    ry = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    rz = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    return rz @ ry @ rx
-
-
-def make_view(name, width, height, focal, angles, center, unit=1.0, near=1.0):
-    K = np.array([[focal, 0.3, width * 0.47], [0, focal * 1.05, height * 0.55], [0, 0, 1]])
-    cam_from_world = np.eye(4)
-    cam_from_world[:3, :3] = rotation(*angles)
-    cam_from_world[:3, 3] = -cam_from_world[:3, :3] @ (np.array(center) * unit)
-    return View(
-        name=name, image_path=Path(name), camera=Camera(width=width, height=height, K=K),
-        cam_from_world=cam_from_world, depth_range=(near * unit, 10 * unit),
-    )  # fmt: skip
-
-
-def plane_in_cam(view, unit=1.0):
-    """The plane n . x = d (n, d) in the view's camera frame, scene units."""
-    normal = view.cam_from_world[:3, :3] @ PLANE_NORMAL_IN_WORLD
-    return normal, normal @ transform(view.cam_from_world, PLANE_POINT_IN_WORLD * unit)
-
-
-def plane_depth(view, unit=1.0):
-    """The exact depth (H, W) of the plane at the pixel centres, in the outside conventions."""
-    normal, offset = plane_in_cam(view, unit)
-    return offset / (view.camera.unproject(view.camera.pixel_centers(), np.ones((view.camera.height, view.camera.width))) @ normal)
-
-
-def photograph(view, unit=1.0):
-    """Draw the plane: at each pixel centre three waves over the plane's position, about 16 px long in the image."""
-    points_in_cam = view.camera.unproject_depth(plane_depth(view, unit))
-    position = transform(view.world_from_cam, points_in_cam)[..., :2] / unit
-    phase = 2 * np.pi * (position @ np.array([[1.9, 0.0, 1.3], [0.0, 1.9, 1.3]]))
-    return np.rint(127.5 + 120 * np.sin(phase)).astype(np.uint8)
-
-
-def posed(view, unit=1.0):
-    return photograph(view, unit), view
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e3, 1e-3])

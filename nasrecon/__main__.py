@@ -1,0 +1,5 @@
+"""``python -m nasrecon``: the command line."""
+
+from nasrecon.cli import main
+
+main()

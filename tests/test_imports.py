@@ -1,0 +1,168 @@
+"""Imports go downward only, heavy libraries stay where they belong, and the command line answers at once."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "nasrecon"
+HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "scipy"}
+
+# architecture.md: a module imports its own rank's package-mates and what has a lower rank, nothing else.
+RANKS = [
+    {"errors"},
+    {"types"},
+    {"geometry"},
+    {"preview", "view_file", "ingest", "nas", "fuse"},
+    {"results", "export", "adapter"},
+    {"estimate", "doctor", "evaluate", "view", "train", "terminal"},
+    {"cli"},
+    {"__main__"},
+]
+# Networks think in tensors: of the rest they know the type of a batch and the errors.
+NAS_MAY_IMPORT = {"nas", "types", "errors"}
+
+
+def rank(part):
+    return next(i for i, parts in enumerate(RANKS) if part in parts)
+
+
+def part_of(module):
+    """The first name below ``nasrecon`` of a module or of a file's path."""
+    return module.split(".")[1]
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE).with_suffix("")
+        if relative.as_posix() != "__init__":
+            yield ".".join(("nasrecon", *relative.parts)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree, everywhere):
+    """The modules that a file imports when it is imported; with ``everywhere`` also those inside functions."""
+    waiting, found = list(tree.body), set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(node.module)
+            if node.module == "nasrecon":
+                found |= {f"nasrecon.{alias.name}" for alias in node.names if not alias.name.startswith("__")}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += [child for child in ast.iter_child_nodes(node)]
+    return found
+
+
+def own(found):
+    return {module for module in found if module.startswith("nasrecon.")}
+
+
+def test_every_part_has_a_rank():
+    for name, _ in modules():
+        assert rank(part_of(name)) >= 0, name
+
+
+def test_imports_go_downward_only():
+    wrong = []
+    for name, tree in modules():
+        for imported in own(imports(tree, everywhere=False)):
+            same_package = part_of(imported) == part_of(name)
+            siblings = rank(part_of(imported)) == rank(part_of(name)) >= rank("estimate")
+            if not (same_package or siblings or rank(part_of(imported)) < rank(part_of(name))):
+                wrong.append(f"{name} imports {imported}")
+    assert not wrong, wrong
+
+
+def test_networks_know_no_scene():
+    for name, tree in modules():
+        if part_of(name) == "nas":
+            found = {part_of(module) for module in own(imports(tree, everywhere=True))}
+            assert found <= NAS_MAY_IMPORT, (name, found)
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [("open3d", {"nasrecon.fuse.o3d"}), ("pycolmap", {"nasrecon.ingest", "nasrecon.results", "nasrecon.export", "nasrecon.doctor"})],
+)
+def test_only_named_files_know_a_heavy_library(library, allowed):
+    """Wherever the import stands in the file."""
+    users = {name for name, tree in modules() if any(m.split(".")[0] == library for m in imports(tree, everywhere=True))}
+    strangers = {user for user in users if not any(user == a or user.startswith(f"{a}.") for a in allowed)}
+    assert not strangers
+
+
+def test_heavy_libraries_are_imported_inside_functions():
+    """torch may stand at the top of what cannot do without it, the others nowhere."""
+    with_torch = {"nas", "train", "adapter", "estimate", "evaluate", "doctor"}
+    for name, tree in modules():
+        heavy = {module.split(".")[0] for module in imports(tree, everywhere=False)} & HEAVY
+        assert heavy <= ({"torch"} if part_of(name) in with_torch else set()), (name, heavy)
+
+
+def run_python(code, *args):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=environment, timeout=120)
+
+
+BARE = """
+import importlib, pkgutil, sys
+for library in ("open3d", "pycolmap", "trimesh", "viser"):
+    sys.modules[library] = None  # import raises ImportError, as on a bare torch machine
+import nasrecon
+for package in ("nas", "train"):
+    top = importlib.import_module(f"nasrecon.{package}")
+    for module in pkgutil.walk_packages(top.__path__, f"nasrecon.{package}."):
+        importlib.import_module(module.name)
+"""
+
+
+def test_networks_and_training_run_on_a_bare_torch_machine():
+    done = run_python(BARE)
+    assert done.returncode == 0, done.stderr
+
+
+HELP = """
+import sys
+from nasrecon.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print("code", end.code, file=sys.stderr)
+print("heavy", sorted(set({heavy}) & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--help"], ["fuse", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = HELP.format(heavy=sorted(HEAVY | {"numpy"}))
+    done = run_python(code, *arguments)
+    assert "code 0" in done.stderr and "heavy []" in done.stderr, done.stderr
+
+
+def test_help_answers_within_half_a_second():
+    """The best of several runs: others may be using the machine."""
+    best = float("inf")
+    for _ in range(8):
+        since = time.perf_counter()
+        done = run_python("from nasrecon.cli import main; main(['--help'])")
+        best = min(best, time.perf_counter() - since)
+        assert done.returncode == 0 and "infer" in done.stdout
+        if best <= 0.5:
+            break
+    assert best <= 0.5, f"{best:.2f} s"
+
+
+def test_importing_the_package_costs_nothing():
+    done = run_python("import sys, nasrecon; print(sorted({'numpy', 'torch', 'typer'} & sys.modules.keys()))")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
