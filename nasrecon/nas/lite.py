@@ -13,7 +13,9 @@ times s, min_depth times s gives depths times s, the consistency module included
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -189,6 +191,18 @@ class Consistency(nn.Module):
         return self.out(state), state
 
 
+def _full_precision(function: Callable) -> Callable:
+    """Run a function with autocast off: bfloat16 would round labels to a quarter of a plane."""
+
+    @functools.wraps(function)
+    def wrapped(first: torch.Tensor, *args: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first.float(), *(x.float() for x in args))
+
+    return wrapped
+
+
+@_full_precision
 def label_slopes(label: torch.Tensor) -> torch.Tensor:
     """Return the derivatives (B, 2, h, w) of a label map (B, h, w) along x and y, per pixel, by Sobel's weights."""
     kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=label.device, dtype=label.dtype) / 8
@@ -196,6 +210,7 @@ def label_slopes(label: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.pad(label[:, None], (1, 1, 1, 1), mode="replicate"), weights)
 
 
+@_full_precision
 def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     """Return the unit normals (B, 3, h, w) of the surface with inverse depth ~ label (B, h, w) and its slopes (B, 2, h, w).
 
@@ -209,6 +224,7 @@ def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tenso
     return -F.normalize(torch.einsum("bji,bjhw->bihw", K, plane), dim=1, eps=1e-9)
 
 
+@_full_precision
 def slopes_from_normal(label: torch.Tensor, normal: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     """Invert ``normal_from_slopes``: the slopes (B, 2, h, w) per pixel that the normal asks for, bounded at grazing angles."""
     B, h, w = label.shape
@@ -218,6 +234,7 @@ def slopes_from_normal(label: torch.Tensor, normal: torch.Tensor, K: torch.Tenso
     return (plane / along[:, None]).clamp(-0.2, 0.2) * label[:, None]
 
 
+@_full_precision
 def upsample_planes(
     label: torch.Tensor, normal: torch.Tensor, mask: torch.Tensor, K: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -245,6 +262,12 @@ def upsample_planes(
     shuffle = lambda x: x.permute(0, 3, 1, 4, 2).reshape(B, 4 * h, 4 * w)  # noqa: E731
     up_normal = torch.stack([shuffle(blend(c)) for c in (3, 4, 5)], dim=1)
     return shuffle(value), F.normalize(up_normal, dim=1, eps=1e-6)
+
+
+@_full_precision
+def _scores(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weigh the channels: (B, C, D, h, w), (C,) -> (B, D, h, w)."""
+    return torch.einsum("bcdhw,c->bdhw", r, weights)
 
 
 class LiteNetwork(nn.Module):
@@ -305,7 +328,7 @@ class LiteNetwork(nn.Module):
 
         volume, weights = self._volume(features, geometry, inv_depth)
         r = self.hourglass(volume)
-        cost = torch.einsum("bcdhw,c->bdhw", r.float(), self.score)
+        cost = _scores(r, self.score)
         cost2 = self.aggregate(cost, context).float()
         prob = cost2.softmax(dim=1)
         label_initial, label = expected_label(cost.softmax(dim=1)), expected_label(prob)
