@@ -247,7 +247,8 @@ def upsample_planes(
         label (B, 4h, 4w) and unit normal (B, 3, 4h, 4w).
     """
     B, h, w = label.shape
-    weights = mask.float().view(B, 9, 4, 4, h, w).softmax(dim=1)
+    exists = F.unfold(torch.ones_like(label[:1, None]), 3, padding=1).view(1, 9, 1, 1, h, w)
+    weights = mask.view(B, 9, 4, 4, h, w).masked_fill(exists == 0, -torch.inf).softmax(dim=1)
     slopes = slopes_from_normal(label, normal, K)
     planes = torch.cat([label[:, None], slopes, normal], dim=1)
     near = F.unfold(F.pad(planes, (1, 1, 1, 1), mode="replicate"), 3).view(B, 6, 9, h, w)
