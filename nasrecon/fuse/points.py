@@ -94,17 +94,16 @@ def _merge_equal_keys(
     A sheet thinner than a cell may be seen from both sides; its opposite normals would cancel. There the first view's is kept.
     """
     order = np.argsort(key, kind="stable")
-    key = key[order]
+    key, weight = key[order], weight[order]
+    place, normal, rgb = (values.take(order, axis=0) for values in (place, normal, rgb))
     first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-    weight = weight[order]
     total = np.add.reduceat(weight, first)
     share = weight / np.repeat(total, np.diff(np.append(first, len(key))))
-    normal = normal[order]
     mean_normal = _means(normal, share, first)
     cancelled = (np.linalg.norm(mean_normal, axis=-1) < 0.5) & normal[first].any(axis=-1)
     mean_normal[cancelled] = normal[first[cancelled]]
     support = np.maximum.reduceat(support[order], first)
-    return key[first], total, _means(place[order], share, first), mean_normal, _means(rgb[order], share, first), support
+    return key[first], total, _means(place, share, first), mean_normal, _means(rgb, share, first), support
 
 
 def _means(values: np.ndarray, share: np.ndarray, first: np.ndarray) -> np.ndarray:
