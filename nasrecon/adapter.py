@@ -194,7 +194,7 @@ def _tensors(
             f"{view.name}: the image is {rgb.shape} {rgb.dtype}, its camera asks for "
             f"{(camera.height, camera.width, 3)} uint8; read it with ingest.images.read_view"
         )
-    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    image = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
     fit_width, fit_height = fitted_size(camera, width, height)
     if (fit_width, fit_height) != (camera.width, camera.height):
         image = F.interpolate(image, (fit_height, fit_width), mode="bilinear", align_corners=False, antialias=True)

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -110,11 +110,10 @@ def estimate_views(
         on_drop: told of each reference that is left out, and why; by default a warning is logged.
 
     Yields:
-        one Estimate a view, in order. A view that no other view serves as source, or whose nearest plane is unknown,
-        is left out.
+        one Estimate a view, in order. A view whose image cannot be read, that no other view serves as source, or whose
+        nearest plane is unknown, is left out.
 
     Raises:
-        InputError: if an image cannot be read.
         NasReconError: if memory does not suffice for a single view.
     """
     for estimates, _ in _batches(scene, network, options or InferOptions(), views, on_drop or _log_drop):
@@ -124,44 +123,30 @@ def estimate_views(
 def _batches(
     scene: Scene, network: Network, options: InferOptions, views: Sequence[int] | None, on_drop: DropCallback
 ) -> Iterator[tuple[list[Estimate], float]]:
-    """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``.
-
-    While the network computes, a thread reads the images of the next batch. Only that thread touches the cache.
-    """
+    """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
     scene = with_depth_ranges(scene, options.min_depth)
     device = device_of(network)
     batch = options.batch or (1 if device.type == "cpu" else 4)
-    cache = _ImageCache(scene, options.cached_images)
     jobs = _jobs(scene, range(len(scene.views)) if views is None else views, options, on_drop)
-    ahead: deque[tuple[_Job, Future[_Item]]] = deque()
-    reader = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-read")
+    items = _items(jobs, _ImageCache(scene, options.cached_images), batch + 1, on_drop)
+    ready: list[_Item] = []
     since = time.perf_counter()
     try:
         while True:
-            for job in islice(jobs, 2 * batch - len(ahead)):
-                ahead.append((job, reader.submit(job.read, cache)))
-            if not ahead:
+            ready += islice(items, max(0, batch - len(ready)))
+            if not ready:
                 return
-            now = [ahead[i] for i in range(min(batch, len(ahead)))]
-            try:
-                estimates = _run(network, device, [item.result() for _, item in now])
-            except Exception as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if len(now) == 1:
-                    raise NasReconError(_too_large(now[0][0], device)) from error
-                estimates = None
-            if estimates is None:  # not in the handler: there the error still holds the tensors
+            now = ready[:batch]
+            estimates = _run(network, device, now)
+            if estimates is None:
                 batch = len(now) // 2
-                _free_memory(device)
                 logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
                 continue
-            for _ in now:
-                ahead.popleft()
+            del ready[: len(now)]
             yield estimates, time.perf_counter() - since
             since = time.perf_counter()
     finally:
-        reader.shutdown(cancel_futures=True)
+        items.close()
 
 
 class Progress(Protocol):
@@ -200,8 +185,7 @@ def infer(
         the results on disk. If the run is interrupted, what is finished is there; the same call goes on with the rest.
 
     Raises:
-        InputError: if the folder holds views made under other settings or somebody else's files; if an image cannot be
-            read.
+        InputError: if the folder holds views made under other settings, or somebody else's files.
         EmptyResultError: if every view was left out.
     """
     options = options or InferOptions()
@@ -271,16 +255,16 @@ class _ImageCache:
         self._scene, self._capacity = scene, capacity
         self._images: OrderedDict[tuple[int, int, int], Posed] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._images)
-
     def read(self, index: int, width: int, height: int) -> Posed:
-        """Return the image and the view at that size [px]."""
+        """Return the image and the view at that size [px].
+
+        Raises:
+            InputError: if the image cannot be read.
+        """
         key = (index, width, height)
-        if key in self._images:
-            self._images.move_to_end(key)
-            return self._images[key]
-        self._images[key] = read_view(self._scene.views[index], width, height)
+        if key not in self._images:
+            self._images[key] = read_view(self._scene.views[index], width, height)
+        self._images.move_to_end(key)
         if len(self._images) > self._capacity:
             self._images.popitem(last=False)
         return self._images[key]
@@ -288,14 +272,43 @@ class _ImageCache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A reference and its sources, as positions in the scene, each with the size (width, height) to read it at."""
+    """A reference and its sources: for each its name, position in the scene, and the width and height to read it at."""
 
-    name: str
-    ref: tuple[int, int, int]
-    sources: tuple[tuple[int, int, int], ...]
+    ref: tuple[str, int, int, int]
+    sources: tuple[tuple[str, int, int, int], ...]
 
-    def read(self, cache: _ImageCache) -> _Item:
-        return cache.read(*self.ref), [cache.read(*source) for source in self.sources]
+    def read(self, cache: _ImageCache) -> tuple[_Item | None, dict[str, str]]:
+        """Return the images, or None if they do not suffice, and why for each name that has to be left out."""
+        images: list[Posed] = []
+        problems: dict[str, str] = {}
+        for name, *key in (self.ref, *self.sources):
+            try:
+                images.append(cache.read(*key))
+            except InputError as error:
+                problems[name] = str(error)
+        if self.ref[0] not in problems and len(images) < 2:
+            problems[self.ref[0]] = "none of its sources can be read"
+        return (None if self.ref[0] in problems else (images[0], images[1:])), problems
+
+
+def _items(jobs: Iterator[_Job], cache: _ImageCache, ahead: int, on_drop: DropCallback) -> Generator[_Item, None, None]:
+    """Yield the images of each job, in order; a thread reads up to ``ahead`` jobs in advance. Only it touches the cache."""
+    reader = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-read")
+    waiting: deque[Future[tuple[_Item | None, dict[str, str]]]] = deque()
+    told: set[str] = set()
+    try:
+        while True:
+            waiting.extend(reader.submit(job.read, cache) for job in islice(jobs, ahead - len(waiting)))
+            if not waiting:
+                return
+            item, problems = waiting.popleft().result()
+            for name in [name for name in problems if name not in told]:
+                on_drop(name, problems[name])
+                told.add(name)
+            if item is not None:
+                yield item
+    finally:
+        reader.shutdown(cancel_futures=True)
 
 
 def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, on_drop: DropCallback) -> Iterator[_Job]:
@@ -310,23 +323,38 @@ def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, on_dro
             on_drop(view.name, "no other view serves as its source (none overlaps it from another place)")
             continue
         width, height = working_size(view.camera, options)
-        sources = tuple(_source(scene, j, width, height) for j in chosen)
-        yield _Job(name=view.name, ref=(i, width, height), sources=sources)
+        sources = tuple((scene.views[j].name, j, *_source_size(scene.views[j].camera, width, height)) for j in chosen)
+        yield _Job(ref=(view.name, i, width, height), sources=sources)
 
 
-def _source(scene: Scene, index: int, width: int, height: int) -> tuple[int, int, int]:
-    """Say at which size to read a source: the reference's if its aspect is about the same, else what fits into it."""
-    camera = scene.views[index].camera
+def _source_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
+    """Return the (width, height) to read a source at: the reference's if its aspect is about the same, else what fits in.
+
+    Within what the rounding to multiples of 32 does to a reference, filling the frame beats padding it.
+    """
     aspect = (camera.width / camera.height) / (width / height)
-    # Within what the rounding to multiples of 32 does to a reference, filling the frame beats padding it.
-    if 0.9 < aspect < 1.1:
-        return index, width, height
-    return index, *fitted_size(camera, width, height)
+    return (width, height) if 0.9 < aspect < 1.1 else fitted_size(camera, width, height)
 
 
-def _run(network: Network, device: torch.device, items: list[_Item]) -> list[Estimate]:
-    with torch.inference_mode(), _autocast(network, device):
-        return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device)
+def _run(network: Network, device: torch.device, items: Sequence[_Item]) -> list[Estimate] | None:
+    """Estimate some views at once; None if memory does not suffice for that.
+
+    Raises:
+        NasReconError: if it does not suffice for a single one.
+    """
+    try:
+        with torch.inference_mode(), _autocast(network, device):
+            return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise NasReconError(_too_large(items[0], device)) from error
+    # Not in the handler: there the error still holds the tensors.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def _autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
@@ -348,15 +376,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def _too_large(job: _Job, device: torch.device) -> str:
-    _, width, height = job.ref
+def _too_large(item: _Item, device: torch.device) -> str:
+    (_, view), sources = item
     return (
-        f"{job.name}: memory of {device} does not hold one view of {width}x{height} with {len(job.sources)} sources; "
-        f"use a smaller --max-side (or --size), or fewer --sources"
+        f"{view.name}: memory of {device} does not hold one view of {view.camera.width}x{view.camera.height} with "
+        f"{len(sources)} sources; use a smaller --max-side (or --size), or fewer --sources"
     )
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
