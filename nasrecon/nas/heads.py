@@ -1,6 +1,6 @@
 """From a volume of scores to labels, confidence and spread (paper, section 3.1; soft argmin as in GC-Net).
 
-Labels are computed in the precision that comes in, under autocast too: bfloat16 knows label 40 to a quarter of a plane only.
+Labels are computed in the precision that comes in, under autocast too: bfloat16 knows label 40 to a quarter of a plane.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def expected_label(prob: torch.Tensor) -> torch.Tensor:
 
 
 def label_spread(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Return the standard deviation (B, H, W), in labels, of plane probabilities (B, D, H, W) about ``mean`` (B, H, W)."""
+    """Return the standard deviation (B, H, W), in labels, of probabilities (B, D, H, W) about ``mean`` (B, H, W)."""
     labels = torch.arange(prob.shape[1], device=prob.device, dtype=prob.dtype)
     with torch.autocast(prob.device.type, enabled=False):
         second = torch.einsum("bdhw,d->bhw", prob, labels**2)
@@ -25,7 +25,7 @@ def label_spread(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def mass_near(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Return the probability mass (B, H, W) of the four planes nearest to ``mean``: MVSNet's confidence (its section 3.3)."""
+    """Return the mass (B, H, W) of the four planes nearest to ``mean``: MVSNet's confidence (its section 3.3)."""
     first = mean.floor().long().sub(1).clamp(0, prob.shape[1] - 4)
     total = torch.zeros_like(mean)
     for offset in range(4):
@@ -34,10 +34,10 @@ def mass_near(prob: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def sigma_from_spread(spread: torch.Tensor, label: torch.Tensor, min_depth: torch.Tensor, planes: int) -> torch.Tensor:
-    """Turn a standard deviation in labels (B, H, W) about ``label`` (B, H, W) into one of the depth, in the unit of ``min_depth`` (B,).
+    """Turn a spread in labels (B, H, W) about ``label`` (B, H, W) into one of depth, in the unit of ``min_depth`` (B,).
 
-    First order: |d depth / d label| = min_depth * D / label**2. Below half a plane from infinity, where the depth itself means
-    nothing any more, the slope stays at its value there, so that label 0 gives a large number and not inf.
+    First order: |d depth / d label| = min_depth * D / label**2. Below half a plane from infinity, where the depth
+    itself means nothing any more, the slope stays at its value there: label 0 gives a large number and not inf.
     """
     slope = min_depth.view(-1, *[1] * (label.dim() - 1)) * planes / label.clamp_min(0.5) ** 2
     return spread * slope

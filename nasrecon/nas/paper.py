@@ -7,7 +7,8 @@ Kusupati, Cheng, Chen, Su: Normal Assisted Stereo Depth Estimation, CVPR 2020 (a
                                       +--coordinates, 3D CNN, per slice-----> n    (section 3.2)
                                                    Z2, n --consistency-----> refined Z, n   (section 3.3)
 
-Reads top-down: ``PaperNetwork``, its two parts, their pieces. Shape letters as in ``types.py``; scores and features live at h x w.
+Reads top-down: ``PaperNetwork``, its two parts, their pieces. Shape letters as in ``types.py``; scores and features
+live at h x w.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class PaperNetwork(nn.Module):
 
     def __init__(self, planes: int = 64, pool_slices: int = 3, trained_min_depth: float = 0.5) -> None:
         super().__init__()
+        self.options = {"planes": planes, "pool_slices": pool_slices, "trained_min_depth": trained_min_depth}
         self.planes = planes
         self.trained_min_depth = trained_min_depth
         self.mvdnet = MVDNet(planes, pool_slices)
@@ -61,7 +63,7 @@ class PaperNetwork(nn.Module):
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate depth and normals of the reference views.
 
-        Depth is not clipped: under random or poor weights it may leave the range of the planes, and the refined depth may
+        Depth is not clipped: under poor weights it may leave the range of the planes, and the refined depth may
         even be negative.
 
         Raises:
@@ -93,7 +95,7 @@ class PaperNetwork(nn.Module):
 
 
 class MVDNet(nn.Module):
-    """Cost volume, context-aware aggregation and normals (paper, sections 3.1 and 3.2); attributes named as published."""
+    """Cost volume, context-aware aggregation, normals (paper, sections 3.1 and 3.2); attributes named as published."""
 
     def __init__(self, planes: int = 64, pool_slices: int = 3) -> None:
         super().__init__()
@@ -150,14 +152,16 @@ class MVDNet(nn.Module):
         return scores / sources, [first, last]
 
     def first_layers(self, warped: torch.Tensor, add_ref_half: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Apply ``dres0`` to concat(reference features on every plane, ``warped`` (B, 32, D, h, w)), which is never built:
-        the half that is the same on all planes is convolved once for all planes and sources."""
+        """Apply ``dres0`` to concat(reference features on every plane, ``warped`` (B, 32, D, h, w)).
+
+        That volume is never built: the half that is the same on all planes is convolved once, for all sources too.
+        """
         conv, norm = self.dres0[0]
         x = F.conv3d(warped, conv.weight[:, FEATURES:], conv.bias, padding=1)
         return self.dres0[1:](norm(add_ref_half(x)))
 
     def aggregate(self, ref: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add to each plane's scores (B, D, h, w) what the shared 2D stack reads in them next to the reference features.
+        """Add to each plane's scores (B, D, h, w) what the shared 2D stack reads in them beside the reference features.
 
         The first layer's share of the reference features is the same for all planes and is computed once.
         """
@@ -171,7 +175,7 @@ class MVDNet(nn.Module):
         return torch.cat(parts, dim=1)
 
     def normals(self, evidence: list[torch.Tensor], rays: torch.Tensor) -> torch.Tensor:
-        """Return the sum over slices of each slice's vote, (B, 3, h, w), not normalised, from 3D features and rays (B, 3, h, w)."""
+        """Return the sum of the slices' votes (B, 3, h, w), not normalised, from 3D features and rays (B, 3, h, w)."""
         x = self.wc0(torch.cat([self.coordinates(rays), *evidence], dim=1))
         for pool in (self.pool1, self.pool2, self.pool3)[: self.pool_slices]:
             x = pool(x)
@@ -180,7 +184,7 @@ class MVDNet(nn.Module):
         return votes.unflatten(0, (len(x), -1)).sum(1)
 
     def coordinates(self, rays: torch.Tensor) -> torch.Tensor:
-        """Return each voxel's place (B, 3, D, h, w) in the reference camera, in units of 2 D min_depth, clamped to [-1, 1].
+        """Return each voxel's place (B, 3, D, h, w) in the reference camera over 2 D min_depth, clamped to [-1, 1].
 
         ray * depth / (2 D min_depth) is ray / (2 label): free of any unit. Plane 0, at infinity, clamps to the sign.
         """
@@ -244,7 +248,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConsistencyModule(nn.Module):
-    """Refine depth and normals together (paper, section 3.3): (B, H, W), (B, 3, H, W) -> the same; depth in trained units."""
+    """Refine depth (B, H, W) and normals (B, 3, H, W) together (paper, section 3.3); depth in the units of training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,15 +306,15 @@ class DoubleConv(nn.Module):
 
 
 def plane_probabilities(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bring scores (B, D, h, w) to the image's size (trilinear; D stays, so bilinear) and softmax them over the planes."""
+    """Bring scores (B, D, h, w) to the image's size (trilinear; D stays, so bilinear), then softmax over the planes."""
     return F.interpolate(scores, size, mode="bilinear", align_corners=False).softmax(dim=1)
 
 
 def constant_half(features: torch.Tensor, weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that adds, in place, to a volume (B, C', D, h, w) the zero-padded 3x3x3 convolution of ``features``
-    (B, C, h, w) repeated on all planes; ``weight`` (C', C, 3, 3, 3).
+    """Return a function that adds to a volume (B, C', D, h, w), in place, its share from ``features`` (B, C, h, w).
 
-    Inner planes see three equal neighbours, so the taps along D add up; the two border planes lack one.
+    The share is the zero-padded 3x3x3 convolution, ``weight`` (C', C, 3, 3, 3), of the features on every plane. Inner
+    planes see three equal neighbours, so the taps along D add up; the two border planes lack one.
     """
     first, inner, last = (
         F.conv2d(features, taps.sum(2), padding=1) for taps in (weight[:, :, 1:], weight, weight[:, :, :2])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 
 def plane_inv_depth(min_depth: torch.Tensor, planes: int) -> torch.Tensor:
-    """Return the inverse depths (B, D) of the planes for ``min_depth`` (B,): i / (min_depth * D), plane 0 at infinity."""
+    """Return the planes' inverse depths (B, D) for ``min_depth`` (B,): i / (min_depth * D), plane 0 at infinity."""
     labels = torch.arange(planes, device=min_depth.device, dtype=min_depth.dtype)
     return labels[None] / (min_depth[:, None] * planes)
 
@@ -23,8 +23,8 @@ def depth_from_label(label: torch.Tensor, min_depth: torch.Tensor, planes: int) 
 def scaled_K(K: torch.Tensor, factor: float, corner_aligned: bool) -> torch.Tensor:
     """Return K (..., 3, 3) of the image shrunk by ``factor``, integer pixel centres before and after.
 
-    ``corner_aligned`` False: small pixel i covers the pixels factor*i ... factor*i + factor - 1 (c' = (c + 0.5) / factor - 0.5).
-    True: small pixel i sits on pixel factor*i (c' = c / factor), as the published network has it.
+    ``corner_aligned`` False: small pixel i covers the pixels factor*i ... factor*i + factor - 1, so
+    c' = (c + 0.5) / factor - 0.5. True: it sits on pixel factor*i, c' = c / factor, as the published network has it.
     """
     out = K.clone()
     out[..., :2, :] = K[..., :2, :] / factor
@@ -34,7 +34,7 @@ def scaled_K(K: torch.Tensor, factor: float, corner_aligned: bool) -> torch.Tens
 
 
 def pixel_rays(K: torch.Tensor, h: int, w: int) -> torch.Tensor:
-    """Return the rays (B, 3, h*w), z = 1, through the pixels of an h x w image; K (B, 3, 3) with integer pixel centres."""
+    """Return the rays (B, 3, h*w), z = 1, through the pixels of an h x w image; K (B, 3, 3), integer pixel centres."""
     with torch.autocast(K.device.type, enabled=False):
         return torch.linalg.inv(K) @ _pixels(h, w, K)
 
@@ -66,22 +66,22 @@ def plane_sample_grid(
         size, src_size: (h, w) of the reference's and of the source's features.
 
     Returns:
-        grid (B, D, h, w, 2) for ``grid_sample(align_corners=True)`` and inside (B, D, h, w) bool: in front of the source
-        camera and its centre within the source's outermost pixel centres, give or take what rounding can do (an identity
-        warp keeps its border). Points outside are moved far off the grid.
+        grid (B, D, h, w, 2) for ``grid_sample(align_corners=True)`` and inside (B, D, h, w) bool: in front of the
+        source camera and its centre within the source's outermost pixel centres, give or take what rounding can do (an
+        identity warp keeps its border). Points outside are moved far off the grid.
     """
     (h, w), (sh, sw) = size, src_size or size
     B, D = inv_depth.shape[:2]
     with torch.autocast(ref_K.device.type, enabled=False):
-        # Double precision for the product of 3x3 matrices, so that views that agree give the identity to the last digit.
+        # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
         infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
         turned = infinite.to(ref_K.dtype) @ _pixels(h, w, ref_K)
         moved = src_K @ src_from_ref[:, :3, 3:]
     # x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
     scaled = inv_depth.reshape(B, 1, D, -1)
     q = turned[:, :, None] + moved[:, :, None] * scaled
-    # z is the depth in the source over the depth in the reference: no unit in it. The paper's network clamps the depth itself
-    # at 1e-3 scene units, which is as good as outside, but would hide a scene whose unit is a kilometre.
+    # z is the depth in the source over the depth in the reference: no unit in it. The paper's network clamps the depth
+    # itself at 1e-3 scene units, which is as good as outside, but would hide a scene whose unit is a kilometre.
     z = q[:, 2]
     in_front = z > 1e-6
     x, y = q[:, 0] / torch.where(in_front, z, 1), q[:, 1] / torch.where(in_front, z, 1)

@@ -1,0 +1,354 @@
+"""Weights: a name -> an entry of a manifest (``nas/manifest.py``) -> a file -> its sha256 -> a strict load.
+
+And the import of the checkpoints that the authors of the paper published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from nasrecon.errors import InputError, WeightsError
+from nasrecon.nas.layout import channels_last
+from nasrecon.nas.manifest import (
+    MANIFEST,
+    METADATA_KEY,
+    WeightsEntry,
+    check_file,
+    entry_from_json,
+    find_weights,
+    list_weights,
+    read_manifest,
+    sha256_of,
+    user_folder,
+    weights_folders,
+    write_manifest,
+)
+from nasrecon.nas.paper import PaperNetwork
+
+__all__ = [
+    "WeightsEntry",
+    "build_network",
+    "import_published",
+    "list_weights",
+    "load_network",
+    "load_tensors",
+    "resolve_device",
+    "save_weights",
+    "verify_weights",
+    "weights_digest",
+]
+
+NETWORKS = {"lite": ("nasrecon.nas.lite", "LiteNetwork"), "paper": ("nasrecon.nas.paper", "PaperNetwork")}
+
+
+def load_network(name_or_path: str | Path = "lite", device: str | torch.device = "auto") -> nn.Module:
+    """Build a network and load its weights, checked and strict; in eval mode, without gradients, on the device.
+
+    Args:
+        name_or_path: a name that a manifest knows, or the path of a ``.safetensors`` file written by ``save_weights``.
+        device: see ``resolve_device``.
+
+    Raises:
+        WeightsError: if the name is unknown, or the file is missing, damaged or belongs to another network.
+        InputError: if the device is absent.
+    """
+    target = resolve_device(device)
+    entry = find_weights(name_or_path)
+    check_file(entry)
+    network = build_network(entry.network, entry.options)
+    load_tensors(network, _read_tensors(entry.path), str(entry.path))
+    return channels_last(network.eval().requires_grad_(False)).to(target)
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device for "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        InputError: if it is none of these, or CUDA was asked for and is absent.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+    except RuntimeError:
+        target = None
+    if target is None or target.type not in ("cpu", "cuda"):
+        raise InputError(f"device {str(device)!r}: expected auto, cpu, cuda or cuda:N")
+    if target.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (target.index or 0) >= count:
+            build = "" if torch.version.cuda else " (this build of torch is for the CPU only)"
+            raise InputError(
+                f"device {str(device)!r} was asked for, found {count} CUDA devices{build}; use --device auto or cpu"
+            )
+    return target
+
+
+def verify_weights() -> list[tuple[WeightsEntry, str]]:
+    """Check sha256 and tensors of every known weights file: return (entry, problem), "" where there is none."""
+    found = []
+    for entry in list_weights():
+        problem = ""
+        try:
+            check_file(entry)
+            load_tensors(build_network(entry.network, entry.options), _read_tensors(entry.path), str(entry.path))
+        except WeightsError as e:
+            problem = str(e)
+        found.append((entry, problem))
+    return found
+
+
+def weights_digest(name_or_path: str | Path) -> str:
+    """Return the sha256 (hex) of the weights file, checked against the manifest: what a result's manifest records.
+
+    Raises:
+        WeightsError: if the name is unknown, or the file is missing or damaged.
+    """
+    return check_file(find_weights(name_or_path))
+
+
+def save_weights(
+    network: nn.Module, path: str | Path, entry: WeightsEntry | Mapping[str, Any], *, half: bool = False
+) -> WeightsEntry:
+    """Write a network's weights and enter them in the manifest beside them; each file is replaced only once complete.
+
+    Args:
+        path: the ``.safetensors`` file; its folder is made where it does not exist.
+        entry: its name, network, options and what is to be told; file, sha256 and bytes are filled in. Same name:
+            replaced. A network that has an attribute ``options`` fills them in too.
+        half: store float16; what BatchNorm learns and measures stays float32.
+
+    Returns:
+        the entry as written.
+
+    Raises:
+        WeightsError: if the options do not rebuild the network, a value is not finite (or too large for ``half``), or
+            the file belongs to other weights; nothing is written then.
+    """
+    path = Path(path)
+    if not isinstance(entry, WeightsEntry):
+        entry = entry_from_json(entry, str(path))
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: weights are written as .safetensors")
+    entry = replace(entry, options=_checked_options(network, entry))
+    entry = replace(entry, file=path.name, sha256="", bytes=0, folder=path.parent)
+    tensors = _tensors_to_store(network, half)
+    load_tensors(build_network(entry.network, entry.options), tensors, f"network to be saved as {entry.name!r}")
+    present = read_manifest(path.parent) if (path.parent / MANIFEST).exists() else ()
+    others = [other for other in present if other.name != entry.name]
+    if taken := [other.name for other in others if other.file == path.name]:
+        raise WeightsError(f"{path}: is the file of the weights {taken[0]!r}; choose another file for {entry.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", METADATA_KEY: json.dumps(entry.as_json())})
+        entry = replace(entry, sha256=sha256_of(part), bytes=part.stat().st_size)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    write_manifest(path.parent, [*others, entry])
+    return entry
+
+
+def import_published(
+    mvdnet: Path,
+    consistency: Path,
+    name: str,
+    *,
+    variant: Literal["auto", "pool3", "pool1"] = "auto",
+    trained_min_depth: float,
+    out_dir: Path | None = None,
+) -> WeightsEntry:
+    """Turn a published pair of checkpoints into weights that ``load_network(name)`` finds.
+
+    Args:
+        mvdnet, consistency: ``mvdnet_*.pth.tar`` and ``cons_*.pth.tar``: a dict with ``state_dict``, or the state dict
+            itself; a ``module.`` in front of the names is dropped. Read with ``weights_only=True``: nothing in them is
+            executed.
+        name: under which the weights will be known.
+        variant: how many depth poolings the network used: "pool3" (ScanNet) or "pool1" (DeMoN). Both have the same
+            tensors, so "auto" compares how often each pooling layer was trained (``used_poolings``), and refuses to
+            guess.
+        trained_min_depth: the ``min_depth`` of the training: 0.5 for DeMoN and SUN3D, 0.25 for ScanNet.
+        out_dir: a weights folder; default: the user's own.
+
+    Returns:
+        the entry as written to the folder's manifest.
+
+    Raises:
+        WeightsError: if a file is not such a checkpoint, a tensor is missing, left over or of another shape, the
+            variant cannot be told, or the name is taken by shipped weights.
+    """
+    if not trained_min_depth > 0:
+        raise InputError(
+            f"trained_min_depth must be positive (DeMoN, SUN3D: 0.5, ScanNet: 0.25), found {trained_min_depth}"
+        )
+    if variant not in ("auto", "pool3", "pool1"):
+        raise InputError(f"variant must be auto, pool3 or pool1, found {variant!r}")
+    folder = Path(out_dir) if out_dir is not None else user_folder()
+    _refuse_shipped(name, folder)
+    parts = {"mvdnet": Path(mvdnet), "consistency": Path(consistency)}
+    tensors = {part: _read_checkpoint(path) for part, path in parts.items()}
+    template = PaperNetwork()
+    for part, path in parts.items():
+        other = "consistency" if part == "mvdnet" else "mvdnet"
+        try:
+            load_tensors(getattr(template, part), tensors[part], str(path))
+        except WeightsError as e:
+            swapped = tensors[part].keys() == getattr(template, other).state_dict().keys()
+            raise WeightsError(f"{e}{'; the two files are swapped' if swapped else ''}") from e
+    pool_slices = {"pool3": 3, "pool1": 1}.get(variant) or _told_poolings(tensors["mvdnet"], parts["mvdnet"])
+    options = {"planes": 64, "pool_slices": pool_slices, "trained_min_depth": float(trained_min_depth)}
+    network = PaperNetwork(**options)
+    network.load_state_dict(template.state_dict())
+    entry = WeightsEntry(
+        name=name,
+        network="paper",
+        options=options,
+        licence="that of the published checkpoints (MIT, by the authors of the paper)",
+        trained={"imported_from": [path.name for path in parts.values()], "variant": f"pool{pool_slices}, {variant}"},
+        notes="Published by the authors of the paper; imported, not trained here.",
+    )
+    return save_weights(network, folder / f"{name}.safetensors", entry)
+
+
+def used_poolings(mvdnet: Mapping[str, torch.Tensor]) -> int | None:
+    """Tell from MVDNet's tensors how many of its three depth poolings were trained: 3, 1, or None if they do not say.
+
+    BatchNorm counts its training steps and moves its running statistics; in a pooling that the variant leaves out the
+    count stays 0. Counts that differ otherwise come from fine-tuning one variant into the other, which way is not told.
+    Where nothing was counted, statistics that never moved (mean 0, variance 1) tell the same; statistics that moved
+    tell nothing.
+    """
+    steps = [int(mvdnet[f"pool{i}.0.1.num_batches_tracked"]) for i in (1, 2, 3)]
+    untouched = [
+        bool((mvdnet[f"pool{i}.0.1.running_mean"] == 0).all() and (mvdnet[f"pool{i}.0.1.running_var"] == 1).all())
+        for i in (1, 2, 3)
+    ]
+    if steps[0] > 0 and steps == [steps[0]] * 3:
+        return 3
+    if steps[1] == steps[2] == 0 and untouched == [False, True, True]:
+        return 1
+    return None
+
+
+def build_network(kind: str, options: Mapping[str, Any]) -> nn.Module:
+    """Build a network of a kind ("lite", "paper") with random weights.
+
+    Raises:
+        WeightsError: if the kind is unknown or does not take the options.
+    """
+    if kind not in NETWORKS:
+        raise WeightsError(f"no network is called {kind!r}; there are {', '.join(sorted(NETWORKS))}")
+    module, name = NETWORKS[kind]
+    try:
+        return getattr(import_module(module), name)(**options)
+    except (TypeError, InputError) as e:
+        raise WeightsError(f"network {kind!r} does not take the options {dict(options)}: {e}") from e
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy tensors into a network: every one is used, none is missing, all shapes fit.
+
+    Raises:
+        WeightsError: naming ``source`` and the keys that are missing, unexpected or of another shape.
+    """
+    own = network.state_dict()
+    problems = {
+        "missing": [key for key in own if key not in tensors],
+        "unexpected": [key for key in tensors if key not in own],
+        "of another shape": [
+            f"{key} ({_shape(tensors[key])}, expected {_shape(own[key])})"
+            for key in own
+            if key in tensors and tensors[key].shape != own[key].shape
+        ],
+    }
+    if any(problems.values()):
+        said = "; ".join(f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys)
+        raise WeightsError(f"{source}: does not fit {type(network).__name__}, which has {len(own)} tensors: {said}")
+    network.load_state_dict(dict(tensors), strict=True)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(str(n) for n in tensor.shape) or "scalar"
+
+
+def _some(keys: list[str], most: int = 6) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118: no mapping
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{path}: expected a safetensors file, found {e}") from e
+
+
+def _checked_options(network: nn.Module, entry: WeightsEntry) -> dict[str, Any]:
+    """Return the options to store: the network's own where it knows them, else the entry's."""
+    own = getattr(network, "options", None)
+    if own is None:
+        return dict(entry.options)
+    if wrong := {key: value for key, value in entry.options.items() if key not in own or own[key] != value}:
+        raise WeightsError(f"{entry.name!r}: the entry says {wrong}, the network was built with {dict(own)}")
+    return dict(own)
+
+
+def _tensors_to_store(network: nn.Module, half: bool) -> dict[str, torch.Tensor]:
+    """Return the state dict on the CPU, contiguous, in float32, or in float16 but for BatchNorm's."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    kept = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, norms))
+    out = {}
+    for key, tensor in network.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float16 if half and not key.startswith(kept) else torch.float32)
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise WeightsError(f"{key} holds values that are not finite{' in float16' if half else ''}")
+        out[key] = tensor.contiguous().clone()
+    return out
+
+
+def _told_poolings(mvdnet: Mapping[str, torch.Tensor], path: Path) -> int:
+    found = used_poolings(mvdnet)
+    if found is None:
+        raise WeightsError(
+            f"{path}: cannot tell from its tensors whether this network used three depth poolings or one; say "
+            f"--variant pool3 (ScanNet) or --variant pool1 (DeMoN)"
+        )
+    return found
+
+
+def _refuse_shipped(name: str, folder: Path) -> None:
+    """Refuse a name that another weights folder holds: two meanings of one name would make both unusable."""
+    for other in weights_folders():
+        if other.resolve() != folder.resolve() and any(entry.name == name for entry in read_manifest(other)):
+            raise WeightsError(f"the name {name!r} is taken by {other / 'manifest.json'}; choose another --name")
+
+
+def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict in a checkpoint file, ``module.`` prefixes dropped."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint file")
+    try:
+        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        raise WeightsError(f"{path}: expected a checkpoint of tensors (.pth.tar), found: {str(e)[:500]}") from e
+    if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
+        stored = stored["state_dict"]
+    if not isinstance(stored, Mapping) or not stored or not all(isinstance(v, torch.Tensor) for v in stored.values()):
+        raise WeightsError(f"{path}: expected a dict with `state_dict` or of tensors, found {type(stored).__name__}")
+    return {str(key).removeprefix("module."): tensor for key, tensor in stored.items()}
