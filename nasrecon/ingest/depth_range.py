@@ -1,0 +1,134 @@
+"""How near and how far the surfaces of a view are.
+
+The networks sweep planes at near * D / i, i = 1 ... D - 1: evenly spaced in inverse depth, the nearest of them at
+about ``near``. Too small a ``near`` wastes planes on empty space, too large a one cuts surfaces off. So near is a low
+percentile of the depths of the points in the view, with a margin: points sit on texture, surfaces between them may be
+nearer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.geometry import transform
+from nasrecon.ingest.neighbors import guess_depth_range, sees
+from nasrecon.ingest.sweep import swept_points, thumbnail
+from nasrecon.types import Scene, View
+
+# near is MARGIN times the percentile NEAR of the depths, but no less than FLOOR of that times the percentile SURE: so
+# a few wrong points before the camera cannot draw it in. The points of a pair's sweep are few, so it gets a wider
+# margin; a sweep that settles fewer than WEAK_SHARE of a thumbnail's pixels is half guesswork and gets half the
+# margin again. Chosen on the sets with true depth (tests/ingest/test_real_sets.py): near covers the nearest 2 % of
+# the pixels.
+NEAR, SURE, FAR = 1.0, 5.0, 98.0
+MARGIN, PAIR_MARGIN, FLOOR, FAR_MARGIN = 0.75, 0.5, 0.67, 1.3
+WEAK_SHARE = 0.04
+LEAST_POINTS = 20
+SWEPT_VIEWS = 24
+PLANES = 64
+
+
+def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
+    """Return the scene with a depth range (near, far) [scene units] for every view; views that have one keep it.
+
+    From the sparse points where a view has enough of them; else from the points of a coarse sweep over thumbnails of
+    the images; else guessed from where the cameras look. ``depth_range_source`` says which. Works in any unit.
+
+    Args:
+        scene: as ``open_scene`` made it (images are read only if sparse points do not suffice).
+        min_depth: near for all views, in place of all this; far is then the last plane of a 64-plane sweep.
+
+    Raises:
+        InputError: if ``min_depth`` is not positive, or an image that the sweep needs cannot be read.
+    """
+    if min_depth is not None:
+        if not (np.isfinite(min_depth) and min_depth > 0):
+            raise InputError(f"min_depth must be positive [scene units], found {min_depth}")
+        given = (float(min_depth), float(min_depth) * PLANES)
+        views = [replace(view, depth_range=given) for view in scene.views]
+        return replace(scene.replace_views(views), depth_ranges_from=f"min_depth as given ({min_depth:g})")
+    ranges = [view.depth_range for view in scene.views]
+    origins = ["as read" if found else "" for found in ranges]
+    if scene.visible is not None:
+        seen = zip(scene.views, scene.visible, strict=True)
+        found = [range_from_points(view, scene.points_in_world, own) for view, own in seen]
+        _fill(ranges, origins, found, "sparse points")
+    if None in ranges and len(scene.views) > 1:
+        _sweep_and_fill(ranges, origins, scene)
+    for i, found in enumerate(ranges):
+        if found is None:
+            ranges[i], origins[i] = guess_depth_range(scene, i), "camera geometry alone (a guess)"
+    views = [replace(view, depth_range=found) for view, found in zip(scene.views, ranges, strict=True)]
+    counts = Counter(origins)
+    words = "; ".join(f"{origin} ({count} of {len(views)} views)" for origin, count in counts.items())
+    return replace(scene.replace_views(views), depth_ranges_from=words)
+
+
+def depth_range_source(scene: Scene) -> str:
+    """Say where the depth ranges of a scene come from, one line for people and for the manifest."""
+    return scene.depth_ranges_from or "not known yet"
+
+
+def _fill(ranges: list, origins: list[str], found: list[tuple[float, float] | None], origin: str) -> None:
+    """Set the ranges that are still None and were found, in place."""
+    for i, new in enumerate(found):
+        if ranges[i] is None and new is not None:
+            ranges[i], origins[i] = new, origin
+
+
+def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
+    """Sweep some views evenly through the set, then those that the points do not reach, and set the ranges in place."""
+    thumbnails = [thumbnail(view) for view in scene.views]
+    count = len(thumbnails)
+    refs = np.unique(np.linspace(0, count - 1, min(count, SWEPT_VIEWS)).round().astype(int)).tolist()
+    for _ in range(2):
+        points, visible = swept_points(thumbnails, refs)
+        weak = WEAK_SHARE * thumbnails[0].grey.size
+        seen = zip(scene.views, visible, strict=True)
+        found = [_swept_range(view, points, own, weak, pair=count <= 3) for view, own in seen]
+        _fill(ranges, origins, found, "coarse sweep of the images")
+        left = [i for i, known in enumerate(ranges) if known is None]
+        more = sorted({*left, *refs})
+        if not left or more == refs:
+            return
+        refs = more
+
+
+def _swept_range(
+    view: View, points: np.ndarray, own: np.ndarray, weak: float, pair: bool
+) -> tuple[float, float] | None:
+    """Return the range of a view from the points of a sweep, or None; near is halved if fewer than ``weak`` are in it."""
+    margin = PAIR_MARGIN if pair else MARGIN
+    return range_from_points(view, points, own, margin if sees(view, points).sum() >= weak else 0.5 * margin)
+
+
+def range_from_points(
+    view: View, points_in_world: np.ndarray, own: np.ndarray, margin: float = MARGIN
+) -> tuple[float, float] | None:
+    """Return (near, far) [scene units] of a view from points, or None if too few lie in it.
+
+    Looks at the view's own points and at all points within its image: a point that others saw before the view's
+    surfaces is a surface too (one behind them does no harm to near), and in a large scene its own few weigh as much.
+
+    Args:
+        view: the view.
+        points_in_world: (P, 3).
+        own: indices (n,) of the points that the view sees.
+        margin: near is this share of the near percentile.
+    """
+    depths = transform(view.cam_from_world, points_in_world)[:, 2]
+    within = depths[sees(view, points_in_world)]
+    own_depths = depths[own]
+    own_depths = own_depths[own_depths > 0]
+    groups = [group for group in (own_depths, within) if len(group) >= LEAST_POINTS]
+    if not groups:
+        return None
+    near = min(margin * np.percentile(group, NEAR) for group in groups)
+    floor = min(FLOOR * margin * np.percentile(group, SURE) for group in groups)
+    near = max(near, floor)
+    far = FAR_MARGIN * np.percentile(groups[0], FAR)
+    return float(near), float(max(far, 2 * near))

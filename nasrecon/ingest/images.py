@@ -1,0 +1,147 @@
+"""Image files: list, read, undistort, and resize together with the camera."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.types import View
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+# What Pillow calls pixels of more than 8 bits; turning these to RGB through Pillow clips them.
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+
+
+def image_files(folder: Path | str) -> tuple[str, ...]:
+    """List the image files under a folder, subfolders too: sorted names relative to it, with forward slashes.
+
+    Hidden files and folders (names that begin with a dot) are left out.
+    """
+    folder = Path(folder)
+    names = (
+        path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
+    )
+    return tuple(sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)))
+
+
+def direct_images(folder: Path) -> tuple[str, ...]:
+    """List the image files of a folder, without its subfolders: sorted names."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
+
+
+def image_mode(path: Path) -> str:
+    """Return Pillow's name of the pixels of an image file ("RGB", "L", "I;16" ...), from its header.
+
+    Raises:
+        InputError: if the file cannot be read as an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.mode
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) [px] of an image file as stored (EXIF orientation ignored), from its header.
+
+    Raises:
+        InputError: if the file cannot be read as an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as rgb (H, W, 3) uint8.
+
+    Grey is repeated, alpha dropped, 16 bits become 8; the EXIF orientation is ignored, as COLMAP does.
+
+    Raises:
+        InputError: if the file is missing or cannot be read as an image.
+    """
+    import imageio.v3 as iio
+
+    deep = image_mode(path) in DEEP_MODES
+    try:
+        stored = iio.imread(path, plugin="pillow", index=0, **({} if deep else {"mode": "RGB"}))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return _eight_bit(stored, path) if deep else np.ascontiguousarray(stored)
+
+
+def _eight_bit(stored: np.ndarray, path: Path) -> np.ndarray:
+    """Turn the grey values (H, W) that Pillow hands out for deeper images into rgb (H, W, 3) uint8."""
+    if np.issubdtype(stored.dtype, np.integer) and stored.min() >= 0 and stored.max() <= 65535:
+        stored = np.round(stored / 257.0).astype(np.uint8)  # 16-bit grey comes as uint16 or int32
+    else:
+        raise InputError(
+            f"{path}: pixels are {stored.dtype}; expected 8 or 16 bits. Convert the images to one of these."
+        )
+    return np.repeat(stored[..., None], 3, axis=-1)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: {'cannot be read as an image' if path.is_file() else 'no such file'} ({error})")
+
+
+def read_view(view: View, width: int | None = None, height: int | None = None) -> tuple[np.ndarray, View]:
+    """Read a view's image, undistort it if its lens asks for that, and resize image and camera together.
+
+    Args:
+        view: as ``open_scene`` made it (its camera at the full size of the undistorted image).
+        width, height: the size wanted [px]; one alone keeps the aspect ratio, none keeps the size. Shrinking is
+            antialiased.
+
+    Returns:
+        rgb (H, W, 3) uint8, and the view with its camera at that size.
+
+    Raises:
+        InputError: if the file is missing, or its size is not the one that its camera is made for.
+    """
+    rgb = read_image(view.image_path)
+    expected = view.lens or view.camera
+    found = rgb.shape[1], rgb.shape[0]
+    if found != (expected.width, expected.height):
+        raise InputError(
+            f"{view.image_path}: the image is {found[0]}x{found[1]}, its camera is made for "
+            f"{expected.width}x{expected.height} (width x height). Does K belong to another image size? "
+            "Use the images that the cameras were calibrated on, or scale K to these."
+        )
+    if view.lens is not None:
+        from nasrecon.ingest.lens import undistort
+
+        rgb = undistort(rgb, view.lens)
+        if rgb.shape[:2] != (view.camera.height, view.camera.width):
+            raise InputError(
+                f"{view.name}: undistorted it is {rgb.shape[1]}x{rgb.shape[0]}, its camera is "
+                f"{view.camera.width}x{view.camera.height}; pass the view as open_scene made it, not a resized one"
+            )
+    return _resized(rgb, view, width, height)
+
+
+def _resized(rgb: np.ndarray, view: View, width: int | None, height: int | None) -> tuple[np.ndarray, View]:
+    """Resize rgb (H, W, 3) and the view's camera; Pillow samples by pixel areas, which is the half-pixel convention."""
+    camera = view.camera
+    if width is None and height is None:
+        return rgb, view
+    width = width or max(1, round(height * camera.width / camera.height))
+    height = height or max(1, round(width * camera.height / camera.width))
+    if (width, height) == (camera.width, camera.height):
+        return rgb, view
+    from PIL import Image
+
+    small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+    return small, replace(view, camera=camera.resized(width, height))

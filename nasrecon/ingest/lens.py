@@ -1,0 +1,59 @@
+"""Lens distortion, through pycolmap: from a camera as COLMAP describes it to that of the undistorted image.
+
+COLMAP's pixels have half-pixel centres, as ours. An image is undistorted without blank borders
+(``UndistortCameraOptions`` as they come), so its size differs from the file's by some pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nasrecon.types import Camera, Lens
+
+if TYPE_CHECKING:
+    import pycolmap
+
+
+def pinhole_camera(lens: Lens) -> Camera:
+    """Return the pinhole camera of the undistorted image."""
+    import pycolmap
+
+    return camera_from_colmap(pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), _colmap_camera(lens)))
+
+
+def undistort(rgb: np.ndarray, lens: Lens) -> np.ndarray:
+    """Turn the pixels of the file (H, W, 3) uint8 into those of ``pinhole_camera(lens)``; sizes differ."""
+    import pycolmap
+
+    bitmap = pycolmap.Bitmap.from_array(rgb)
+    out, _ = pycolmap.undistort_image(pycolmap.UndistortCameraOptions(), bitmap, _colmap_camera(lens))
+    return out.to_array()
+
+
+def file_pixels(lens: Lens, camera: Camera) -> np.ndarray:
+    """Return where the pixel centres of ``pinhole_camera(lens)`` (or of a resize) fall in the file: (H, W, 2) [px]."""
+    rays = camera.unproject(camera.pixel_centers(), np.ones((camera.height, camera.width)))
+    pixels = _colmap_camera(lens).img_from_cam(rays.reshape(-1, 3))
+    return np.asarray(pixels).reshape(rays.shape[:2] + (2,))
+
+
+def camera_from_colmap(camera: Any) -> Camera:
+    """Turn an undistorted ``pycolmap.Camera`` into ours."""
+    return Camera(width=camera.width, height=camera.height, K=camera.calibration_matrix())
+
+
+def lens_from_colmap(camera: Any) -> Lens | None:
+    """Return the lens of a ``pycolmap.Camera``, or None if its pixels are those of a pinhole already."""
+    straight = camera.is_undistorted() and not camera.is_perspective_fisheye() and not camera.is_spherical()
+    if straight:
+        return None
+    params = tuple(float(value) for value in camera.params)
+    return Lens(model=camera.model_name, width=camera.width, height=camera.height, params=params)
+
+
+def _colmap_camera(lens: Lens) -> pycolmap.Camera:
+    import pycolmap
+
+    return pycolmap.Camera(model=lens.model, width=lens.width, height=lens.height, params=list(lens.params))
