@@ -132,8 +132,8 @@ def _check_points(path: Path) -> None:
 def _image_root(request: Request) -> Path:
     """Return the folder that image names start from: as given with poses, else ``images`` beside the model."""
     inside = request.images / "images"
-    return inside if request.poses is None and inside.is_dir() and not direct_images(request.images) else
-    request.images
+    use_inside = request.poses is None and inside.is_dir() and not direct_images(request.images)
+    return inside if use_inside else request.images
 
 
 def _siblings(model: Path) -> list[Path]:

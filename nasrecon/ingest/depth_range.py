@@ -101,7 +101,7 @@ def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
 def _swept_range(
     view: View, points: np.ndarray, own: np.ndarray, weak: float, pair: bool
 ) -> tuple[float, float] | None:
-    """Return the range of a view from the points of a sweep, or None; near is halved if fewer than ``weak`` are in it."""
+    """Return a view's range from the points of a sweep, or None; near is halved if fewer than ``weak`` lie there."""
     margin = PAIR_MARGIN if pair else MARGIN
     return range_from_points(view, points, own, margin if sees(view, points).sum() >= weak else 0.5 * margin)
 

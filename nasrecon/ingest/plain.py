@@ -55,7 +55,7 @@ def _read(request: Request, place: Path) -> Scene:
     if request.convention is None:
         raise InputError(
             f"{place}: plain 4x4 matrices do not say which way they go; give the convention. "
-            "cam-from-world: the matrix takes a world point into the camera (x_cam = M x_world; COLMAP, MVSNet, OpenCV). "
+            "cam-from-world: the matrix takes a world point into the camera (COLMAP, MVSNet, OpenCV's R|t). "
             "world-from-cam: it takes a camera point into the world, its last column is the camera's position "
             "(7-Scenes, ScanNet, TUM, most SLAM systems)."
         )
