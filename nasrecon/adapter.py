@@ -231,4 +231,3 @@ def _facing_camera(normal: np.ndarray, valid: np.ndarray, camera: Camera) -> np.
     away = np.sum(normal * rays, axis=-1, keepdims=True) > 0
     unit = np.where(away, -normal, normal) / np.where(length > 0, length, 1)
     return np.where(valid[..., None], unit, 0).astype(np.float32)
-

@@ -10,9 +10,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from nasrecon import __version__
 from nasrecon.errors import InputError, NasReconError
 
 if TYPE_CHECKING:
-    from nasrecon.fuse import Fusion
+    from nasrecon.nas.manifest import WeightsEntry
     from nasrecon.types import Scene
 
 DEFAULT_FOLDER = "nasrecon_out"
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 
-class Convention(str, Enum):
+class Convention(StrEnum):
     """Which way the transforms in a file of plain matrices go."""
 
     cam_from_world = "cam-from-world"
@@ -56,11 +56,13 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
 Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras.")]
 Poses = Annotated[
-    Optional[Path], typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES.")
+    Path | None,
+    typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES."),
 ]
-Intrinsics = Annotated[Optional[Path], typer.Option("--intrinsics", help="File with K, where the cameras have none.")]
+Intrinsics = Annotated[Path | None, typer.Option("--intrinsics", help="File with K, where the cameras have none.")]
 WhichWay = Annotated[
-    Optional[Convention], typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open.")
+    Convention | None,
+    typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
 ]
 Every = Annotated[int, typer.Option("--every", min=1, help="Take every Nth view only, as in a video.", metavar="N")]
 
@@ -104,25 +106,34 @@ def infer(
     device: Device = "auto",
     sources: Annotated[int, typer.Option("--sources", help="Source views for each view, at most.", metavar="N")] = 4,
     min_depth: Annotated[
-        Optional[float],
-        typer.Option("--min-depth", help="Depth of the nearest surface in scene units; default: found for each view.", metavar="X"),
+        float | None,
+        typer.Option(
+            "--min-depth",
+            help="Depth of the nearest surface in scene units; default: found for each view.",
+            metavar="X",
+        ),
     ] = None,
     size: Annotated[
-        Optional[Any], typer.Option("--size", parser=_size, metavar="WxH", help="Size of all maps in px, instead of --max-side.")
+        Any | None,
+        typer.Option("--size", parser=_size, metavar="WxH", help="Size of all maps in px, instead of --max-side."),
     ] = None,
     max_side: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
-            "--max-side", help="Longer side of the maps in px; sides become multiples of 32.", metavar="N", show_default="640"
+            "--max-side",
+            help="Longer side of the maps in px; sides become multiples of 32.",
+            metavar="N",
+            show_default="640",
         ),
     ] = None,
     batch: Annotated[
-        Optional[int], typer.Option("--batch", help="Views at once.", metavar="N", show_default="1 on a CPU, 4 on a GPU")
+        int | None,
+        typer.Option("--batch", help="Views at once.", metavar="N", show_default="1 on a CPU, 4 on a GPU"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo finished views.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Posed images to depth, normals and confidence of every view, in a results folder. A rerun goes on where it stopped."""
+    """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped."""
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
     scene = _open(images, poses, intrinsics, convention, every)
@@ -142,7 +153,7 @@ def infer(
                 scene, loaded, out, options, weights_sha256=weights_digest(network), overwrite=overwrite, progress=bar
             )
         except KeyboardInterrupt:
-            bar.say(f"interrupted: {bar.done + bar.kept} finished views are in {out}; the same command goes on with the rest")
+            bar.say(f"interrupted: {bar.done + bar.kept} finished views are in {out}; the same command goes on")
             raise typer.Exit(130) from None
     seconds = time.perf_counter() - since
     if as_json:
@@ -153,7 +164,9 @@ def infer(
         print(f"{out}: {bar.done} views estimated, {bar.kept} kept, {len(bar.left_out)} left out, {seconds:.1f} s")
 
 
-def _open(images: Path, poses: Path | None, intrinsics: Path | None, convention: Convention | None, every: int) -> Scene:
+def _open(
+    images: Path, poses: Path | None, intrinsics: Path | None, convention: Convention | None, every: int
+) -> Scene:
     """Open the scene of the shared options and say on stderr what was recognised."""
     from nasrecon.ingest import open_scene
     from nasrecon.terminal import say
@@ -170,23 +183,33 @@ def _open(images: Path, poses: Path | None, intrinsics: Path | None, convention:
 def fuse(
     results: ResultsFolder = Path(DEFAULT_FOLDER),
     out: Annotated[
-        Optional[Path], typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply")
+        Path | None,
+        typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
     ] = None,
     cloud: Annotated[
-        Optional[Path], typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
+        Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
     ] = None,
     min_confidence: Annotated[float, typer.Option(help="Drop pixels below this confidence.")] = 0.3,
-    max_reprojection_px: Annotated[float, typer.Option(help="Views agree where a pixel returns to within this distance.")] = 2.0,
-    max_relative_depth_error: Annotated[float, typer.Option(help="... its depth to within this part of itself ...")] = 0.02,
-    max_normal_angle_deg: Annotated[float, typer.Option(help="... and the normals differ by no more than this.")] = 45.0,
+    max_reprojection_px: Annotated[
+        float, typer.Option(help="Views agree where a pixel returns to within this distance.")
+    ] = 2.0,
+    max_relative_depth_error: Annotated[
+        float, typer.Option(help="... its depth to within this part of itself ...")
+    ] = 0.02,
+    max_normal_angle_deg: Annotated[
+        float, typer.Option(help="... and the normals differ by no more than this.")
+    ] = 45.0,
     min_support: Annotated[
-        Optional[int], typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3")
+        int | None,
+        typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
     ] = None,
     max_neighbors: Annotated[int, typer.Option(help="Compare each view with at most so many others.")] = 10,
     voxel: Annotated[
-        Optional[float], typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
+        float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
     ] = None,
-    min_component_faces: Annotated[int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")] = 200,
+    min_component_faces: Annotated[
+        int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")
+    ] = 200,
     as_json: AsJson = False,
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
@@ -194,7 +217,7 @@ def fuse(
     from nasrecon.fuse import fuse as fuse_estimates
     from nasrecon.fuse.files import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
     from nasrecon.results import Results
-    from nasrecon.terminal import Bar, say
+    from nasrecon.terminal import Bar, fusion_facts, fusion_table, say
 
     if out is None and cloud is None:
         out, cloud = results / "mesh.ply", results / "cloud.ply"
@@ -224,36 +247,66 @@ def fuse(
         files["mesh"] = str(fusion.mesh.save(out))
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
-    print(json.dumps(_fusion_facts(fusion, files)) if as_json else _fusion_table(fusion, files))
+    print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
 
 
-def _fusion_facts(fusion: Fusion, files: dict[str, str]) -> dict[str, Any]:
-    stats, mesh = fusion.stats, fusion.mesh
-    return {
-        **files,
-        "views": stats.views,
-        "stages": dict(stats.stages()),
-        "alone": stats.alone,
-        "cell": fusion.cell,
-        "voxel": fusion.voxel.size if fusion.voxel else None,
-        "vertices": len(mesh.vertices) if mesh else None,
-        "faces": len(mesh.faces) if mesh else None,
-        "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
-    }
+weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
+app.add_typer(weights, name="weights")
 
 
-def _fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
-    """The closing table: what each stage kept, the sizes chosen, what was made and the time it took."""
+class Variant(StrEnum):
+    """How many depth poolings a published network used; "auto" reads it from the checkpoint, and never guesses."""
+
+    auto = "auto"
+    pool1 = "pool1"
+    pool3 = "pool3"
+
+
+@weights.command("list")
+def list_weights(as_json: AsJson = False) -> None:
+    """The weights that are known by name, the shipped ones first."""
+    from nasrecon.nas.manifest import list_weights as entries
+    from nasrecon.terminal import weights_table
+
+    found = entries()
+    print(json.dumps([_entry_facts(entry) for entry in found]) if as_json else weights_table(found))
+
+
+@weights.command("verify")
+def verify_weights(as_json: AsJson = False) -> None:
+    """Check every known weights file: its sha256, and that its tensors fit the network. Exit code 1 if one is wrong."""
+    from nasrecon.nas.weights import verify_weights as checked
     from nasrecon.terminal import table
 
-    stats = fusion.stats
-    unit = next((f" {made.unit}" for made in (fusion.cloud, fusion.mesh) if made and made.unit != "unknown"), "")
-    rows = [("views", f"{stats.views:,}", f"({len(stats.alone)} overlap with no other)" if stats.alone else "")]
-    rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
-    if fusion.voxel is not None:
-        rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))
-    if fusion.mesh is not None:
-        rows += [("vertices", f"{len(fusion.mesh.vertices):,}", ""), ("faces", f"{len(fusion.mesh.faces):,}", "")]
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in fusion.seconds.items())
-    rows.append(("seconds", f"{sum(fusion.seconds.values()):.1f}", parts))
-    return "\n".join([table(rows), *(f"{what}: {path}" for what, path in files.items())])
+    found = checked()
+    if as_json:
+        print(json.dumps([_entry_facts(entry) | {"problem": problem} for entry, problem in found]))
+    else:
+        print(table([(entry.name, "wrong" if problem else "ok", problem) for entry, problem in found]))
+    if any(problem for _, problem in found):
+        raise typer.Exit(1)
+
+
+@weights.command("import")
+def import_weights(
+    mvdnet: Annotated[Path, typer.Argument(metavar="MVDNET", help="The published mvdnet_*.pth.tar.")],
+    consistency: Annotated[Path, typer.Argument(metavar="CONS", help="The published cons_*.pth.tar.")],
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find it.")],
+    variant: Annotated[Variant, typer.Option("--variant", help="Depth poolings that were used.")] = Variant.auto,
+    trained_min_depth: Annotated[
+        float, typer.Option("--trained-min-depth", help="Nearest plane in training: DeMoN, SUN3D 0.5; ScanNet 0.25.")
+    ] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Published checkpoints of the paper to checked safetensors among your own weights."""
+    from nasrecon.nas.weights import import_published
+
+    entry = import_published(mvdnet, consistency, name, variant=variant.value, trained_min_depth=trained_min_depth)
+    if as_json:
+        print(json.dumps(_entry_facts(entry)))
+    else:
+        print(f"{entry.path}: {entry.bytes / 1e6:.1f} MB, {dict(entry.options)}; use it with --network {entry.name}")
+
+
+def _entry_facts(entry: WeightsEntry) -> dict[str, Any]:
+    return entry.as_json() | {"path": str(entry.path)}

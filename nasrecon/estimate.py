@@ -292,7 +292,7 @@ class _Job:
 
 
 def _items(jobs: Iterator[_Job], cache: _ImageCache, ahead: int, on_drop: DropCallback) -> Generator[_Item, None, None]:
-    """Yield the images of each job, in order; a thread reads up to ``ahead`` jobs in advance. Only it touches the cache."""
+    """Yield each job's images, in order; a thread reads up to ``ahead`` jobs in advance, it alone uses the cache."""
     reader = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-read")
     waiting: deque[Future[tuple[_Item | None, dict[str, str]]]] = deque()
     told: set[str] = set()
@@ -328,7 +328,7 @@ def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, on_dro
 
 
 def _source_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
-    """Return the (width, height) to read a source at: the reference's if its aspect is about the same, else what fits in.
+    """Return the (width, height) to read a source at: the reference's if the aspects are about equal, else what fits.
 
     Within what the rounding to multiples of 32 does to a reference, filling the frame beats padding it.
     """

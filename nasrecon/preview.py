@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from io import BytesIO
+
 import numpy as np
 
 from nasrecon.types import Unit

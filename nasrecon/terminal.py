@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from nasrecon.fuse import Fusion
+    from nasrecon.nas.manifest import WeightsEntry
     from nasrecon.types import Scene
 
 _REASONS_SHOWN = 10
@@ -37,10 +39,16 @@ def rate(per_second: float | None) -> str:
 
 
 class Bar:
-    """A progress bar on stderr with rate and time left, one line at the end where stderr is no terminal; use in a ``with``."""
+    """A progress bar on stderr with rate and time left, one last line if that is no terminal; use in a ``with``."""
 
     def __init__(self) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+        ]
         # A network may take a minute a view on a CPU: the speed is that of the last ten minutes.
         self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=600)
         self._tasks: dict[str, int] = {}
@@ -49,7 +57,9 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def set(self, what: str, done: int, total: int) -> None:
@@ -91,7 +101,50 @@ class InferBar(Bar):
 
 
 def table(rows: Sequence[tuple[str, str] | tuple[str, str, str]]) -> str:
-    """Lay out rows of (name, value) or (name, value, remark): names left, values right-aligned."""
+    """Lay out rows of (name, value) or (name, value, remark): names left, values right-aligned; "none" for no rows."""
+    if not rows:
+        return "none"
     names = max(len(row[0]) for row in rows)
     values = max(len(row[1]) for row in rows)
     return "\n".join(f"{row[0]:<{names}}  {row[1]:>{values}}  {''.join(row[2:])}".rstrip() for row in rows)
+
+
+def weights_table(entries: Sequence[WeightsEntry]) -> str:
+    """One line for each of the weights: name, size, kind, licence, notes."""
+    return table(
+        [
+            (entry.name, f"{entry.bytes / 1e6:.1f} MB", "  ".join([entry.network, entry.licence, entry.notes]))
+            for entry in entries
+        ]
+    )
+
+
+def fusion_facts(fusion: Fusion, files: dict[str, str]) -> dict[str, Any]:
+    """Return what there is to tell of a fusion, JSON values only; ``files``: what was written ("mesh": path)."""
+    stats, mesh = fusion.stats, fusion.mesh
+    return {
+        **files,
+        "views": stats.views,
+        "stages": dict(stats.stages()),
+        "alone": stats.alone,
+        "cell": fusion.cell,
+        "voxel": fusion.voxel.size if fusion.voxel else None,
+        "vertices": len(mesh.vertices) if mesh else None,
+        "faces": len(mesh.faces) if mesh else None,
+        "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
+    }
+
+
+def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
+    """The closing table: what each stage kept, the sizes chosen, what was made and the time it took."""
+    stats = fusion.stats
+    unit = next((f" {made.unit}" for made in (fusion.cloud, fusion.mesh) if made and made.unit != "unknown"), "")
+    rows = [("views", f"{stats.views:,}", f"({len(stats.alone)} overlap with no other)" if stats.alone else "")]
+    rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
+    if fusion.voxel is not None:
+        rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))
+    if fusion.mesh is not None:
+        rows += [("vertices", f"{len(fusion.mesh.vertices):,}", ""), ("faces", f"{len(fusion.mesh.faces):,}", "")]
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in fusion.seconds.items())
+    rows.append(("seconds", f"{sum(fusion.seconds.values()):.1f}", parts))
+    return "\n".join([table(rows), *(f"{what}: {path}" for what, path in files.items())])

@@ -1,4 +1,4 @@
-"""A world of one slanted, textured plane, exact in the outside conventions; and a small network that really sweeps planes."""
+"""A world of one slanted, textured plane, exact in the outside conventions; and a small network that sweeps planes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def plane_in_cam(view, unit=1.0):
 def plane_depth(view, unit=1.0):
     """The exact depth (H, W) of the plane at the pixel centres, in the outside conventions."""
     normal, offset = plane_in_cam(view, unit)
-    return offset / (view.camera.unproject(view.camera.pixel_centers(), np.ones((view.camera.height, view.camera.width))) @ normal)
+    return offset / (
+        view.camera.unproject(view.camera.pixel_centers(), np.ones((view.camera.height, view.camera.width))) @ normal
+    )
 
 
 def photograph(view, unit=1.0):
@@ -61,7 +63,7 @@ def posed(view, unit=1.0):
 
 
 def write_scene(folder, count=5, width=96, height=64, unit=1.0):
-    """Write ``count`` photographs of the plane and their cameras as plain files; returns (images, poses, K file, views).
+    """Write photographs of the plane and their cameras as plain files; returns (images, poses, K file, views).
 
     Cameras stand in a row 0.15 units apart, all turned to the plane; transforms are cam_from_world.
     """
@@ -100,7 +102,9 @@ class SweepNetwork(torch.nn.Module):
         inv_depth = plane_inv_depth(batch.min_depth, self.planes)
         cost = 0
         for s in range(batch.src_images.shape[1]):
-            grid, inside = plane_sample_grid(batch.ref_K, batch.src_K[:, s], batch.src_from_ref[:, s], inv_depth, (H, W))
+            grid, inside = plane_sample_grid(
+                batch.ref_K, batch.src_K[:, s], batch.src_from_ref[:, s], inv_depth, (H, W)
+            )
             warped = sample_on_planes(batch.src_images[:, s], grid)
             off = (warped - batch.ref_image[:, :, None]).abs().mean(1)
             cost = cost + torch.where(inside, off, 0.5)

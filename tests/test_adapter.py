@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import inverse, rotation_angle_deg
 from nasrecon.nas import Prediction
 from nasrecon.nas.volume import pixel_rays, plane_sample_grid, sample_on_planes
+
 
 class PlaneNetwork:
     """Answer with the exact depth and normal of one plane, thinking only in the conventions of ``StereoBatch``.
@@ -49,7 +51,9 @@ class PlaneNetwork:
 
 @pytest.mark.parametrize("unit", [1.0, 1e3, 1e-3])
 @pytest.mark.parametrize("trained_min_depth", [None, 0.5])
-@pytest.mark.parametrize(("width", "height", "multiple", "least"), [(96, 64, 32, 64), (97, 71, 4, 32), (53, 37, 32, 128)])
+@pytest.mark.parametrize(
+    ("width", "height", "multiple", "least"), [(96, 64, 32, 64), (97, 71, 4, 32), (53, 37, 32, 128)]
+)
 def test_slanted_plane_comes_out_exact(unit, trained_min_depth, width, height, multiple, least):
     ref = make_view("ref", width, height, 80, (4, -7, 2), (0.1, 0, 0), unit, near=0.9)
     src = make_view("src", width, height, 85, (0, 5, -3), (0.5, 0.1, 0), unit)

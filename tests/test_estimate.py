@@ -158,7 +158,9 @@ class Greedy(SweepNetwork):
         return prediction
 
 
-ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+ON_CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ON_CPU, MemoryError()])
@@ -179,7 +181,9 @@ def test_a_single_view_that_does_not_fit_is_an_error_that_says_what_to_do(scene)
 
 def test_other_errors_of_a_network_are_not_swallowed(scene):
     with pytest.raises(RuntimeError, match="shapes"):
-        list(estimate_views(scene, Greedy(0, RuntimeError("shapes do not match")), InferOptions(min_depth=1.5, batch=2)))
+        list(
+            estimate_views(scene, Greedy(0, RuntimeError("shapes do not match")), InferOptions(min_depth=1.5, batch=2))
+        )
 
 
 def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene, monkeypatch):
@@ -211,13 +215,15 @@ def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene
 
 
 def test_a_source_of_another_aspect_is_not_squeezed(scene):
-    """A portrait among landscapes is read at a size that fits in, its aspect kept; a slightly other one fills the frame."""
+    """A portrait among landscapes is read to fit in, its aspect kept; a nearly equal one fills the frame."""
     portrait = make_view("p.png", 48, 96, 80, (0, 0, 0), (0, 0, 0)).camera
     assert estimate._source_size(portrait, 96, 64) == (32, 64)
     assert estimate._source_size(scene.views[0].camera.resized(100, 64), 96, 64) == (96, 64)
 
 
-@pytest.mark.parametrize(("prefers", "capable", "expected"), [(True, True, True), (True, False, False), (False, True, False)])
+@pytest.mark.parametrize(
+    ("prefers", "capable", "expected"), [(True, True, True), (True, False, False), (False, True, False)]
+)
 def test_bfloat16_only_where_network_and_cpu_are_made_for_it(scene, monkeypatch, prefers, capable, expected):
     seen = []
 
@@ -288,14 +294,22 @@ def test_the_manifest_tells_the_run(scene, tmp_path):
 
 def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "rank_sources", lambda *_: ())
-    with pytest.raises(EmptyResultError, match="none of 5 views.*source"):
+    with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
         infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
     with pytest.raises(EmptyResultError, match="no views"):
         infer(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", InferOptions(min_depth=1.5))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sources": 0}, {"max_side": 16}, {"size": (640, 8)}, {"batch": 0}, {"min_depth": 0.0}, {"min_depth": float("nan")}]
+    "wrong",
+    [
+        {"sources": 0},
+        {"max_side": 16},
+        {"size": (640, 8)},
+        {"batch": 0},
+        {"min_depth": 0.0},
+        {"min_depth": float("nan")},
+    ],
 )
 def test_options_out_of_range_are_input_errors(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
@@ -309,4 +323,7 @@ def test_options_stay_few():
 def test_subset_of_a_scene_keeps_visibility_with_its_view(scene):
     visible = tuple(np.array([i]) for i in range(5))
     part = replace(scene, points_in_world=np.zeros((5, 3)), visible=visible).subset([4, 1])
-    assert [view.name for view in part.views] == ["0004.png", "0001.png"] and [int(v[0]) for v in part.visible] == [4, 1]
+    assert [view.name for view in part.views] == ["0004.png", "0001.png"] and [int(v[0]) for v in part.visible] == [
+        4,
+        1,
+    ]

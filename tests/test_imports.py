@@ -60,7 +60,7 @@ def imports(tree, everywhere):
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             waiting += node.orelse
         elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            waiting += [child for child in ast.iter_child_nodes(node)]
+            waiting += ast.iter_child_nodes(node)
     return found
 
 
@@ -93,11 +93,16 @@ def test_networks_know_no_scene():
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
-    [("open3d", {"nasrecon.fuse.o3d"}), ("pycolmap", {"nasrecon.ingest", "nasrecon.results", "nasrecon.export", "nasrecon.doctor"})],
+    [
+        ("open3d", {"nasrecon.fuse.o3d"}),
+        ("pycolmap", {"nasrecon.ingest", "nasrecon.results", "nasrecon.export", "nasrecon.doctor"}),
+    ],
 )
 def test_only_named_files_know_a_heavy_library(library, allowed):
     """Wherever the import stands in the file."""
-    users = {name for name, tree in modules() if any(m.split(".")[0] == library for m in imports(tree, everywhere=True))}
+    users = {
+        name for name, tree in modules() if any(m.split(".")[0] == library for m in imports(tree, everywhere=True))
+    }
     strangers = {user for user in users if not any(user == a or user.startswith(f"{a}.") for a in allowed)}
     assert not strangers
 
@@ -112,7 +117,9 @@ def test_heavy_libraries_are_imported_inside_functions():
 
 def run_python(code, *args):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, env=environment, timeout=120
+    )
 
 
 BARE = """

@@ -28,7 +28,7 @@ def lightness(rgb):
 
 
 def test_the_scale_is_even_to_the_eye():
-    """L*, which the table was not made from (OKLab is its own scale), rises by nearly equal steps from dark to light."""
+    """L*, which the table was not made from (OKLab has its own), rises by nearly equal steps from dark to light."""
     table = color_table()
     L = lightness(table)
     assert table.shape == (256, 3) and L[0] < 20 and L[-1] > 85

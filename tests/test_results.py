@@ -24,7 +24,13 @@ def make_view(name, seed=0):
     cam_from_world = np.eye(4)
     cam_from_world[:3, 3] = rng.normal(size=3) * 1e3
     camera = Camera(width=48, height=32, K=np.array([[41.7, 0, 23.3], [0, 40.1, 17.9], [0, 0, 1]]))
-    return View(name=name, image_path=Path("images") / name, camera=camera, cam_from_world=cam_from_world, depth_range=(0.3, 7.0))
+    return View(
+        name=name,
+        image_path=Path("images") / name,
+        camera=camera,
+        cam_from_world=cam_from_world,
+        depth_range=(0.3, 7.0),
+    )
 
 
 def make_estimate(name, seed=0, unit=1.0):
@@ -46,11 +52,15 @@ def make_estimate(name, seed=0, unit=1.0):
 
 
 def make_scene(names=NAMES):
-    return Scene(root=Path("here"), views=tuple(make_view(name, i) for i, name in enumerate(names)), unit="m", source="test")
+    return Scene(
+        root=Path("here"), views=tuple(make_view(name, i) for i, name in enumerate(names)), unit="m", source="test"
+    )
 
 
 def make_run(scene=None, **options):
-    return Run.describe(scene or make_scene(), network="fake", weights_sha256="ab" * 32, options={"sources": 4, **options})
+    return Run.describe(
+        scene or make_scene(), network="fake", weights_sha256="ab" * 32, options={"sources": 4, **options}
+    )
 
 
 def write(folder, names=NAMES, run=None, **kwargs):
@@ -89,7 +99,9 @@ def test_a_view_is_readable_with_numpy_alone(tmp_path):
     (path,) = (tmp_path / "views").glob("*.npz")
     with np.load(path) as arrays:
         record = json.loads(str(arrays["record"]))
-        assert arrays["K"][0, 0] == 41.7 and arrays["depth"].dtype == np.float32 and arrays["normal"].dtype == np.float16
+        assert (
+            arrays["K"][0, 0] == 41.7 and arrays["depth"].dtype == np.float32 and arrays["normal"].dtype == np.float16
+        )
     assert (record["name"], record["sources"]) == (NAMES[0], ["x.jpg", "y/z.jpg"])
 
 
@@ -162,7 +174,10 @@ def test_views_under_other_settings_are_not_mixed(tmp_path):
     for run, names in [
         (make_run(sources=2), "sources: 4 there, 2 now"),
         (make_run(moved), r"scene_sha256 \(other images, cameras or points\)"),
-        (replace(make_run(), settings=make_run().settings | {"weights_sha256": "cd" * 32}), "abababababab there, cdcdcdcdcdcd"),
+        (
+            replace(make_run(), settings=make_run().settings | {"weights_sha256": "cd" * 32}),
+            "abababababab there, cdcdcdcdcdcd",
+        ),
     ]:
         with pytest.raises(InputError, match=names) as caught:
             ResultsWriter(tmp_path, run, NAMES)
@@ -209,7 +224,11 @@ def test_flipped_bytes_give_an_input_error_or_the_right_maps(tmp_path):
     whole, good = path.read_bytes(), read_estimate(path)
     rng = np.random.default_rng(0)
     # Headers of the archive are short and at both ends: half of the flips go there.
-    places = [*rng.integers(0, len(whole), 60), *rng.integers(0, 200, 30), *rng.integers(len(whole) - 800, len(whole), 90)]
+    places = [
+        *rng.integers(0, len(whole), 60),
+        *rng.integers(0, 200, 30),
+        *rng.integers(len(whole) - 800, len(whole), 90),
+    ]
     errors = 0
     for place in places:
         broken = bytearray(whole)
