@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 import os
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,6 +56,12 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def device(self) -> str:
+        """The name of the device that the network is on."""
+        device = next(self.network.parameters()).device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
 
 
 def new_state(options: TrainOptions, device: torch.device, network_options: dict | None = None) -> TrainState:
@@ -118,6 +127,7 @@ def train(
     state = new_state(options, device, network_options)
     if resume:
         state = load_checkpoint(state, checkpoint)
+    (run / "options.json").write_text(json.dumps(describe(options, data.options), indent=1))
     sums, since = {}, 0
     with ThreadPoolExecutor(1) as ahead:
         seed_of = lambda step: options.seed * 10_000_019 + step  # noqa: E731
@@ -220,4 +230,25 @@ def _log(path: Path, state: TrainState, values: dict[str, float], part: str) -> 
 
 def describe(options: TrainOptions, batch: BatchOptions) -> dict:
     """Return the options as a plain dict, for the manifest."""
-    return asdict(options) | {f"batch_{k}": v for k, v in asdict(batch).items()}
+    kept = {k: v for k, v in asdict(options).items() if k != "save_every"}
+    return kept | {f"batch_{k}" if k != "batch" else k: v for k, v in asdict(batch).items()}
+
+
+@contextmanager
+def progress_bar(steps: int) -> Iterator[Callable[[int, dict], None]]:
+    """Show steps, time left, loss, depth error and angle on stderr; yields what ``train`` calls after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    smooth: dict[str, float] = {}
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
+        task = bar.add_task("", total=steps)
+
+        def on_step(step: int, logged: dict) -> None:
+            for name in ("loss", "abs_rel", "angle"):
+                smooth[name] = 0.98 * smooth.get(name, logged[name]) + 0.02 * logged[name]
+            text = f"loss {smooth['loss']:.3f}  abs rel {smooth['abs_rel']:.3f}  normals {smooth['angle']:.1f} deg"
+            bar.update(task, completed=step, description=text)
+
+        yield on_step

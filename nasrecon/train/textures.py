@@ -97,10 +97,11 @@ def read_textures(folder: Path) -> list[torch.Tensor]:
     return out
 
 
-def draw_texture(generator: torch.Generator) -> torch.Tensor:
-    """Draw one texture (3, SIDE, SIDE) in [0, 1] that repeats without a seam."""
-    kind = int(torch.randint(len(_KINDS), (1,), generator=generator))
-    return _KINDS[kind](generator).clamp(0, 1).expand(3, SIDE, SIDE).contiguous()
+def draw_texture(generator: torch.Generator, kind: str | None = None) -> torch.Tensor:
+    """Draw one texture (3, SIDE, SIDE) in [0, 1] that repeats without a seam; ``kind`` is a key of ``KINDS``, None any."""
+    if kind is None:
+        kind = list(KINDS)[int(torch.randint(len(KINDS), (1,), generator=generator))]
+    return KINDS[kind](generator).clamp(0, 1).expand(3, SIDE, SIDE).contiguous()
 
 
 def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
@@ -224,4 +225,7 @@ def _fabric(generator: torch.Generator) -> torch.Tensor:
     return _color(generator) * (1 + weave * _uniform(generator, 0.05, 0.4)) + _noise(generator) * _uniform(generator, 0, 0.4)
 
 
-_KINDS = (_plaster, _rough, _rough, _tiles, _bricks, _stripes, _print, _text, _cells, _fabric)
+KINDS = {
+    "plaster": _plaster, "rough": _rough, "tiles": _tiles, "bricks": _bricks, "stripes": _stripes,
+    "print": _print, "text": _text, "cells": _cells, "fabric": _fabric,
+}  # fmt: skip

@@ -1,0 +1,102 @@
+"""``nasrecon train``: render worlds, look at them, train on them, ship the result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train a network on procedural worlds: render, preview, run, export.", no_args_is_help=True)
+
+Textures = Annotated[
+    Path | None, typer.Option("--textures", help="Folder of .jpg or .png textures to add to the drawn ones.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
+
+
+@app.command()
+def render(
+    worlds: Worlds = Path("runs/worlds"),
+    files: Annotated[int, typer.Option("--files", min=1, help="How many files, 8 worlds each.")] = 100,
+    first: Annotated[int, typer.Option("--first", min=0, help="Number of the first file, to share the work.")] = 0,
+    width: Annotated[int, typer.Option("--width", min=64, help="Image width [px].")] = 256,
+    height: Annotated[int, typer.Option("--height", min=64, help="Image height [px].")] = 192,
+    textures: Textures = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Render worlds into files; those that exist are left alone, so a stopped run goes on."""
+    from nasrecon.nas.weights import resolve_device
+    from nasrecon.train.datasets import WorldOptions, render_worlds
+
+    options = WorldOptions(width=width, height=height, textures=textures)
+    paths = render_worlds(worlds, files, seed, options, resolve_device(device), first)
+    print(f"{worlds}: {len(paths)} files, {len(paths) * options.worlds_per_file} worlds")
+
+
+@app.command()
+def preview(
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("worlds.png"),
+    count: Annotated[int, typer.Option("--count", min=1, help="How many worlds.")] = 8,
+    textures: Textures = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a contact sheet: of each world its views, and inverse depth and normals of the first."""
+    from nasrecon.train.preview import write_sheet
+
+    write_sheet(out, count, seed, textures)
+    print(out)
+
+
+@app.command()
+def run(
+    worlds: Worlds = Path("runs/worlds"),
+    validation: Annotated[
+        Path | None, typer.Option("--validation", help="Folder of worlds to score on, rendered with another seed.")
+    ] = None,
+    run: RunFolder = Path("runs/lite"),
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the whole schedule.")] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Items in a batch (8 at most: those of a file).")] = 4,
+    crop_width: Annotated[int, typer.Option("--crop-width", min=64, help="Multiple of 16 [px].")] = 192,
+    crop_height: Annotated[int, typer.Option("--crop-height", min=64, help="Multiple of 16 [px].")] = 160,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Its peak.")] = 1.5e-3,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train the lite network, all stages at once. Ctrl-C loses the steps since the last checkpoint only."""
+    from nasrecon.nas.weights import resolve_device
+    from nasrecon.train.datasets import BatchOptions, WorldFiles
+    from nasrecon.train.loop import TrainOptions, progress_bar, train
+
+    options = TrainOptions(steps=steps, learning_rate=learning_rate, seed=seed)
+    crop = BatchOptions(batch=batch, width=crop_width, height=crop_height)
+    held_out = None if validation is None else WorldFiles(validation, crop)
+    with progress_bar(steps) as on_step:
+        try:
+            state = train(run, WorldFiles(worlds, crop), held_out, options, resolve_device(device), resume=resume, on_step=on_step)
+        except KeyboardInterrupt:
+            print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
+            raise typer.Exit(130) from None
+    print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
+
+
+@app.command()
+def export(
+    run: RunFolder = Path("runs/lite"),
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the weights.")] = "lite",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of weights.", show_default="your own")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Of the weights.")] = "Apache-2.0",
+    textures: Annotated[str, typer.Option("--textures-used", help="Sources of the textures that were used.")] = "drawn",
+    notes: Annotated[str, typer.Option("--notes", help="Anything else.")] = "",
+) -> None:
+    """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them."""
+    from nasrecon.train.export import export_run
+
+    entry = export_run(run, name, out, licence=licence, textures=textures, notes=notes)
+    print(f"{entry.path}: {entry.bytes / 1e6:.1f} MB; use it with --network {entry.name}")

@@ -1,0 +1,135 @@
+"""Laws of the house network: its plane geometry is exact, and it knows no unit, no order of sources, no batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nasrecon.nas.lite import (
+    LiteNetwork,
+    label_slopes,
+    normal_from_slopes,
+    slopes_from_normal,
+    upsample_planes,
+)
+from nasrecon.nas.volume import pixel_rays, scaled_K
+from nasrecon.types import StereoBatch
+
+
+@pytest.fixture(scope="module")
+def network() -> LiteNetwork:
+    torch.manual_seed(3)
+    network = LiteNetwork().eval()
+    with torch.no_grad():  # wake the last layer, which starts near zero
+        network.consistency.out.weight.normal_(std=0.05)
+    return network
+
+
+def stereo(batch: int = 1, sources: int = 2, side: int = 64, seed: int = 0) -> StereoBatch:
+    g = torch.Generator().manual_seed(seed)
+    src_from_ref = torch.eye(4).repeat(batch, sources, 1, 1)
+    src_from_ref[..., :3, 3] = (torch.rand(batch, sources, 3, generator=g) - 0.5) * 0.4
+    K = torch.tensor([[0.9 * side, 0, side / 2 - 0.3], [0, 0.95 * side, side / 2 + 1.2], [0, 0, 1]])
+    return StereoBatch(
+        ref_image=torch.rand(batch, 3, side, side, generator=g) * 2 - 1,
+        src_images=torch.rand(batch, sources, 3, side, side, generator=g) * 2 - 1,
+        ref_K=K.repeat(batch, 1, 1), src_K=K.repeat(batch, sources, 1, 1), src_from_ref=src_from_ref,
+        min_depth=torch.full((batch,), 0.7),
+    )  # fmt: skip
+
+
+def with_fields(batch: StereoBatch, **fields: torch.Tensor) -> StereoBatch:
+    return StereoBatch(**({name: getattr(batch, name) for name in StereoBatch.__dataclass_fields__} | fields))
+
+
+def plane() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Label (1, 30, 40), normal (1, 3, 30, 40) and K of a slanted plane at coarse resolution."""
+    K = torch.tensor([[[50.0, 0, 20.3], [0, 52, 14.1], [0, 0, 1]]])
+    normal = F.normalize(torch.tensor([0.3, -0.4, -0.8]), dim=0).view(1, 3, 1, 1).expand(1, 3, 30, 40)
+    label = -(normal * pixel_rays(K, 30, 40).view(1, 3, 30, 40)).sum(dim=1) * 25
+    return label, normal, K
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_depth_slopes_and_normals_of_a_plane_agree(dtype: torch.dtype | None) -> None:
+    label, normal, K = plane()
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        slopes = label_slopes(label)
+        found = normal_from_slopes(label, slopes, K)
+        asked = slopes_from_normal(label, normal, K)
+    inner = (..., slice(1, -1), slice(1, -1))  # Sobel's window leaves the image at the border
+    assert (found - normal)[inner].abs().max() < 1e-4  # float32 rounding; bfloat16 would be off by 1e-2
+    assert (asked - slopes)[inner].abs().max() < 1e-4
+
+
+def test_upsampling_is_exact_on_a_plane_for_any_mask() -> None:
+    label, normal, K = plane()
+    full_K = scaled_K(K, 0.25, corner_aligned=False)
+    truth = -(normal[:, :, :1, :1] * pixel_rays(full_K, 120, 160).view(1, 3, 120, 160)).sum(dim=1) * 25
+    mask = torch.randn(1, 144, 30, 40, generator=torch.Generator().manual_seed(1)) * 3
+    fine, fine_normal = upsample_planes(label, normal, mask, K)
+    assert (fine - truth).abs().max() < 1e-4  # labels are up to 40: rounding
+    assert (fine_normal - normal[:, :, :1, :1]).abs().max() < 1e-5
+
+
+def test_depth_scales_with_the_scene_and_normals_stay(network: LiteNetwork) -> None:
+    batch = stereo()
+    bigger = batch.src_from_ref.clone()
+    bigger[..., :3, 3] *= 1000
+    with torch.inference_mode():
+        one = network(batch)
+        other = network(with_fields(batch, src_from_ref=bigger, min_depth=batch.min_depth * 1000))
+    assert torch.allclose(other.refined_depth, one.refined_depth * 1000, rtol=2e-3)  # rounding moves samples a little
+    assert torch.allclose(other.sigma, one.sigma * 1000, rtol=2e-2)
+    assert (other.refined_normal - one.refined_normal).abs().max() < 5e-3
+
+
+def test_order_of_sources_does_not_matter_and_a_source_does(network: LiteNetwork) -> None:
+    batch = stereo(sources=3)
+    order = [2, 0, 1]
+    with torch.inference_mode():
+        one = network(batch).refined_depth
+        other = network(
+            with_fields(batch, src_images=batch.src_images[:, order], src_K=batch.src_K[:, order], src_from_ref=batch.src_from_ref[:, order])
+        ).refined_depth  # fmt: skip
+        fewer = network(
+            with_fields(batch, src_images=batch.src_images[:, :1], src_K=batch.src_K[:, :1], src_from_ref=batch.src_from_ref[:, :1])
+        ).refined_depth  # fmt: skip
+    assert torch.allclose(one, other, rtol=2e-3)
+    assert not torch.allclose(one, fewer, rtol=2e-3)
+
+
+def test_a_batch_equals_its_items(network: LiteNetwork) -> None:
+    batch = stereo(batch=2, seed=5)
+    items = [with_fields(batch, **{n: getattr(batch, n)[i : i + 1] for n in StereoBatch.__dataclass_fields__}) for i in (0, 1)]
+    with torch.inference_mode():
+        together = network(batch)
+        alone = [network(item) for item in items]
+    for i in (0, 1):
+        assert torch.allclose(together.refined_depth[i], alone[i].refined_depth[0], rtol=2e-3)
+        assert torch.allclose(together.confidence[i], alone[i].confidence[0], atol=2e-3)
+
+
+def test_outputs_are_what_the_prediction_promises(network: LiteNetwork) -> None:
+    with torch.inference_mode():
+        out = network(stereo(side=80))
+    for name in ("depth_initial", "depth", "refined_depth", "confidence", "sigma"):
+        value = getattr(out, name)
+        assert value.shape == (1, 80, 80) and torch.isfinite(value).all() and (value > 0).all(), name
+    for normal in (out.normal, out.refined_normal):
+        assert (normal.norm(dim=1) - 1).abs().max() < 1e-4
+    assert (out.confidence <= 1).all()
+
+
+def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    g = torch.Generator().manual_seed(0)
+    wide = with_fields(
+        stereo(), ref_image=torch.rand(1, 3, 240, 320, generator=g), src_images=torch.rand(1, 2, 3, 240, 320, generator=g)
+    )
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(wide)
+    assert counter.get_total_flops() <= 40e9
+    assert sum(p.numel() for p in network.parameters()) <= 2_000_000

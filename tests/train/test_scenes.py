@@ -1,0 +1,118 @@
+"""Procedural worlds: what is called exact must be, seen from every view, and a seed must say everything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nasrecon.geometry import angle_between_deg, normals_from_depth
+from nasrecon.train.datasets import BatchOptions, WorldFiles, WorldOptions, draw_batch, load_file, render_worlds
+from nasrecon.train.scenes import Rendered, draw_worlds, render_views
+from nasrecon.train.sensor import jpeg
+from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
+from nasrecon.types import Camera
+
+H, W = 96, 128
+
+
+@pytest.fixture(scope="module")
+def bank() -> TextureBank:
+    return TextureBank.make(12, torch.Generator().manual_seed(0), "cpu")
+
+
+@pytest.fixture(scope="module")
+def rendered(bank: TextureBank) -> Rendered:
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        return render_views(draw_worlds(6, bank, generator), bank, 3, (H, W), generator)
+
+
+def test_views_agree_on_where_surfaces_are(rendered: Rendered) -> None:
+    """A surface point of one view is never in front of what another view sees there, and mostly is what it sees."""
+    agree = []
+    for b in range(len(rendered.depth)):
+        cameras = [Camera(width=W, height=H, K=rendered.K[b, v].double().numpy()) for v in (0, 1)]
+        depth, other = (rendered.depth[b, v].double().numpy() for v in (0, 1))
+        other_from_ref = (rendered.cam_from_world[b, 1] @ torch.linalg.inv(rendered.cam_from_world[b, 0])).double().numpy()
+        in_other = cameras[0].unproject_depth(depth) @ other_from_ref[:3, :3].T + other_from_ref[:3, 3]
+        pixel = np.nan_to_num(cameras[1].project(in_other), nan=-1)
+        seen = (in_other[..., 2] > 0) & (pixel > 1).all(-1) & (pixel < (W - 1, H - 1)).all(-1)
+        x, y = np.where(seen, pixel[..., 0], 2).astype(int), np.where(seen, pixel[..., 1], 2).astype(int)
+        # The farthest and nearest of the 3x3 pixels around: a point between pixel centres lies between them.
+        around = np.stack([other[(y + dy).clip(0, H - 1), (x + dx).clip(0, W - 1)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+        z = in_other[..., 2]
+        in_front = seen & (z < around.min(0) * 0.99)
+        assert in_front.sum() <= 0.002 * seen.sum()  # silhouettes thinner than a pixel
+        agree.append((np.abs(z / around - 1).min(0) < 0.02)[seen].mean() if seen.sum() > 500 else np.nan)
+    assert np.nanmedian(agree) > 0.7  # the rest is hidden from one of them
+
+
+def test_normals_are_those_of_the_depth(rendered: Rendered) -> None:
+    for b in range(len(rendered.depth)):
+        camera = Camera(width=W, height=H, K=rendered.K[b, 1].double().numpy())
+        found = normals_from_depth(rendered.depth[b, 1].double().numpy(), camera)
+        true = rendered.normal[b, 1].permute(1, 2, 0).numpy()
+        apart = angle_between_deg(found, true)
+        assert np.median(apart) < 0.5  # float32 depth; edges and round things are few
+        rays = camera.unproject_depth(np.ones((H, W)))
+        assert (np.sum(true * rays, axis=-1) < 0).all()
+
+
+def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:  # noqa: ANN001
+    options = WorldOptions(width=48, height=32, views=2, worlds_per_file=1, drawn_textures=4)
+    first = render_worlds(tmp_path / "a", 2, 5, options)
+    again = render_worlds(tmp_path / "b", 1, 5, options, first=1)
+    one, other, different = load_file(first[1]), load_file(again[0]), load_file(first[0])
+    for name in Rendered.__dataclass_fields__:
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert not torch.equal(one.images, different.images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_textures_repeat_without_a_seam(kind: str) -> None:
+    texture = draw_texture(torch.Generator().manual_seed(2), kind)
+    assert texture.shape == (3, SIDE, SIDE) and 0 <= texture.min() and texture.max() <= 1
+    steps = (texture - texture.roll(1, dims=2)).abs().mean(dim=(0, 1))
+    # The step over the seam is one step among others.
+    assert steps[0] <= steps.max() + 1e-6 and steps[0] < 6 * steps.mean() + 0.02
+
+
+def test_far_textures_fade_into_their_mean(bank: TextureBank) -> None:
+    index = torch.arange(bank.count)
+    far = bank.sample(index, torch.rand(bank.count, 2, generator=torch.Generator().manual_seed(0)), torch.full((bank.count,), 100.0))
+    assert (far - bank.mean).abs().max() < 0.12  # the last level is 2x2
+
+
+def test_jpeg_leaves_alone_at_strength_zero_and_coarsens_else() -> None:
+    image = torch.rand(1, 4, 3, 20, 27, generator=torch.Generator().manual_seed(0))
+    kept = jpeg(image, torch.zeros(1, 4), torch.Generator().manual_seed(1))
+    assert (kept - image).abs().max() < 1e-3
+    coarse = jpeg(image, torch.ones(1, 4), torch.Generator().manual_seed(1))
+    assert (coarse - image).abs().amax(dim=(0, 2, 3, 4)).max() > 0.02
+
+
+def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
+    """Sampling a source at the true depth shows the reference, for crops, mirrors and every unit; a wrong depth does not."""
+    from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
+
+    paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12))
+    options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error_px=0.0)
+    right = wrong = 0
+    for seed in range(4):
+        batch = draw_batch(load_file(paths[0]), torch.arange(6), options, torch.Generator().manual_seed(seed))
+        s = batch.stereo
+        for factor in (1.0, 1.25):
+            inv_depth = (1 / (batch.depth * factor)).flatten(1)[:, None]
+            grid, inside = plane_sample_grid(s.ref_K, s.src_K[:, 0], s.src_from_ref[:, 0], inv_depth, (80, 112))
+            apart = (sample_on_planes(s.src_images[:, 0], grid)[:, :, 0] - s.ref_image).abs().mean(dim=1)
+            error = apart[inside[:, 0]].median()
+            right, wrong = (right + error, wrong) if factor == 1.0 else (right, wrong + error)
+    assert right < 0.6 * wrong
+
+
+def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:  # noqa: ANN001
+    from nasrecon.errors import InputError
+
+    with pytest.raises(InputError, match="nasrecon train render"):
+        WorldFiles(tmp_path, BatchOptions())
