@@ -6,7 +6,6 @@ of the undistorted image.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.errors import InputError
+from nasrecon.ingest.colmap_files import check_whole
 from nasrecon.ingest.images import direct_images, image_files
 from nasrecon.ingest.layout import Layout, Request
 from nasrecon.types import Scene, View
@@ -101,7 +101,7 @@ def read_model(folder: Path) -> Any:
     if missing:
         raise InputError(f"{folder}: the COLMAP model lacks {', '.join(missing)}. Export it again with all its files.")
     if ending == ".bin":
-        _check_points(folder / "points3D.bin")
+        check_whole(folder)
     try:
         return pycolmap.Reconstruction(folder)
     except (ValueError, IndexError, KeyError, RuntimeError) as error:
@@ -109,24 +109,6 @@ def read_model(folder: Path) -> Any:
             f"{folder}: pycolmap cannot read this COLMAP model ({error}). "
             "Is a file cut short, or written by a version newer than pycolmap? Export or copy it again."
         ) from error
-
-
-def _check_points(path: Path) -> None:
-    """Walk the records of points3D.bin; pycolmap (4.2) never returns from one that is cut short."""
-    data = path.read_bytes()
-    head, per_track = struct.calcsize("<QdddBBBdQ"), 8
-    try:
-        (count,) = struct.unpack_from("<Q", data, 0)
-        at = 8
-        for _ in range(count):
-            (track,) = struct.unpack_from("<Q", data, at + head - 8)
-            at += head + per_track * track
-    except struct.error:
-        at = -1
-    if at != len(data):
-        raise InputError(
-            f"{path}: the file is cut short or damaged ({len(data)} bytes do not hold its points). Copy it again."
-        )
 
 
 def _image_root(request: Request) -> Path:

@@ -9,6 +9,7 @@ nearer.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
         min_depth: near for all views, in place of all this; far is then the last plane of a 64-plane sweep.
 
     Raises:
-        InputError: if ``min_depth`` is not positive, or an image that the sweep needs cannot be read.
+        InputError: if ``min_depth`` is not positive.
     """
     if min_depth is not None:
         if not (np.isfinite(min_depth) and min_depth > 0):
@@ -81,19 +82,27 @@ def _fill(ranges: list, origins: list[str], found: list[tuple[float, float] | No
 
 
 def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
-    """Sweep some views evenly through the set, then those that the points do not reach, and set the ranges in place."""
-    thumbnails = [thumbnail(view) for view in scene.views]
+    """Sweep some views evenly through the set, then those that the points do not reach, and set the ranges in place.
+
+    Views whose image cannot be read take no part; ``estimate`` is the one to report them.
+    """
+    thumbnails, at = [], {}
+    for i, view in enumerate(scene.views):
+        with suppress(InputError):
+            thumbnails.append(thumbnail(view))
+            at[i] = len(thumbnails) - 1
     count = len(thumbnails)
-    refs = np.unique(np.linspace(0, count - 1, min(count, SWEPT_VIEWS)).round().astype(int)).tolist()
-    for _ in range(2):
-        points, visible = swept_points(thumbnails, refs)
+    refs = set(np.linspace(0, count - 1, min(count, SWEPT_VIEWS)).round().astype(int).tolist())
+    nothing = np.empty(0, dtype=np.int64)
+    for _ in range(2 if count > 1 else 0):
+        points, visible = swept_points(thumbnails, sorted(refs))
+        own = [visible[at[i]] if i in at else nothing for i in range(len(scene.views))]
         weak = WEAK_SHARE * thumbnails[0].grey.size
-        seen = zip(scene.views, visible, strict=True)
-        found = [_swept_range(view, points, own, weak, pair=count <= 3) for view, own in seen]
+        seen = zip(scene.views, own, strict=True)
+        found = [_swept_range(view, points, indices, weak, pair=count <= 3) for view, indices in seen]
         _fill(ranges, origins, found, "coarse sweep of the images")
-        left = [i for i, known in enumerate(ranges) if known is None]
-        more = sorted({*left, *refs})
-        if not left or more == refs:
+        more = refs | {at[i] for i, known in enumerate(ranges) if known is None and i in at}
+        if more == refs:
             return
         refs = more
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from nasrecon.errors import InputError
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.layout import Frame, Layout, Request, choose_convention, one_camera, posed_views
-from nasrecon.ingest.textfiles import numbers, read_intrinsics, read_transform
+from nasrecon.ingest.textfiles import is_number, numbers, read_intrinsics, read_transform, rows
 from nasrecon.types import Scene
 
 SEVEN_SCENES_K = ("camera-intrinsics-color.txt", "camera-intrinsics.txt", "intrinsics.txt")
@@ -68,10 +68,12 @@ def _seven_scenes_intrinsics(request: Request, poses: Path) -> Path:
 
 
 def _find_demon(request: Request) -> Path | None:
-    if not request.place.is_dir() or not (request.place / "poses.txt").is_file():
-        return None
+    poses = request.place / "poses.txt"
     has_K = request.intrinsics is not None or (request.place / "cam.txt").is_file()
-    return request.place if has_K and request.images.is_dir() and direct_images(request.images) else None
+    if not (poses.is_file() and has_K and request.images.is_dir() and direct_images(request.images)):
+        return None
+    first = rows(poses)[:1]
+    return request.place if first and len(first[0]) == 12 and all(map(is_number, first[0])) else None
 
 
 def _read_demon(request: Request, folder: Path) -> Scene:

@@ -167,9 +167,9 @@ class _Patches:
     """An image's patches, ready for normalised cross-correlation: mean and deviation over the window."""
 
     def __init__(self, grey: np.ndarray) -> None:
-        self.grey = grey
-        self.mean = _box(grey)
-        self.contrast = np.sqrt(np.maximum(_box(grey * grey) - self.mean**2, 0))
+        self.grey = grey.astype(np.float64)
+        self.mean = _box(self.grey)
+        self.contrast = np.sqrt(np.maximum(_box(self.grey**2) - self.mean**2, 0))
 
     def correlate(self, other: _Patches) -> np.ndarray:
         """Return the normalised cross-correlation (h, w) in [-1, 1] with patches of the same size."""
@@ -179,14 +179,12 @@ class _Patches:
 
 def _box(image: np.ndarray) -> np.ndarray:
     """Return the mean over the window around each pixel (h, w); at the border the outermost pixels repeat."""
-    half = WINDOW // 2
-    for axis in (0, 1):
-        pad = [(half + 1, half) if i == axis else (0, 0) for i in (0, 1)]
-        total = np.cumsum(np.pad(image, pad, mode="edge"), axis=axis, dtype=np.float64)
-        size = image.shape[axis]
-        upper = np.take(total, np.arange(size) + WINDOW, axis=axis)
-        image = (upper - np.take(total, np.arange(size), axis=axis)) / WINDOW
-    return image
+    height, width = image.shape
+    steps = np.arange(WINDOW) - WINDOW // 2
+    rows = np.clip(np.arange(height)[:, None] + steps, 0, height - 1)
+    columns = np.clip(np.arange(width)[:, None] + steps, 0, width - 1)
+    image = sum(image[rows[:, k]] for k in range(WINDOW))
+    return sum(image[:, columns[:, k]] for k in range(WINDOW)) / WINDOW**2
 
 
 def _plane_score(ref: Thumbnail, patches: _Patches, sources: Sequence[Thumbnail], depth: float) -> np.ndarray:
@@ -209,10 +207,10 @@ def _bilinear(image: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray
         inside = ((at >= 0.5) & (at <= (width - 0.5, height - 0.5))).all(axis=-1)
     x, y = np.moveaxis(np.where(inside[..., None], at - 0.5, 0.0), -1, 0)
     x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
-    a, b = x - x0, y - y0
-    top = (1 - a) * image[y0, x0] + a * image[y0, x0 + 1]
-    low = (1 - a) * image[y0 + 1, x0] + a * image[y0 + 1, x0 + 1]
-    return np.where(inside, (1 - b) * top + b * low, 0.0), inside
+    a, b, first = x - x0, y - y0, y0 * width + x0
+    corners = [image.ravel().take(first + step) for step in (0, 1, width, width + 1)]
+    top, low = (left + a * (right - left) for left, right in (corners[:2], corners[2:]))
+    return np.where(inside, top + b * (low - top), 0.0), inside
 
 
 def _clear_winners(scores: np.ndarray, depths: np.ndarray, contrast: np.ndarray) -> np.ndarray:
