@@ -15,8 +15,8 @@ from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Mesh, Unit
 
-_FOOTPRINTS = 2.0
-_TRUNCATION = 5.0
+_FOOTPRINTS = 2.5
+_TRUNCATION = 6.0
 _GRID_BYTES = 3e9
 
 
@@ -36,7 +36,7 @@ class Voxel:
 
 
 def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
-    """Choose the voxel: the option, else twice a pixel's size at the median depth, enlarged until the grid fits 3 GB.
+    """Choose the voxel: the option, else 2.5 times the size of a pixel at the median depth, enlarged until the grid fits 3 GB.
 
     Raises:
         InputError: if the voxel that is asked for needs more than the machine's memory.

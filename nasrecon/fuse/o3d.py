@@ -19,7 +19,7 @@ from nasrecon.types import Camera, Mesh
 BLOCK = 8
 """Voxels along the edge of a block of the grid; smaller than Open3D's 16, as a thin band then fills its blocks better."""
 
-BLOCK_BYTES = BLOCK**3 * 22
+BLOCK_BYTES = BLOCK**3 * 46
 """Memory of a block at the peak: 12 bytes a voxel, room for growth, and the tables of the mesh extraction."""
 
 
@@ -53,7 +53,7 @@ class TsdfGrid:
         self._o3d = o3d
         self._voxel = voxel
         self._origin = np.asarray(origin, dtype=np.float64)
-        self._truncation = truncation
+        self._truncation = float(truncation)
         u16 = o3d.core.uint16
         self._grid = o3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"), (o3d.core.float32, u16, u16), ((1), (1), (3)), 1.0, BLOCK, max(block_count, 1000)

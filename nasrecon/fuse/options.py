@@ -21,7 +21,7 @@ class FuseOptions:
         min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with fewer than
             two neighbours; 1 switches the check between views off.
         max_neighbors: each view is compared with at most so many others.
-        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: twice (mesh) and once (cloud) the
+        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: 2.5 times (mesh) and once (cloud) the
             size of a pixel at the median depth, the mesh's larger if the grid would not fit memory.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
@@ -29,10 +29,10 @@ class FuseOptions:
         InputError: if a value is out of its range.
     """
 
-    min_confidence: float = 0.3
-    max_reprojection_px: float = 2.0
-    max_relative_depth_error: float = 0.02
-    max_normal_angle_deg: float = 45.0
+    min_confidence: float = 0.2
+    max_reprojection_px: float = 3.0
+    max_relative_depth_error: float = 0.03
+    max_normal_angle_deg: float = 60.0
     min_support: int | None = None
     max_neighbors: int = 10
     voxel: float | None = None

@@ -1,0 +1,257 @@
+"""The check between views and the averaging, on exact depth that is spoiled on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nasrecon.fuse.consistency import FilteredView, MapCache, SourceMaps, _look_up, filter_view, required_support
+from nasrecon.fuse.options import FilterStats, FuseOptions
+from nasrecon.geometry import angle_between_deg, transform
+from nasrecon.types import Camera, Estimate
+from tests.fuse.worlds import BALL, ROOM, Plane, lifted, look_at, render, ring, scaled, small_camera
+
+OPTIONS = FuseOptions()
+WORLD = (BALL, *ROOM)
+SLANTED = (Plane((0.3, 0.2, -np.sqrt(1 - 0.13)), -3.0),)
+
+
+def run(
+    estimates: Sequence[Estimate], ref: int = 0, required: int = 3, options: FuseOptions = OPTIONS, stats: FilterStats | None = None
+) -> FilteredView:
+    sources = [SourceMaps.of(e, options) for i, e in enumerate(estimates) if i != ref]
+    return filter_view(estimates[ref], sources, required, options, stats if stats is not None else FilterStats())
+
+
+def row_of_views(count: int, spacing: float = 0.25) -> list[Estimate]:
+    camera = small_camera()
+    xs = (np.arange(count) - (count - 1) / 2) * spacing
+    return [render(SLANTED, look_at(f"{x:.2f}", (x, 0.1 * x, -0.05 * x), (0, 0, 3), camera)) for x in xs]
+
+
+def test_support_counts_the_views_that_see_the_point() -> None:
+    """On a plane nothing is hidden: a view sees a pixel's point where it projects into the image."""
+    estimates = row_of_views(5, 0.6)
+    filtered = run(estimates, ref=1)
+    points = lifted(estimates[1])
+    count, clear = np.ones(points.shape[:2], int), np.ones(points.shape[:2], bool)
+    for i in (0, 2, 3, 4):
+        view = estimates[i].view
+        pixel = view.camera.project(transform(view.cam_from_world, points))
+        inside = np.minimum(pixel, (view.camera.width, view.camera.height) - pixel).min(axis=-1)
+        count += inside > 0
+        clear &= np.abs(inside) > 1e-3
+    assert set(np.unique(count)) >= {2, 3, 4, 5}
+    np.testing.assert_array_equal(filtered.support[clear], count[clear])
+    np.testing.assert_array_equal((filtered.depth > 0)[clear], count[clear] >= 3)
+
+
+def test_exact_depth_passes_unchanged() -> None:
+    views = ring(36)
+    estimates = [render(WORLD, views[i]) for i in (0, 1, 2, 35, 34)]
+    filtered = run(estimates)
+    kept = filtered.depth > 0
+    relative = np.abs(filtered.depth - estimates[0].depth)[kept] / estimates[0].depth[kept]
+    assert kept.mean() > 0.7
+    # Inverse depth is interpolated linearly: exact on planes; on the ball a pixel's curvature is lost, at its limb a little more.
+    of_ball = np.abs(BALL.distance(lifted(estimates[0])[kept])) < 1e-3
+    assert np.quantile(relative[~of_ball], 0.99) < 1e-5
+    assert np.median(relative[of_ball]) < 1e-4
+    assert np.quantile(angle_between_deg(filtered.normal[kept], estimates[0].normal[kept]), 0.99) < 1.0
+    assert np.sum(filtered.normal[kept] * lifted_in_cam(estimates[0])[kept], axis=-1).max() < 0
+
+
+def lifted_in_cam(estimate: Estimate) -> np.ndarray:
+    return estimate.view.camera.unproject_depth(estimate.depth)
+
+
+def test_planes_come_out_exact() -> None:
+    """The wide baseline makes the returned point and the pixel's ray differ by whole pixels as soon as depths differ."""
+    estimates = row_of_views(5, 0.5)
+    filtered = run(estimates, ref=2)
+    kept = filtered.depth > 0
+    assert np.abs(filtered.depth / estimates[2].depth - 1)[kept].max() < 2e-6
+
+
+def test_a_view_with_wrong_depth_is_dropped_and_harms_nobody() -> None:
+    estimates = row_of_views(5)
+    wrong = [*estimates[:4], replace(estimates[4], depth=estimates[4].depth * np.float32(1.15))]
+    assert not (run(wrong, ref=4).depth > 0).any()
+    filtered, clean = run(wrong, ref=1), run(estimates[:4], ref=1)
+    np.testing.assert_array_equal(filtered.depth, clean.depth)
+    np.testing.assert_array_equal(filtered.support, clean.support)
+
+
+def test_wrong_patches_are_cut_out() -> None:
+    estimates = row_of_views(5)
+    depth = estimates[2].depth.copy()
+    depth[30:50, 40:70] *= 0.9
+    depth[80:90, 100:120] = 0
+    filtered = run([*estimates[:2], replace(estimates[2], depth=depth), *estimates[3:]], ref=2)
+    expected = run(estimates, ref=2).depth > 0
+    expected[30:50, 40:70] = expected[80:90, 100:120] = False
+    np.testing.assert_array_equal(filtered.depth > 0, expected)
+
+
+def test_averaging_lowers_independent_noise_by_the_root_of_the_views() -> None:
+    rng = np.random.default_rng(0)
+    exact = row_of_views(9, 0.08)
+    noisy = []
+    for e in exact:
+        coarse = rng.normal(size=(e.depth.shape[0] // 4, e.depth.shape[1] // 4)).astype(np.float32)
+        noisy.append(replace(e, depth=e.depth * (1 + np.float32(0.005) * np.kron(coarse, np.ones((4, 4), np.float32)))))
+    filtered = run(noisy, ref=4, options=replace(OPTIONS, max_normal_angle_deg=180))
+    all_agree = filtered.support == 9
+    before = np.std((noisy[4].depth / exact[4].depth - 1)[all_agree])
+    after = np.std((filtered.depth / exact[4].depth - 1)[all_agree])
+    assert all_agree.mean() > 0.5
+    # 1/3 for nine independent views; interpolation between the noise's cells lowers it a little, edges of cells raise it.
+    assert after < 0.4 * before
+
+
+def test_the_surer_view_counts_for_more() -> None:
+    sure, unsure = row_of_views(2, 0.1)
+    unsure = replace(unsure, depth=unsure.depth * np.float32(1.01), sigma=unsure.sigma * 10)
+    options = replace(OPTIONS, min_support=2)
+    for pair in ((sure, unsure), (unsure, sure)):
+        filtered = run(pair, required=2, options=options)
+        kept = filtered.depth > 0
+        truth = pair[0].depth / (1.01 if pair[0] is unsure else 1)
+        error = (filtered.depth / truth - 1)[kept]
+        # sigma 1 % against 10 %: weights 80 to 1 (with the floor of half a percent), so 1.3 % of the 1 % are left.
+        assert np.median(error) == pytest.approx(0.01 / 81, abs=5e-5)
+    sleepy = replace(unsure, sigma=sure.sigma, confidence=unsure.confidence * np.float32(0.25))
+    filtered = run((sure, sleepy), required=2, options=options)
+    assert np.median((filtered.depth / sure.depth - 1)[filtered.depth > 0]) == pytest.approx(0.01 / 5, abs=2e-4)
+
+
+def test_what_more_views_look_through_is_dropped() -> None:
+    """Three views agree on a pane that floats before the wall; six others see the wall behind it."""
+    estimates = row_of_views(9, 0.15)
+    pane = (Plane(SLANTED[0].n, -2.0),)
+    rows, columns = slice(45, 75), slice(60, 100)
+    for i in (3, 4, 5):
+        floating = render(pane, estimates[i].view).depth
+        depth = estimates[i].depth.copy()
+        depth[rows, columns] = floating[rows, columns]
+        estimates[i] = replace(estimates[i], depth=depth)
+    stats = FilterStats()
+    filtered = run(estimates, ref=4, stats=stats)
+    on_pane = np.zeros(filtered.depth.shape, bool)
+    on_pane[rows, columns] = True
+    agreed = on_pane & (filtered.support == 3)
+    assert agreed.sum() > 200
+    assert not (filtered.depth > 0)[agreed].any()
+    assert stats.see_through >= agreed.sum()
+    few = run([estimates[i] for i in (3, 4, 5, 8)], ref=1)
+    assert (few.depth > 0)[agreed].mean() > 0.9
+
+
+def test_normals_that_disagree_withhold_support_and_missing_ones_do_not() -> None:
+    estimates = row_of_views(4)
+    turn = np.array([[np.cos(1.3), 0, np.sin(1.3)], [0, 1, 0], [-np.sin(1.3), 0, np.cos(1.3)]], np.float32)
+    full = run(estimates).support
+    turned = [*estimates[:3], replace(estimates[3], normal=estimates[3].normal @ turn)]
+    missing = [*estimates[:3], replace(estimates[3], normal=np.zeros_like(estimates[3].normal))]
+    np.testing.assert_array_equal(run(turned).support, run(estimates[:3]).support)
+    np.testing.assert_array_equal(run(missing).support, full)
+    np.testing.assert_array_equal(run(missing[::-1]).support, run(estimates[::-1]).support)
+    assert (full > run(turned).support).any()
+
+
+def test_unsure_pixels_neither_stay_nor_vote() -> None:
+    estimates = row_of_views(4)
+    confidence = estimates[3].confidence * np.float32(0.5 * OPTIONS.min_confidence)
+    estimates[3] = replace(estimates[3], confidence=confidence)
+    assert not run(estimates, ref=3).depth.any()
+    np.testing.assert_array_equal(run(estimates).support, run(estimates[:3]).support)
+
+
+def test_invalid_numbers_count_as_no_depth() -> None:
+    estimates = row_of_views(4)
+    depth = estimates[0].depth.copy()
+    depth[10, :4] = (np.nan, np.inf, -1, 0)
+    normal = np.full_like(estimates[1].normal, np.nan)
+    sigma = np.full_like(estimates[2].sigma, np.inf)
+    spoiled = [
+        replace(estimates[0], depth=depth),
+        replace(estimates[1], normal=normal),
+        replace(estimates[2], sigma=sigma),
+        estimates[3],
+    ]
+    for ref in range(4):
+        filtered = run(spoiled, ref=ref)
+        assert np.isfinite(filtered.depth).all()
+        assert np.isfinite(filtered.normal).all()
+        assert (filtered.depth > 0).any()
+    assert (run(spoiled).support[10, :4] == 0).all()
+
+
+@pytest.mark.parametrize("s", [1e-3, 1e3])
+def test_the_unit_does_not_matter(s: float) -> None:
+    rng = np.random.default_rng(1)
+    estimates = [render(WORLD, view) for view in ring(16)[:5]]
+    estimates = [replace(e, depth=(e.depth * rng.normal(1, 0.01, e.depth.shape)).astype(np.float32)) for e in estimates]
+    small = run(estimates, ref=2)
+    large = run([scaled(e, s, (3e2 * s, -50 * s, 10 * s)) for e in estimates], ref=2)
+    same = (small.depth > 0) == (large.depth > 0)
+    assert same.mean() > 0.999
+    both = (small.depth > 0) & (large.depth > 0)
+    # A pixel at the very edge of a tolerance may lose or gain a voice through rounding, hence quantiles.
+    np.testing.assert_allclose(np.quantile(np.abs(large.depth / s / np.maximum(small.depth, 1e-9) - 1)[both], 0.99), 0, atol=1e-5)
+
+
+def test_between_pixels_depth_is_exact_on_planes_and_never_between_the_sides_of_a_step() -> None:
+    camera = small_camera()
+    view = look_at("a", (0, 0, 0), (0, 0, 1), camera)
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0, camera.width - 1e-3, 4000).astype(np.float32)
+    y = rng.uniform(0, camera.height - 1e-3, 4000).astype(np.float32)
+    maps = SourceMaps.of(render(SLANTED, view), OPTIONS)
+    n = np.array(SLANTED[0].n)
+    rays = camera.unproject(np.stack([x, y], -1), np.ones(len(x)))
+    _, found = _look_up(maps, x, y, np.float32(0.03))
+    np.testing.assert_allclose(found, rays @ (view.cam_from_world[:3, :3] @ n) / SLANTED[0].offset, rtol=2e-6)
+
+    depth = np.where(np.arange(camera.width) < 80, 2.0, 3.0) * np.ones((camera.height, 1))
+    depth[:, 30:33] = 0
+    stepped = replace(render(SLANTED, view), depth=depth.astype(np.float32))
+    _, found = _look_up(SourceMaps.of(stepped, OPTIONS), x, y, np.float32(0.03))
+    expected = np.where(x < 80, 1 / 2.0, 1 / 3.0)
+    expected[(x >= 30) & (x < 33)] = 0
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_tiny_maps_are_taken() -> None:
+    camera = Camera(width=1, height=1, K=np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]))
+    estimates = [render(SLANTED, look_at(str(x), (x, 0, 0), (0, 0, 3), camera)) for x in (0, 0.01, 0.02)]
+    assert run(estimates).support[0, 0] == 3
+
+
+def test_required_support_adapts_to_what_there_is() -> None:
+    free = FuseOptions()
+    assert required_support(free, views=1, neighbor_count=0) == 1
+    assert required_support(free, views=2, neighbor_count=1) == 2
+    assert required_support(free, views=9, neighbor_count=0) == 2
+    assert required_support(free, views=9, neighbor_count=1) == 2
+    assert required_support(free, views=9, neighbor_count=2) == 3
+    assert required_support(free, views=9, neighbor_count=8) == 3
+    assert required_support(FuseOptions(min_support=5), views=2, neighbor_count=1) == 5
+
+
+def test_the_cache_forgets_the_least_used_and_makes_it_again() -> None:
+    estimates = row_of_views(4)
+    size = SourceMaps.of(estimates[0], OPTIONS).nbytes
+    cache = MapCache(estimates, OPTIONS, max_bytes=int(2.5 * size))
+    first = cache[0]
+    assert cache[0] is first
+    cache[1], cache[0], cache[2]
+    assert cache[0] is first
+    assert cache._bytes == 2 * size
+    cache[3], cache[2]
+    again = cache[0]
+    assert again is not first
+    np.testing.assert_array_equal(again.inv_depth, first.inv_depth)
