@@ -56,10 +56,11 @@ def test_exact_depth_passes_unchanged() -> None:
     kept = filtered.depth > 0
     relative = np.abs(filtered.depth - estimates[0].depth)[kept] / estimates[0].depth[kept]
     assert kept.mean() > 0.7
-    # Inverse depth is interpolated linearly: exact on planes; on the ball a pixel's curvature is lost, at its limb a little more.
+    # Inverse depth is interpolated linearly: exact on planes; on the ball and across the room's corners a pixel's curvature is lost.
     of_ball = np.abs(BALL.distance(lifted(estimates[0])[kept])) < 1e-3
-    assert np.quantile(relative[~of_ball], 0.99) < 1e-5
+    assert np.quantile(relative[~of_ball], 0.9) < 1e-6
     assert np.median(relative[of_ball]) < 1e-4
+    assert relative.max() < 0.015
     assert np.quantile(angle_between_deg(filtered.normal[kept], estimates[0].normal[kept]), 0.99) < 1.0
     assert np.sum(filtered.normal[kept] * lifted_in_cam(estimates[0])[kept], axis=-1).max() < 0
 
