@@ -149,9 +149,8 @@ def infer(
     since = time.perf_counter()
     with InferBar() as bar:
         try:
-            estimate.infer(
-                scene, loaded, out, options, weights_sha256=weights_digest(network), overwrite=overwrite, progress=bar
-            )
+            digest = {"weights": network, "weights_sha256": weights_digest(network)}
+            estimate.infer(scene, loaded, out, options, **digest, overwrite=overwrite, progress=bar)
         except KeyboardInterrupt:
             bar.say(f"interrupted: {bar.done + bar.kept} finished views are in {out}; the same command goes on")
             raise typer.Exit(130) from None
@@ -189,16 +188,16 @@ def fuse(
     cloud: Annotated[
         Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
     ] = None,
-    min_confidence: Annotated[float, typer.Option(help="Drop pixels below this confidence.")] = 0.3,
+    min_confidence: Annotated[float, typer.Option(help="Drop pixels below this confidence.")] = 0.2,
     max_reprojection_px: Annotated[
         float, typer.Option(help="Views agree where a pixel returns to within this distance.")
-    ] = 2.0,
+    ] = 3.0,
     max_relative_depth_error: Annotated[
         float, typer.Option(help="... its depth to within this part of itself ...")
-    ] = 0.02,
+    ] = 0.03,
     max_normal_angle_deg: Annotated[
         float, typer.Option(help="... and the normals differ by no more than this.")
-    ] = 45.0,
+    ] = 60.0,
     min_support: Annotated[
         int | None,
         typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),

@@ -168,6 +168,7 @@ def infer(
     folder: str | Path,
     options: InferOptions | None = None,
     *,
+    weights: str = "",
     weights_sha256: str = "",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -177,7 +178,7 @@ def infer(
     Args:
         scene, network, options: as for ``estimate_views``.
         folder: the results folder; made where it does not exist.
-        weights_sha256: of the network's weights; views made with other weights are not mixed with these.
+        weights, weights_sha256: name and hash of the network's weights; views of other weights are not mixed with these.
         overwrite: redo the finished views.
         progress: told how far the run is, and of each input that is left out; by default these are logged.
 
@@ -191,7 +192,8 @@ def infer(
     options = options or InferOptions()
     progress = progress or _LogProgress()
     scene = with_depth_ranges(scene, options.min_depth)
-    run = Run.describe(scene, network=network.name, weights_sha256=weights_sha256, options=options.settings())
+    digest = {"weights": weights, "weights_sha256": weights_sha256}
+    run = Run.describe(scene, network=network.name, options=options.settings(), **digest)
     order = [view.name for view in scene.views]
     # One thread writes while the network goes on; everything that touches the writer runs there, in order.
     with (

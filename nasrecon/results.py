@@ -20,7 +20,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, overload
@@ -45,6 +45,8 @@ from nasrecon.view_file import (
 DEFAULT_FOLDER = "nasrecon_out"
 _PREVIEWS = ("depth", "normal")
 _MANIFEST_EVERY_S = 2.0
+_SHARED = ("format", "settings", "scene", "weights")
+"""Fields of a record that all views of a folder have in common."""
 
 
 def scene_digest(scene: Scene) -> str:
@@ -69,14 +71,18 @@ class Run:
     Attributes:
         settings: all that a view's numbers depend on; views made under different settings are never mixed.
         scene: what was read, for people: root, source, unit, number of views.
+        weights: the name or path by which the weights were asked for, for people; ``settings`` has their hash.
     """
 
     settings: dict[str, Any]
     scene: dict[str, Any]
+    weights: str = ""
 
     @classmethod
-    def describe(cls, scene: Scene, *, network: str, weights_sha256: str, options: dict[str, Any]) -> Run:
-        """Describe the run of a network (its name, its weights' hash) on a scene, with the options that matter."""
+    def describe(
+        cls, scene: Scene, *, network: str, weights: str = "", weights_sha256: str, options: dict[str, Any]
+    ) -> Run:
+        """Describe the run of a network (its kind, name and hash of its weights) with the options that matter."""
         settings = {
             "network": network,
             "weights_sha256": weights_sha256,
@@ -84,7 +90,7 @@ class Run:
             "options": options,
         }
         about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
-        return cls(settings=json.loads(json.dumps(settings)), scene=about)
+        return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
 
 
 class ResultsWriter:
@@ -164,8 +170,7 @@ class ResultsWriter:
             estimate,
             depth_range_from=depth_range_from,
             seconds=round(seconds, 3),
-            settings=self.run.settings,
-            scene=self.run.scene,
+            **asdict(self.run),
         )
         if time.monotonic() - self._written_at > _MANIFEST_EVERY_S:
             self.write_manifest(complete=False)
@@ -182,12 +187,13 @@ class ResultsWriter:
             "format": FORMAT,
             "complete": complete,
             "versions": {"python": platform.python_version(), "nasrecon": __version__, **_versions("torch", "numpy")},
-            "settings": self.run.settings,
-            "scene": self.run.scene,
+            **asdict(self.run),
             "dropped": [{"name": name, "reason": reason} for name, reason in self._dropped.items()],
-            "views": [_line(record) for record in records],
         }
-        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        # One line for each view: a file that people can read, and compare.
+        lines = ",".join(f"\n  {json.dumps(_line(record))}" for record in records)
+        text = f'{json.dumps(manifest, indent=1)[:-2]},\n "views": [{lines}\n ]\n}}\n'
+        write_atomically(self.folder / "manifest.json", text.encode())
         self._written_at = time.monotonic()
 
 
@@ -227,7 +233,7 @@ class Results(Sequence[Estimate]):
         listed = {folder / line["file"] for line in lines}
         others = [read_record(path) for path in files if path not in listed]
         if manifest is None:
-            about = {key: others[0][key] for key in ("format", "settings", "scene")}
+            about = {key: others[0][key] for key in _SHARED}
             manifest = about | {"complete": False, "versions": {}, "dropped": []}
         return cls(folder, manifest | {"views": lines + [_line(record) for record in others]})
 
@@ -261,9 +267,8 @@ class Results(Sequence[Estimate]):
 
 def _line(record: Record) -> Record:
     """Return a view's line of the manifest: its record without what all views share."""
-    shared = ("format", "settings", "scene")
     file = f"views/{file_name(record['name'])}.npz"
-    return {"name": record["name"], "file": file} | {k: v for k, v in record.items() if k not in shared}
+    return {"name": record["name"], "file": file} | {k: v for k, v in record.items() if k not in _SHARED}
 
 
 def _view_files(folder: Path) -> list[Path]:

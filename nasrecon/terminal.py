@@ -54,16 +54,17 @@ class Bar:
         self._tasks: dict[str, int] = {}
 
     def __enter__(self) -> Bar:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def set(self, what: str, done: int, total: int) -> None:
         """Show that so many of ``total`` are done; every ``what`` has a line of its own."""
+        self._progress.start()  # not before there is something to show: an error may come first
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
@@ -86,7 +87,8 @@ class InferBar(Bar):
         self.say(f"depth ranges: {scene.depth_ranges_from}")
         if self.kept:
             self.say(f"{self.kept} views are finished already and kept (--overwrite redoes them)")
-        self.set("infer", 0, todo)
+        if todo:
+            self.set("infer", 0, todo)
 
     def finished(self, name: str, seconds: float) -> None:
         self.done += 1

@@ -125,6 +125,7 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     )
     assert run.state["asked"] == [("my", "cpu")]
     assert len(Results.open(out)) == 5 and Results.open(out).manifest["settings"]["weights_sha256"] == "ab" * 32
+    assert Results.open(out).manifest["weights"] == "my"
 
     code, stdout, stderr = run(
         "fuse", out, "--out", tmp_path / "made" / "m.ply", "--cloud", tmp_path / "c.ply", "--min-component-faces", 0

@@ -214,6 +214,26 @@ def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene
     assert min(reads.values()) > 1 and len(caches) == 2
 
 
+def test_the_cache_forgets_what_was_used_longest_ago(scene, monkeypatch):
+    reads = []
+    monkeypatch.setattr(estimate, "read_view", lambda view, *size: reads.append(view.name) or (None, view))
+    cache = estimate._ImageCache(scene, 2)
+    for index in (0, 1, 0, 2, 0, 1):
+        cache.read(index, 96, 64)
+    assert reads == ["0000.png", "0001.png", "0002.png", "0001.png"]
+
+
+def test_images_are_not_read_far_ahead(scene, monkeypatch):
+    """While one view waits to be taken, one more is read, not all of a thousand."""
+    started = []
+    real = estimate._Job.read
+    monkeypatch.setattr(estimate._Job, "read", lambda job, cache: started.append(job.ref[0]) or real(job, cache))
+    iterator = estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5))
+    next(iterator)
+    iterator.close()  # waits for the reader
+    assert len(started) <= 2
+
+
 def test_a_source_of_another_aspect_is_not_squeezed(scene):
     """A portrait among landscapes is read to fit in, its aspect kept; a nearly equal one fills the frame."""
     portrait = make_view("p.png", 48, 96, 80, (0, 0, 0), (0, 0, 0)).camera
@@ -277,6 +297,21 @@ def test_finished_views_stay_until_overwrite(scene, tmp_path):
     assert second.batch_sizes == []
     again = infer(scene, second, tmp_path, replace(options, sources=1), weights_sha256="1", overwrite=True)
     assert len(second.batch_sizes) == len(again) == 5 and all(len(found.sources) == 1 for found in again)
+
+
+def test_a_failed_write_ends_the_run(scene, tmp_path, monkeypatch):
+    """Writing goes on beside computing; the disk is full at the very last view."""
+    real = estimate.ResultsWriter.add
+
+    def add(writer, found, **about):
+        if found.view.name == "0004.png":
+            raise OSError("disk full")
+        real(writer, found, **about)
+
+    monkeypatch.setattr(estimate.ResultsWriter, "add", add)
+    with pytest.raises(OSError, match="disk full"):
+        infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+    assert len(Results.open(tmp_path)) == 4
 
 
 def test_the_manifest_tells_the_run(scene, tmp_path):

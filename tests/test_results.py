@@ -59,7 +59,7 @@ def make_scene(names=NAMES):
 
 def make_run(scene=None, **options):
     return Run.describe(
-        scene or make_scene(), network="fake", weights_sha256="ab" * 32, options={"sources": 4, **options}
+        scene or make_scene(), network="fake", weights="my", weights_sha256="ab" * 32, options={"sources": 4, **options}
     )
 
 
@@ -142,6 +142,7 @@ def test_manifest_is_rebuilt_from_the_views(tmp_path):
     rebuilt = Results.open(tmp_path)
     by_name = {line["name"]: line for line in before.manifest["views"]}
     assert {line["name"]: line for line in rebuilt.manifest["views"]} == by_name
+    assert rebuilt.manifest["weights"] == before.manifest["weights"] == "my"
     assert rebuilt.manifest["settings"] == before.manifest["settings"] and rebuilt.unit == before.unit == "m"
     with ResultsWriter(tmp_path, make_run(), NAMES) as writer:
         assert writer.finished == set(NAMES)
