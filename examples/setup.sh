@@ -4,7 +4,7 @@
 PYTHON=${PYTHON:-python3}
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nasrecon needs Python 3.11 or newer; set PYTHON" >&2; exit 1; }
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".${1:-}"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint examples/constraints.txt --editable ".${1:-}"
 
 # Open3D loads a few system libraries that a bare Debian or Ubuntu does not have.
 LIBRARIES="libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"

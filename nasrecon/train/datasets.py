@@ -136,7 +136,8 @@ def draw_batch(
     """Cut, mirror, disturb: one training batch from chosen worlds (B,) of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     B, (V, H, W) = len(chosen), (rendered.images.shape[1], *rendered.images.shape[3:])
-    count = 1 + int(rand(1) * min(options.sources, V - 1))
+    # Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train.
+    count = 1 + int(rand(1) ** 1.8 * min(options.sources, V - 1))
     order = torch.argsort(rand(B, V), dim=1)[:, : 1 + count]
     rows = chosen[:, None]
     images = rendered.images[rows, order]
