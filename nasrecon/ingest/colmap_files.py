@@ -22,8 +22,8 @@ def check_whole(folder: Path) -> None:
         data = path.read_bytes()
         if not _is_whole(data, skip):
             raise InputError(
-                f"{path}: the file is cut short or damaged: its {len(data)} bytes are not the records that it promises. "
-                "Copy or export the model again."
+                f"{path}: the file is cut short or damaged (its {len(data)} bytes are not the records it promises). "
+                "Copy or export it again."
             )
 
 

@@ -64,6 +64,14 @@ def test_points_that_only_others_saw_count_too() -> None:
     assert partial.views[0].depth_range[0] < 0.9 * depths.min()
 
 
+def test_a_views_own_near_points_count_however_many_others_lie_behind() -> None:
+    scene = sparse_scene()
+    depths = point_depths(scene, 0)
+    crowd = transform(scene.views[0].world_from_cam, np.tile([0.0, 0.0, 8.0], (200 * len(depths), 1)))
+    crowded = replace(scene, points_in_world=np.concatenate([scene.points_in_world, crowd]))
+    assert with_depth_ranges(crowded).views[0].depth_range[0] < 0.9 * depths.min()
+
+
 def test_min_depth_overrides_and_a_range_that_was_read_stays() -> None:
     scene = sparse_scene()
     given = with_depth_ranges(scene, min_depth=0.7)

@@ -119,7 +119,7 @@ def test_a_transform_that_is_not_finite_is_dropped_and_one_that_is_not_rigid_is_
     with pytest.raises(InputError, match=r"frame-0002.pose.txt: expected a rotation"):
         open_scene(tmp_path)
     np.savetxt(tmp_path / "frame-0002.pose.txt", np.diag([1.0, 1, -1, 1]))
-    with pytest.raises(InputError, match="det R = -1"):
+    with pytest.raises(InputError, match=r"(?s)frame-0002.pose.txt: expected a rotation.*det R = -1"):
         open_scene(tmp_path)
     (tmp_path / "frame-0002.pose.txt").write_text("1 0 0 0 1 0 0 0 1\n")
     with pytest.raises(InputError, match=r"frame-0002.pose.txt: .*16 or 12 numbers.*found 9"):
@@ -135,6 +135,14 @@ def test_rounded_rotations_are_made_orthonormal(tmp_path) -> None:
         R = found.cam_from_world[:3, :3]
         np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-14)
         np.testing.assert_allclose(R, true.cam_from_world[:3, :3], atol=1e-3)  # three digits were written
+
+
+def test_seven_scenes_tells_of_images_and_transforms_alone(tmp_path) -> None:
+    worlds.write_seven_scenes(worlds.small_scene(), tmp_path)
+    (tmp_path / "frame-0001.pose.txt").rename(tmp_path / "frame-0007.pose.txt")
+    scene = open_scene(tmp_path)
+    assert len(scene.views) == 4
+    assert [name for name, _ in scene.dropped] == ["frame-0001.color.png", "frame-0007.pose.txt"]
 
 
 def test_seven_scenes_prefers_the_colour_cameras_intrinsics(tmp_path) -> None:

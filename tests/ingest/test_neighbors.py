@@ -11,6 +11,7 @@ from nasrecon.ingest.neighbors import (
     BEST_ANGLE_DEG,
     angle_weight,
     guess_depth_range,
+    lifted_pixels,
     rank_sources,
     sees,
     source_scores,
@@ -99,6 +100,16 @@ def test_the_unit_does_not_matter(kind, unit) -> None:
     for ref in range(9):
         assert rank_sources(other, ref, 4) == rank_sources(scene, ref, 4)
         assert len(rank_sources(scene, ref, 4)) == 4
+
+
+def test_a_sliver_of_overlap_is_none() -> None:
+    ref, src = ring_view(0), ring_view(6)
+    turns = [worlds.look_at(src.center_in_world, np.array([x, 0, 0])) for x in (1.5, 5.0)]
+    views = [ref, *(replace(src, name=str(i), cam_from_world=matrix) for i, matrix in enumerate(turns))]
+    scene = scene_of(views, "range")
+    overlaps = [sees(view, lifted_pixels(ref, np.geomspace(3.3, 4.7, 5))).mean() for view in views[1:]]
+    assert overlaps[0] > 0.5 and 0 < overlaps[1] < 0.15
+    assert rank_sources(scene, 0, 5) == (1,)
 
 
 def test_few_shared_points_are_no_overlap() -> None:

@@ -1,4 +1,4 @@
-"""The development sets, read and checked against what they hold: true depth warped between views, points reprojected."""
+"""The development sets, checked against what they hold: true depth warped between views, points reprojected."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_livingroom() -> None:
     views = scene.views
     for i in (0, 60, 120, 180):
         off = warp_disagreement(views[i], views[i + 9])
-        # millimetres of 1.8 m are 0.03 % after rounding; the trajectory is good to 0.1 %, too coarse to tell half a pixel
+        # rounding to millimetres is 0.03 % of 1.8 m; the trajectory is good to 0.1 %, too coarse to tell half a pixel
         assert len(off) > 5000 and np.median(off) < 0.002
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +30,19 @@ def test_redwood_images_are_matched_by_their_numbers(tmp_path) -> None:
     for view, i in zip(scene.views, (1, 4), strict=True):
         assert_same(view, truth.views[i])
     assert [name for name, _ in scene.dropped] == [f"trajectory.log block {i + 1}" for i in (0, 2, 3, 5)]
+
+
+def test_redwood_blocks_go_by_their_own_numbers(tmp_path) -> None:
+    truth = worlds.small_scene(3)
+    worlds.write_redwood(truth, tmp_path)
+    log = tmp_path / "trajectory.log"
+    blocks = log.read_text()
+    for i in range(3):
+        (tmp_path / "image" / f"{i:04d}.png").rename(tmp_path / "image" / f"{10 * (2 - i):04d}.png")
+        blocks = re.sub(rf"(?m)^{i} {i} {i + 1}$", f"{10 * (2 - i)} 7 7", blocks)
+    log.write_text(blocks)
+    for view, true in zip(open_scene(tmp_path).views, reversed(truth.views), strict=True):
+        assert_same(view, true)
 
 
 @pytest.mark.parametrize("rename", ["shot_{:03d}", "{:c}"], ids=["from 1", "letters"])
@@ -85,7 +99,7 @@ def test_a_log_that_is_cut_short_is_refused(tmp_path) -> None:
 def write_line(folder, times) -> None:
     """A camera that moves along x at 1 m/s and turns about z at 0.2 rad/s."""
     rows = [[t, t, 0, 0, 0, 0, np.sin(0.1 * t), np.cos(0.1 * t)] for t in times]
-    rows[-1] = [*rows[-1][:4], *(-np.array(rows[-1][4:]))]  # the same rotation
+    rows[3] = [*rows[3][:4], *(-np.array(rows[3][4:]))]  # the same rotation
     np.savetxt(folder / "groundtruth.txt", rows[::-1], fmt="%.9f")
 
 
