@@ -20,7 +20,9 @@ from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.geometry import relative_pose
 from nasrecon.types import Estimate, View
 
-_CACHE_BYTES = 1_500_000_000
+CACHE_BYTES = 1_500_000_000
+"""Memory for the maps of views that others are compared with: about 350 views of 640x480."""
+
 _CHUNK = 1 << 15
 _SIGMA_FLOOR = 0.005
 _MIN_FACING = 0.1
@@ -84,7 +86,7 @@ def _weights(estimate: Estimate, inv_depth: np.ndarray) -> np.ndarray:
 class MapCache:
     """The source maps of a sequence of estimates, made on demand; the least used are forgotten beyond a memory bound."""
 
-    def __init__(self, estimates: Sequence[Estimate], options: FuseOptions, max_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, estimates: Sequence[Estimate], options: FuseOptions, max_bytes: int = CACHE_BYTES) -> None:
         self._estimates = estimates
         self._options = options
         self._max_bytes = max_bytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.consistency import FilteredView, MapCache, confident_depth, filter_view, required_support
+from nasrecon.fuse.consistency import CACHE_BYTES, MapCache, confident_depth, filter_view, required_support
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
@@ -83,7 +83,7 @@ def fuse(
         estimates = list(estimates)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    cache = MapCache(estimates, options)
+    cache = MapCache(estimates, options, CACHE_BYTES)
     stats = FilterStats(views=len(estimates))
     sketches = _look(estimates, cache, options, stats, progress)
     chosen = neighbors(sketches, options.max_neighbors)

@@ -42,9 +42,13 @@ class Sketch:
         rows = ((np.arange(_GRID[0]) + 0.5) * height / _GRID[0]).astype(int)
         columns = ((np.arange(_GRID[1]) + 0.5) * width / _GRID[1]).astype(int)
         coarse = depth[np.ix_(rows, columns)]
-        y, x = np.nonzero(coarse)
-        pixels = np.stack([columns[x], rows[y]], axis=-1) + 0.5
-        points_in_cam = view.camera.unproject(pixels, coarse[y, x])
+        i, j = np.nonzero(coarse)
+        y, x = rows[i], columns[j]
+        if not len(y):
+            # A few scattered pixels may all fall between the samples: take them all.
+            y, x = np.nonzero(depth)
+            coarse[y * _GRID[0] // height, x * _GRID[1] // width] = depth[y, x]
+        points_in_cam = view.camera.unproject(np.stack([x, y], axis=-1) + 0.5, depth[y, x])
         return Sketch(view=view, depth=coarse, points_in_world=transform(view.world_from_cam, points_in_cam))
 
 
