@@ -18,12 +18,15 @@ import typer
 
 from nasrecon import __version__
 from nasrecon.errors import InputError, NasReconError
+from nasrecon.train.command import app as train_app
+from nasrecon.fuse.options import FuseOptions
 
 if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry
     from nasrecon.types import Scene
 
 DEFAULT_FOLDER = "nasrecon_out"
+FUSE_DEFAULTS = FuseOptions()
 
 app = typer.Typer(
     name="nasrecon",
@@ -188,31 +191,34 @@ def fuse(
     cloud: Annotated[
         Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
     ] = None,
-    min_confidence: Annotated[float, typer.Option(help="Drop pixels below this confidence.")] = 0.2,
+    min_confidence: Annotated[
+        float, typer.Option(help="Drop pixels below this confidence.")
+    ] = FUSE_DEFAULTS.min_confidence,
     max_reprojection_px: Annotated[
         float, typer.Option(help="Views agree where a pixel returns to within this distance.")
-    ] = 3.0,
+    ] = FUSE_DEFAULTS.max_reprojection_px,
     max_relative_depth_error: Annotated[
         float, typer.Option(help="... its depth to within this part of itself ...")
-    ] = 0.03,
+    ] = FUSE_DEFAULTS.max_relative_depth_error,
     max_normal_angle_deg: Annotated[
         float, typer.Option(help="... and the normals differ by no more than this.")
-    ] = 60.0,
+    ] = FUSE_DEFAULTS.max_normal_angle_deg,
     min_support: Annotated[
         int | None,
         typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
     ] = None,
-    max_neighbors: Annotated[int, typer.Option(help="Compare each view with at most so many others.")] = 10,
+    max_neighbors: Annotated[
+        int, typer.Option(help="Compare each view with at most so many others.")
+    ] = FUSE_DEFAULTS.max_neighbors,
     voxel: Annotated[
         float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
     ] = None,
     min_component_faces: Annotated[
         int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")
-    ] = 200,
+    ] = FUSE_DEFAULTS.min_component_faces,
     as_json: AsJson = False,
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
-    from nasrecon.fuse import FuseOptions
     from nasrecon.fuse import fuse as fuse_estimates
     from nasrecon.fuse.files import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
     from nasrecon.results import Results
@@ -251,6 +257,7 @@ def fuse(
 
 weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
 app.add_typer(weights, name="weights")
+app.add_typer(train_app, name="train")
 
 
 class Variant(StrEnum):

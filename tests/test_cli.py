@@ -31,6 +31,13 @@ OPTIONS = {
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
+    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--seed", "--device"],
+    "train preview": ["--out", "--count", "--textures", "--seed"],
+    "train run": [
+        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--learning-rate",
+        "--resume", "--seed", "--device",
+    ],
+    "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
 }  # fmt: skip
 
 
@@ -54,7 +61,7 @@ def test_the_list_of_options_is_frozen():
 
 
 def test_defaults_are_those_of_the_options_classes():
-    """The command line cannot read them without importing torch or numpy, so they stand there twice."""
+    """Those of infer stand in two places, because the command line cannot read them without importing torch."""
     from nasrecon.estimate import InferOptions
     from nasrecon.fuse import FuseOptions
     from nasrecon.results import DEFAULT_FOLDER
