@@ -112,10 +112,9 @@ def read_model(folder: Path) -> Any:
 
 
 def _image_root(request: Request) -> Path:
-    """Return the folder that image names start from: as given with poses, else ``images`` beside the model."""
+    """Return the folder that image names start from: as given, or its ``images`` where it holds no images itself."""
     inside = request.images / "images"
-    use_inside = request.poses is None and inside.is_dir() and not direct_images(request.images)
-    return inside if use_inside else request.images
+    return inside if inside.is_dir() and not direct_images(request.images) else request.images
 
 
 def _siblings(model: Path) -> list[Path]:

@@ -229,3 +229,9 @@ def test_a_model_file_may_stand_for_its_folder(tmp_path) -> None:
     shutil.copytree(tmp_path / "sparse" / "0", tmp_path / "model")
     scene = open_scene(tmp_path / "images", Path(tmp_path / "model" / "images.bin"))
     assert len(scene.views) == 5
+
+
+def test_the_sets_folder_may_stand_for_its_images(tmp_path) -> None:
+    worlds.write_colmap(worlds.small_scene(), tmp_path)
+    scene = open_scene(tmp_path, tmp_path / "sparse" / "0")
+    assert len(scene.views) == 5 and scene.root == tmp_path / "images"
