@@ -18,8 +18,8 @@ import typer
 
 from nasrecon import __version__
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.train.command import app as train_app
 from nasrecon.fuse.options import FuseOptions
+from nasrecon.train.command import app as train_app
 
 if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ RANKS = [
     {"errors"},
     {"types"},
     {"geometry"},
-    {"preview", "view_file", "ingest", "nas", "fuse"},
+    {"preview", "view_file", "metrics", "ingest", "nas", "fuse"},
     {"results", "export", "adapter"},
     {"estimate", "doctor", "evaluate", "view", "train", "terminal"},
     {"cli"},
@@ -30,7 +30,9 @@ NAS_MAY_IMPORT = {"nas", "types", "errors"}
 
 
 def rank(part):
-    return next(i for i, parts in enumerate(RANKS) if part in parts)
+    found = [i for i, parts in enumerate(RANKS) if part in parts]
+    assert found, f"nasrecon.{part} has no place in RANKS: say which modules it may import"
+    return found[0]
 
 
 def part_of(module):
@@ -108,11 +110,13 @@ def test_only_named_files_know_a_heavy_library(library, allowed):
 
 
 def test_heavy_libraries_are_imported_inside_functions():
-    """torch may stand at the top of what cannot do without it, the others nowhere."""
-    with_torch = {"nas", "train", "adapter", "estimate", "evaluate", "doctor"}
+    """torch may stand at the top of what cannot do without it (and imageio in training), the others nowhere."""
+    torch_parts = {"nas", "train", "adapter", "estimate", "evaluate", "doctor"}
     for name, tree in modules():
+        part = part_of(name)
+        allowed = {"torch", "imageio"} if part == "train" else {"torch"} if part in torch_parts else set()
         heavy = {module.split(".")[0] for module in imports(tree, everywhere=False)} & HEAVY
-        assert heavy <= ({"torch"} if part_of(name) in with_torch else set()), (name, heavy)
+        assert heavy <= allowed, (name, heavy)
 
 
 def run_python(code, *args):
@@ -158,13 +162,15 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_help_answers_within_half_a_second():
-    """The best of several runs: others may be using the machine."""
+    """In processor time, which is what it takes on a machine that nobody else is using; the best of a few runs."""
     best = float("inf")
-    for _ in range(8):
-        since = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = run_python("from nasrecon.cli import main; main(['--help'])")
-        best = min(best, time.perf_counter() - since)
-        assert done.returncode == 0 and "infer" in done.stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0
+        assert "infer" in done.stdout
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if best <= 0.5:
             break
     assert best <= 0.5, f"{best:.2f} s"
