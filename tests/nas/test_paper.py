@@ -217,11 +217,15 @@ def test_pooling_is_capped_only_where_the_published_network_fails() -> None:
     torch.testing.assert_close(CappedAvgPool(32)(x)[..., 0], x[..., :32].mean(dim=(2, 3))[..., None])
 
 
-def test_unet_keeps_any_size() -> None:
-    """Odd sides lose a row on the way down; it comes back as zeros at the bottom, as pooling starts at the top."""
-    net = UNet(4).eval()
+def test_unet_keeps_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd sides lose a row on the way down; it comes back as zeros at the bottom: pooling starts at the top."""
+    net, seen = UNet(4).eval(), []
+    original = net.up4["conv"].forward
+    monkeypatch.setattr(net.up4["conv"], "forward", lambda x: (seen.append(x.clone()), original(x))[1])
     for size in ((64, 64), (68, 92), (17, 31)):
         assert run(net, torch.rand(1, 4, *size)).shape == (1, 4, *size)
+    from_below = seen[-1][0, 64:].abs().sum(dim=0)
+    assert from_below[-1].max() == 0 and from_below[:, -1].max() == 0 and (from_below[:-1, :-1] > 0).all()
 
 
 def test_volume_needs_no_concatenation(small: PaperNetwork) -> None:
@@ -275,6 +279,16 @@ def test_coordinates_are_those_of_the_voxels(small: PaperNetwork) -> None:
             lifted = rays[0, :, 0].numpy() * (min_depth * 16 / label)
             np.testing.assert_allclose(found[:, label], np.clip(lifted / (2 * 16 * min_depth), -1, 1), rtol=1e-6)
     assert found[:, 0].T.tolist() == [[1, -1, 1], [0, 1, 1]]
+
+
+def test_normals_get_the_rays_of_the_feature_pixels(small: PaperNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feature pixel (0, 0) sits on image pixel (0, 0), its neighbour four pixels on."""
+    batch, seen, original = random_batch(1, 1, 64, 68), [], small.mvdnet.normals
+    monkeypatch.setattr(small.mvdnet, "normals", lambda volumes, rays: (seen.append(rays), original(volumes, rays))[1])
+    run(small, batch)
+    y, x = np.mgrid[:16, :17] * 4.0
+    expected = np.linalg.inv(batch.ref_K[0].double()) @ np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
+    np.testing.assert_allclose(seen[0][0].flatten(1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool_slices", [1, 3])
