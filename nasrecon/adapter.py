@@ -11,7 +11,7 @@ length        scene units                                 the item's nearest pla
                                                           of the network (1 where it names none)
 size          any                                         a multiple of ``network.size_multiple``, at least
                                                           ``network.min_side``; padded at the right and bottom
-sources       any size and number                         the reference's size; one number in a batch
+sources       any size, number and roll                   the reference's size, upright; one number in a batch
 ============  ==========================================  ==================================================
 
 The nearest plane comes from ``View.depth_range[0]``, which must be set.
@@ -20,6 +20,7 @@ The nearest plane comes from ``View.depth_range[0]``, which must be set.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,7 +72,9 @@ def predict(
 def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network) -> StereoBatch:
     """Turn references of one size, with one number of sources each, into what the network eats (float32, on the CPU).
 
-    A source of another size is shrunk or enlarged, its aspect kept, to fit into the reference's size.
+    A source that is rolled against its reference (a portrait shot beside landscape ones) is turned by quarters of a full
+    turn, image and camera together, because features are matched best upright; nothing is resampled for that. A source of
+    another size is shrunk or enlarged, its aspect kept, to fit into the reference's size.
 
     Args:
         refs, sources: as in ``predict``.
@@ -92,6 +95,7 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
             )
         if not its_sources:
             raise InputError(f"{view.name}: no source view; a stereo network needs at least one")
+    sources = [[_upright(source, ref) for source in item] for (_, ref), item in zip(refs, sources, strict=True)]
     ref_tensors = [_tensors(rgb, view, height, width, network) for rgb, view in refs]
     src_tensors = [[_tensors(rgb, view, height, width, network) for rgb, view in item] for item in sources]
     units = [_network_units_per_scene_unit(view, network) for _, view in refs]
@@ -203,6 +207,34 @@ def _tensors(
     # Edge replication: no sharp border for the features to fire on. K does not change: the top-left corner stays.
     image = F.pad(image, (0, right, 0, bottom), mode="replicate")[0]
     return image, torch.from_numpy(_integer_centered(camera)).float()
+
+
+def _upright(source: Posed, ref: View) -> Posed:
+    """Return the source turned about its optical axis by the multiple of 90 degrees that brings it nearest to the reference.
+
+    A camera with skew stays as it is: turned, it would be no upper-triangular pinhole.
+    """
+    rgb, view = source
+    if view.camera.K[0, 1] != 0:
+        return source
+    roll = relative_pose(view.cam_from_world, ref.cam_from_world)
+    turns = max(range(4), key=lambda k: np.trace(np.linalg.matrix_power(_QUARTER, k)[:2, :2] @ roll[:2, :2]))
+    for _ in range(turns):
+        rgb, view = np.rot90(rgb, k=-1), _quarter_turned(view)
+    return rgb, view
+
+
+_QUARTER = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+"""turned_from_cam: x right becomes y down."""
+
+
+def _quarter_turned(view: View) -> View:
+    """Return the view of the image turned clockwise by 90 degrees (``np.rot90(image, k=-1)``)."""
+    camera = view.camera
+    (fx, _, cx), (_, fy, cy), _ = camera.K
+    K = [[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]]
+    turned = Camera(width=camera.height, height=camera.width, K=K)
+    return replace(view, camera=turned, cam_from_world=_QUARTER @ view.cam_from_world)
 
 
 def fitted_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
