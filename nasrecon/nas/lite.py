@@ -352,12 +352,22 @@ class LiteNetwork(nn.Module):
         total, seen, weights = 0, 0, []
         for s in range(features.shape[1] - 1):
             grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, size)
-            alike = self._correlate(ref, sample_on_planes(features[:, 1 + s], grid))
+            alike = self._sweep(ref, features[:, 1 + s], grid)
             inside = inside[:, None].float()
             weight = self._weigh(alike.mean(dim=1), inside[:, 0])
             total, seen = total + alike * weight[:, :, None], seen + inside * weight[:, :, None]
             weights.append(weight)
         return total * (1 / (seen + 1e-3)), weights
+
+    def _sweep(self, ref: torch.Tensor, src: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """Correlate on all planes of the grid (B, D, h, w, 2): (B, G, D, h, w).
+
+        Without gradients a few planes at a time: the warped features of all of them are the largest tensor by far.
+        """
+        if torch.is_grad_enabled():
+            return self._correlate(ref, sample_on_planes(src, grid))
+        parts = [self._correlate(ref, sample_on_planes(src, part.contiguous())) for part in grid.split(8, dim=1)]
+        return torch.cat(parts, dim=2)
 
     def _correlate(self, ref: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         """Group-wise correlation of (B, C, h, w) with (B, C, D, h, w): (B, G, D, h, w); group g holds the channels g, g + G, ..."""

@@ -111,6 +111,15 @@ def test_a_batch_equals_its_items(network: LiteNetwork) -> None:
         assert torch.allclose(together.confidence[i], alone[i].confidence[0], atol=2e-3)
 
 
+def test_inference_a_few_planes_at_a_time_equals_training_s_whole_sweep(network: LiteNetwork) -> None:
+    batch = stereo(seed=6)
+    with torch.inference_mode():
+        parts = network(batch)
+    with torch.enable_grad():
+        whole = network(batch)
+    assert torch.allclose(parts.refined_depth, whole.refined_depth.detach(), rtol=1e-4)
+
+
 def test_outputs_are_what_the_prediction_promises(network: LiteNetwork) -> None:
     with torch.inference_mode():
         out = network(stereo(side=80))
