@@ -64,9 +64,7 @@ def normals_from_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
     length = np.linalg.norm(normal, axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         normal = np.where(length > 0, normal / length, 0.0)
-    normal = np.nan_to_num(normal)
-    flip = np.sum(normal * points_in_cam, axis=-1, keepdims=True) > 0
-    return np.where(flip, -normal, normal).astype(np.float32)
+    return np.nan_to_num(normal).astype(np.float32)  # y cross x faces the camera, whatever the slope
 
 
 def _one_sided_difference(points: np.ndarray, inv_depth: np.ndarray, axis: int) -> np.ndarray:
