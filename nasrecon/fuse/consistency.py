@@ -1,9 +1,9 @@
 """Which pixels agree across views, and what depth they agree on.
 
-Every pixel of a reference is lifted to a point X, sent into another view, moved along that view's ray to the depth found there,
-and sent back. Where it returns to about the same pixel with about the same depth and the normals agree, the other view
-supports the pixel, and the depth it speaks for joins a weighted mean. Averaging is what makes the result better than its
-inputs: the errors of the views are partly independent.
+Every pixel of a reference is lifted to a point X, sent into another view, moved along that view's ray to the depth
+found there, and sent back. Where it returns to about the same pixel with about the same depth and the normals agree,
+the other view supports the pixel, and the depth it speaks for joins a weighted mean. Averaging is what makes the result
+better than its inputs: the errors of the views are partly independent.
 
 All of it is float32 in camera-relative coordinates, so that the scene's unit and the place of its origin do not matter.
 """
@@ -37,7 +37,7 @@ class SourceMaps:
     Attributes:
         view: the view.
         inv_depth: (n,) float32, 0 where there is no confident depth.
-        normal: (n, 4) int16, in the camera frame, times 32767, and a fourth number that is 0 where there is none, else 1.
+        normal: (n, 4) int16, in the camera frame, times 32767, and a fourth number, 0 where there is none, else 1.
         weight: (n,) float32, the confidence over the square of the relative depth error that sigma tells.
     """
 
@@ -84,7 +84,7 @@ def _weights(estimate: Estimate, inv_depth: np.ndarray) -> np.ndarray:
 
 
 class MapCache:
-    """The source maps of a sequence of estimates, made on demand; the least used are forgotten beyond a memory bound."""
+    """The source maps of a sequence of estimates, made on demand; beyond a bound the least used are forgotten."""
 
     def __init__(self, estimates: Sequence[Estimate], options: FuseOptions, max_bytes: int = CACHE_BYTES) -> None:
         self._estimates = estimates
@@ -134,8 +134,8 @@ class FilteredView:
 def required_support(options: FuseOptions, views: int, neighbor_count: int) -> int:
     """Return how many views must agree on a pixel of a view with so many neighbours.
 
-    Without an option: 3, but 2 if there is one neighbour only; a view beside no other in a set of several cannot be checked
-    and keeps nothing (2 are asked of it); a single view is taken as it is.
+    Without an option: 3, but 2 if there is one neighbour only; a view beside no other in a set of several cannot be
+    checked and keeps nothing (2 are asked of it); a single view is taken as it is.
     """
     if options.min_support is not None:
         return options.min_support
@@ -145,10 +145,10 @@ def required_support(options: FuseOptions, views: int, neighbor_count: int) -> i
 def filter_view(
     estimate: Estimate, sources: Sequence[SourceMaps], required: int, options: FuseOptions, stats: FilterStats
 ) -> FilteredView:
-    """Compare a view with others and keep the pixels that at least ``required`` views agree on, with averaged depth and normal.
+    """Keep the pixels of a view that at least ``required`` views agree on, with averaged depth and normal.
 
-    A pixel with enough support still goes if more other views look through its place onto something clearly behind it than
-    agree with it.
+    A pixel with enough support still goes if more other views look through its place onto something clearly behind it
+    than agree with it.
     Counts are added to ``stats``.
     """
     camera = estimate.view.camera
@@ -215,9 +215,9 @@ class _Pair:
 class _Chunk:
     """Some pixels (n) of a reference, and what the views seen so far say of them.
 
-    Points are kept as U = (x z, y z, z): the pixel times its depth, (3, n). The map from the camera frame to U is linear (it is
-    K), so the whole round trip is done on U and the pixel is one division away. Pixels that a view has no answer for are
-    carried along with weight 0 rather than sorted out: that is faster, as most have one.
+    Points are kept as U = (x z, y z, z): the pixel times its depth, (3, n). The map from the camera frame to U is
+    linear (it is K), so the whole round trip is done on U and the pixel is one division away. Pixels that a view has no
+    answer for are carried along with weight 0 rather than sorted out: that is faster, as most have one.
     """
 
     def __init__(self, own: SourceMaps, pixels: np.ndarray) -> None:
@@ -269,7 +269,7 @@ class _Chunk:
         options: FuseOptions,
         stats: FilterStats,
     ) -> None:
-        """Look into one more view for the pixels ``at`` (m), which lie in it at (x, y) [px] with depth z; infinite z is ignored."""
+        """Look into one more view for the pixels ``at`` (m): they lie in it at (x, y) [px], depth z; inf is ignored."""
         tolerance = np.float32(options.max_relative_depth_error)
         pixel, inv_depth = _look_up(pair.source, x, y, tolerance)
         # The point moves along the source's ray, by this factor from the source's centre.
@@ -278,8 +278,8 @@ class _Chunk:
         U = ratio * self.U[:, at] + (1 - ratio) * pair.center
         depth = self.depth[at]
         dx, dy = U[0] / U[2] - self.x[at], U[1] / U[2] - self.y[at]
-        near = (dx * dx + dy * dy <= np.float32(options.max_reprojection_px**2)) & (np.abs(U[2] - depth) <= tolerance * depth)
-        near &= seen
+        near = seen & (dx * dx + dy * dy <= np.float32(options.max_reprojection_px**2))
+        near &= np.abs(U[2] - depth) <= tolerance * depth
 
         rows = pair.source.normal.take(pixel, axis=0)
         normal = pair.R_from_packed @ rows.T
@@ -288,8 +288,8 @@ class _Chunk:
         agree |= self.no_normal[at] | (rows[:, 3] == 0)
         agree &= near
 
-        # The pixel's own ray, cut with the surface through the returned point, is where that view puts the surface: the point
-        # itself lies a little beside the ray, which on a slanted surface would count as a difference in depth.
+        # The pixel's own ray, cut with the surface through the returned point, is where that view puts the surface: the
+        # point itself lies a little beside the ray, which on a slanted surface would count as a difference in depth.
         on_ray = _dot(self.plane[:, at], U) * self.inv_plane_at_ray[at]
         on_ray = np.where(self.tilted[at], U[2], on_ray)
         on_ray = np.clip(on_ray, (1 - 2 * tolerance) * depth, (1 + 2 * tolerance) * depth)
@@ -320,10 +320,10 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _look_up(source: SourceMaps, x: np.ndarray, y: np.ndarray, step: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Return the flat index of the nearest pixel and the inverse depth (0 = none) at places (x, y) [px] inside the source.
+    """Return the nearest pixel's flat index and the inverse depth (0 = none) at places (x, y) [px] in the source.
 
-    Inverse depth is interpolated, which is exact on planes, as it is linear over their image; but across steps in depth (by more
-    than the part ``step``) and beside holes the nearest pixel's value is taken.
+    Inverse depth is interpolated, which is exact on planes, as it is linear over their image; but across steps in depth
+    (by more than the part ``step``) and beside holes the nearest pixel's value is taken.
     """
     width, height, inv_depth = source.view.camera.width, source.view.camera.height, source.inv_depth
     pixel = y.astype(np.intp) * width + x.astype(np.intp)

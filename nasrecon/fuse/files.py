@@ -1,9 +1,10 @@
 """Clouds and meshes on disk. Every file is written beside its place and then renamed: what is there is complete.
 
-PLY is written and, where a cloud needs its support back, read here: binary, little-endian, ``x y z nx ny nz red green blue`` and
-for clouds ``support``; positions are float32, but float64 where that would round away more than a millionth of the extent
-(scenes far from their origin). OBJ, GLB and STL go through trimesh. The coordinates are those of the world in every format, none
-is turned: glTF calls +y up, so a viewer may show a GLB lying on its side. STL has neither colours nor shared vertices.
+PLY is written and, where a cloud needs its support back, read here: binary, little-endian, ``x y z nx ny nz red green
+blue`` and for clouds ``support``; positions are float32, but float64 where that would round away more than a millionth
+of the extent (scenes far from their origin). OBJ, GLB and STL go through trimesh. The coordinates are those of the
+world in every format, none is turned: glTF calls +y up, so a viewer may show a GLB lying on its side. STL has neither
+colours nor shared vertices.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
     """
     ending = path.suffix.lower()
     if ending not in endings:
-        raise InputError(f"{path}: a {what} is written as {', '.join(endings)}, found the ending {ending or '(none)'!r}")
+        raise InputError(
+            f"{path}: a {what} is written as {', '.join(endings)}, found the ending {ending or '(none)'!r}"
+        )
     return ending
 
 
@@ -87,7 +90,7 @@ def load_cloud(path: Path) -> PointCloud:
 
 
 def load_mesh(path: Path) -> Mesh:
-    """Read a mesh from .ply, .obj, .glb or .stl. Where the file has no colours it is grey; normals are made from the faces.
+    """Read a mesh from .ply, .obj, .glb or .stl: grey where the file has no colours, with normals from the faces.
 
     Raises:
         InputError: if there is no such file, it cannot be read, or it holds no triangle.
@@ -117,7 +120,8 @@ _PLY_TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int"}
 _NUMPY_TYPES = {
     **{ply: f"<{numpy}" for numpy, ply in _PLY_TYPES.items()},
     **{"float32": "<f4", "float64": "<f8", "uint8": "u1", "int32": "<i4"},
-    **{"char": "i1", "short": "<i2", "ushort": "<u2", "uint": "<u4", "int8": "i1", "int16": "<i2", "uint16": "<u2", "uint32": "<u4"},
+    **{"char": "i1", "short": "<i2", "ushort": "<u2", "uint": "<u4"},
+    **{"int8": "i1", "int16": "<i2", "uint16": "<u2", "uint32": "<u4"},
 }
 
 
@@ -135,7 +139,8 @@ def _rows(xyz: np.ndarray, normal: np.ndarray, rgb: np.ndarray, **more: np.ndarr
 
 def _header(unit: Unit, rows: np.ndarray, faces: int | None = None) -> bytes:
     names = rows.dtype.names or ()
-    lines = ["ply", "format binary_little_endian 1.0", "comment nasrecon", f"comment unit {unit}", f"element vertex {len(rows)}"]
+    lines = ["ply", "format binary_little_endian 1.0", "comment nasrecon", f"comment unit {unit}"]
+    lines.append(f"element vertex {len(rows)}")
     lines += [f"property {_PLY_TYPES[rows.dtype[name].str[1:]]} {name}" for name in names]
     if faces is not None:
         lines += [f"element face {faces}", "property list uchar int vertex_indices"]

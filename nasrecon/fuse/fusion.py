@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.consistency import CACHE_BYTES, MapCache, confident_depth, filter_view, required_support
+from nasrecon.fuse.consistency import (
+    CACHE_BYTES,
+    MapCache,
+    confident_depth,
+    filter_view,
+    required_support,
+)
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
@@ -40,7 +46,9 @@ class Fusion:
     seconds: dict[str, float]
 
 
-def fuse_points(estimates: Iterable[Estimate], options: FuseOptions | None = None, *, unit: Unit = "unknown") -> PointCloud:
+def fuse_points(
+    estimates: Iterable[Estimate], options: FuseOptions | None = None, *, unit: Unit = "unknown"
+) -> PointCloud:
     """Fuse estimates into a point cloud in the world frame; see ``fuse`` for the arguments and errors."""
     cloud = fuse(estimates, options, mesh=False, unit=unit).cloud
     assert cloud is not None
@@ -66,8 +74,9 @@ def fuse(
     """Filter estimates against each other and fuse what is left into a point cloud, a mesh, or both.
 
     Args:
-        estimates: one per view. Of a sequence, views are taken by index, each two times or a few more (memory for about 1.5 GB
-            of maps is kept), so one that reads from disk on ``[i]`` keeps memory bounded; an iterator is read into a list first.
+        estimates: one per view. Of a sequence, views are taken by index, each two times or a few more (memory for about
+            1.5 GB of maps is kept), so one that reads from disk on ``[i]`` keeps memory bounded; an iterator is read
+            into a list first.
         options: see ``FuseOptions``.
         cloud: whether to make the point cloud.
         mesh: whether to make the mesh.
@@ -124,12 +133,16 @@ def _look(
 ) -> list[Sketch]:
     """Visit every view once: sketch it, count its pixels into ``stats`` and put its maps into the cache."""
     if not len(estimates):
-        raise InputError("there are no estimates to fuse; an iterator that was used before is empty: pass a list instead")
+        raise InputError(
+            "there are no estimates to fuse; an iterator that was used before is empty: pass a list instead"
+        )
     sketches: list[Sketch] = []
     for i in range(len(estimates)):
         estimate = estimates[i]
         if any(estimate.view.name == s.view.name for s in sketches):
-            raise InputError(f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one")
+            raise InputError(
+                f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one"
+            )
         depth = confident_depth(estimate, options)
         with np.errstate(invalid="ignore"):
             stats.with_depth += int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
@@ -143,8 +156,8 @@ def _look(
         raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")
     if not any(len(s.points_in_world) for s in sketches):
         raise EmptyResultError(
-            f"the confidence filter dropped everything: {stats.with_depth} pixels have a depth, {stats.confident} of them a "
-            f"confidence of min_confidence {options.min_confidence:g} or more. Lower min_confidence"
+            f"the confidence filter dropped everything: {stats.with_depth} pixels have a depth, {stats.confident} of "
+            f"them a confidence of min_confidence {options.min_confidence:g} or more. Lower min_confidence"
         )
     return sketches
 
@@ -152,13 +165,13 @@ def _look(
 def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
     """Say why the check between views left nothing, and what loosens it."""
     counts = (
-        f"the check between views dropped everything: {stats.confident} confident pixels, none on which {stats.min_support} of "
-        f"{stats.views} views agree. "
+        f"the check between views dropped everything: {stats.confident} confident pixels, none on which "
+        f"{stats.min_support} of {stats.views} views agree. "
     )
     if not stats.seen:
         return counts + (
-            "No view sees what another sees. Look at the cameras (are they cam_from_world, is their unit that of the depths?), or "
-            "set min_support to 1 to fuse without the check"
+            "No view sees what another sees. Look at the cameras (are they cam_from_world, is their unit that of the "
+            "depths?), or set min_support to 1 to fuse without the check"
         )
     if stats.near < 0.1 * stats.seen:
         option = (
@@ -168,10 +181,11 @@ def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
     elif stats.agreed < 0.1 * stats.near:
         option = f"max_normal_angle_deg ({options.max_normal_angle_deg:g})"
     else:
-        option = f"max_relative_depth_error ({options.max_relative_depth_error:g}), or lower min_support ({stats.min_support})"
+        option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
+        option += f", or lower min_support ({stats.min_support})"
     return counts + (
-        f"Of {stats.seen} comparisons with another view {stats.near} agree in position and {stats.agreed} in their normals too: "
-        f"raise {option}"
+        f"Of {stats.seen} comparisons with another view {stats.near} agree in position and {stats.agreed} in their "
+        f"normals too: raise {option}"
     )
 
 

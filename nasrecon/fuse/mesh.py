@@ -36,7 +36,7 @@ class Voxel:
 
 
 def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
-    """Choose the voxel: the option, else 2.5 times the size of a pixel at the median depth, enlarged until the grid fits 3 GB.
+    """Choose the voxel: the option, else 2.5 pixels at the median depth, enlarged until the grid fits 3 GB.
 
     Raises:
         InputError: if the voxel that is asked for needs more than the machine's memory.
@@ -58,14 +58,16 @@ def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
     while blocks * o3d.BLOCK_BYTES > _GRID_BYTES:
         size *= max(1.05, (blocks * o3d.BLOCK_BYTES / _GRID_BYTES) ** 0.5)
         blocks = _expected_blocks(sketches, size)
-        reason = f"{size / footprint:.3g} pixels at the median depth, so that the grid stays under {_GRID_BYTES / 1e9:.0f} GB"
+        reason = f"{size / footprint:.3g} pixels at the median depth"
+        reason += f", so that the grid stays under {_GRID_BYTES / 1e9:.0f} GB"
     return Voxel(size=size, reason=reason, blocks=blocks)
 
 
 def _expected_blocks(sketches: Sequence[Sketch], voxel: float) -> int:
     """Estimate how many blocks the band around the surface fills, from the coarse samples of all views."""
     edge = voxel * o3d.BLOCK
-    # Blocks finer than the gaps between the samples would be missed: count coarser ones, a surface fills them by the square.
+    # Blocks finer than the gaps between the samples would be missed: count coarser ones, a surface fills them by the
+    # square.
     coarse = max(edge, 1.5 * max(s.pixels_per_sample for s in sketches) * median_footprint(sketches))
     cells = [np.unique(np.floor(s.points_in_world / coarse).astype(np.int64), axis=0) for s in sketches]
     touched = len(np.unique(np.concatenate(cells), axis=0)) * (coarse / edge) ** 2
@@ -106,8 +108,9 @@ class MeshBuilder:
         vertices, faces, rgb = self._grid.extract(min_weight=1)
         if not len(faces):
             raise EmptyResultError(
-                f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks of voxels of "
-                f"{self._voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves fewer holes"
+                f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks "
+                f"of voxels of {self._voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves "
+                f"fewer holes"
             )
         sizes = component_sizes(faces, len(vertices))
         keep = sizes >= min_component_faces
@@ -121,7 +124,7 @@ class MeshBuilder:
 
 
 def component_sizes(faces: np.ndarray, vertex_count: int) -> np.ndarray:
-    """Return for each face (F,) the number of faces of the part it belongs to; faces that share a vertex are one part."""
+    """Return for each face (F,) the number of faces of its part; faces that share a vertex are of one part."""
     root = np.arange(vertex_count)
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
     while len(edges):
@@ -144,7 +147,7 @@ def _used(vertices: np.ndarray, faces: np.ndarray, rgb: np.ndarray) -> tuple[np.
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Return unit normals (V, 3) float32: the mean over the faces of each vertex, weighted by area; 0 for faces without area."""
+    """Return unit normals (V, 3) float32: the mean over a vertex's faces, weighted by area; 0 without area."""
     corners = (vertices - vertices.mean(axis=0))[faces]
     of_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     total = np.stack(

@@ -1,8 +1,8 @@
-"""Everything that is done with Open3D, and the border to its conventions. The only file that imports it, inside the functions.
+"""Everything that is done with Open3D, and the border to its conventions. Only this file imports it, in functions.
 
-Open3D stores float32 and counts in absolute units, so the world is moved and scaled at this border: inside the grid the unit is
-the voxel and the origin lies in the scene. Its ``VoxelBlockGrid`` takes the centre of pixel [0, 0] at (0.5, 0.5), as we do
-(``create_from_depth_image`` does not); tests/fuse/test_o3d.py holds it to that.
+Open3D stores float32 and counts in absolute units, so the world is moved and scaled at this border: inside the grid the
+unit is the voxel and the origin lies in the scene. Its ``VoxelBlockGrid`` takes the centre of pixel [0, 0] at (0.5,
+0.5), as we do (``create_from_depth_image`` does not); tests/fuse/test_o3d.py holds it to that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nasrecon.geometry import transform
 from nasrecon.types import Camera, Mesh
 
 BLOCK = 8
-"""Voxels along the edge of a block of the grid; smaller than Open3D's 16, as a thin band then fills its blocks better."""
+"""Voxels along the edge of a block; smaller than Open3D's 16, as a thin band then fills its blocks better."""
 
 BLOCK_BYTES = BLOCK**3 * 46
 """Memory of a block at the peak: 12 bytes a voxel, room for growth, and the tables of the mesh extraction."""
@@ -33,7 +33,8 @@ def _open3d() -> Any:
         import open3d
     except ImportError as error:
         raise NasReconError(
-            f"Open3D cannot be loaded: {error}. On Debian and Ubuntu: apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"
+            f"Open3D cannot be loaded: {error}. "
+            "On Debian and Ubuntu: apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"
         ) from error
     return open3d
 
@@ -56,7 +57,12 @@ class TsdfGrid:
         self._truncation = float(truncation)
         u16 = o3d.core.uint16
         self._grid = o3d.t.geometry.VoxelBlockGrid(
-            ("tsdf", "weight", "color"), (o3d.core.float32, u16, u16), ((1), (1), (3)), 1.0, BLOCK, max(block_count, 1000)
+            ("tsdf", "weight", "color"),
+            (o3d.core.float32, u16, u16),
+            ((1), (1), (3)),
+            1.0,
+            BLOCK,
+            max(block_count, 1000),
         )
 
     def integrate(self, depth: np.ndarray, rgb: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> None:
@@ -70,12 +76,14 @@ class TsdfGrid:
         cam_from_grid = np.array(cam_from_world, dtype=np.float64)
         cam_from_grid[:3, 3] = transform(cam_from_world, self._origin) / self._voxel
         depth_image = o3d.t.geometry.Image(depth_in_voxels)
-        # The grid keeps 255 times a float image: with 0 to 255 that fills its 16 bits, with 0 to 1 it would keep 8 of them, and
-        # rounding down at every update would darken the mean.
+        # The grid keeps 255 times a float image: with 0 to 255 that fills its 16 bits, with 0 to 1 it would keep 8 of
+        # them, and rounding down at every update would darken the mean.
         color_image = o3d.t.geometry.Image(np.ascontiguousarray(rgb, dtype=np.float32))
         K, extrinsic = o3d.core.Tensor(camera.K), o3d.core.Tensor(cam_from_grid)
         depth_max = 1.01 * float(depth_in_voxels.max())
-        blocks = self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._truncation)
+        blocks = self._grid.compute_unique_block_coordinates(
+            depth_image, K, extrinsic, 1.0, depth_max, self._truncation
+        )
         self._grid.integrate(blocks, depth_image, color_image, K, extrinsic, 1.0, depth_max, self._truncation)
 
     @property
@@ -98,7 +106,7 @@ class TsdfGrid:
 
 
 def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, Camera]:
-    """Shift the rows by whole pixels so that K has no skew, which Open3D would ignore; what leaves the image is lost."""
+    """Shift rows by whole pixels so that K has no skew, which Open3D would ignore; what leaves the image is lost."""
     K = camera.K.copy()
     y = np.arange(camera.height) + 0.5
     shift = np.rint(K[0, 1] * (y - K[1, 2]) / K[1, 1]).astype(int)

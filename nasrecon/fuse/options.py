@@ -1,4 +1,4 @@
-"""What a fusion can be told, and what it counts. Numpy-free, so that the command line can read the defaults at no cost."""
+"""What a fusion can be told, and what it counts. Without numpy: the command line reads the defaults at no cost."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class FuseOptions:
 
     Attributes:
         min_confidence: pixels below this confidence are dropped, in [0, 1].
-        max_reprojection_px: two views agree where a pixel, sent through the other view's depth and back, returns to within
-            this distance [px of the depth maps].
+        max_reprojection_px: two views agree where a pixel, sent through the other view's depth and back, returns to
+            within this distance [px of the depth maps].
         max_relative_depth_error: ... and its depth returns to within this part of itself.
         max_normal_angle_deg: ... and the two normals differ by no more than this. A missing normal does not vote.
-        min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with fewer than
-            two neighbours; 1 switches the check between views off.
+        min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with
+            fewer than two neighbours; 1 switches the check between views off.
         max_neighbors: each view is compared with at most so many others.
-        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: 2.5 times (mesh) and once (cloud) the
-            size of a pixel at the median depth, the mesh's larger if the grid would not fit memory.
+        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: 2.5 times (mesh) and once
+            (cloud) the size of a pixel at the median depth, the mesh's larger if the grid would not fit memory.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
     Raises:

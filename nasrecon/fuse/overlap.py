@@ -61,9 +61,10 @@ def median_footprint(sketches: Sequence[Sketch]) -> float:
 def neighbors(sketches: Sequence[Sketch], count: int) -> list[list[int]]:
     """Return for each view the indices of up to ``count`` others worth comparing it with, the best first.
 
-    A view scores by the part of the reference's surface that it sees (the depths agree roughly, so what is hidden does not
-    count), less where the angle between the rays is so small that agreeing proves little or so large that nothing looks alike,
-    and less where its pixels are much coarser or finer. Views that share under 3 % of the surface are left out.
+    A view scores by the part of the reference's surface that it sees (the depths agree roughly, so what is hidden does
+    not count), less where the angle between the rays is so small that agreeing proves little or so large that nothing
+    looks alike, and less where its pixels are much coarser or finer. Views that share under 3 % of the surface are left
+    out.
     """
     cameras = [s.view.camera for s in sketches]
     P = np.stack([c.K @ s.view.cam_from_world[:3] for c, s in zip(cameras, sketches, strict=True)])
@@ -86,9 +87,18 @@ def neighbors(sketches: Sequence[Sketch], count: int) -> list[list[int]]:
 
 
 def _overlap_scores(
-    points: np.ndarray, P: np.ndarray, size: np.ndarray, centers: np.ndarray, focal: np.ndarray, coarse: np.ndarray, ref: int
+    points: np.ndarray,
+    P: np.ndarray,
+    size: np.ndarray,
+    centers: np.ndarray,
+    focal: np.ndarray,
+    coarse: np.ndarray,
+    ref: int,
 ) -> np.ndarray:
-    """Return the score (V,) of every view for points (n, 3) of view ``ref``; P (V, 3, 4) projects, coarse (V, h, w) is depth."""
+    """Return the score (V,) of every view for points (n, 3) of view ``ref``.
+
+    P (V, 3, 4) projects, size (V, 2) is width and height, coarse (V, h, w) the sketches' depth.
+    """
     projected = points @ np.swapaxes(P[:, :, :3], 1, 2) + P[:, None, :, 3]
     z = projected[..., 2]
     in_front = z > 0

@@ -14,7 +14,7 @@ _HASH = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], d
 
 
 class PointMerger:
-    """Collect points view by view; those in one cell become their weighted mean, so memory follows the surface, not the views.
+    """Collect points view by view; those in one cell become their weighted mean: memory follows the surface.
 
     Args:
         cell: edge of a cell [scene units].
@@ -91,7 +91,8 @@ def _merge_equal_keys(
 ) -> tuple[np.ndarray, ...]:
     """Merge rows of one key: weighted means, summed weights, the largest support.
 
-    A sheet thinner than a cell may be seen from both sides; its opposite normals would cancel. There the first view's is kept.
+    A sheet thinner than a cell may be seen from both sides; its opposite normals would cancel. There the first view's
+    is kept.
     """
     order = np.argsort(key, kind="stable")
     key, weight = key[order], weight[order]
@@ -107,5 +108,5 @@ def _merge_equal_keys(
 
 
 def _means(values: np.ndarray, share: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the weighted means of the runs of values (n, 3) that begin at ``first``; the shares of a run add up to 1."""
+    """Return the weighted means of the runs of values (n, 3) that begin at ``first``; shares of a run add up to 1."""
     return np.add.reduceat(values * share[:, None], first).astype(np.float32)

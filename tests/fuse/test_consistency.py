@@ -8,11 +8,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nasrecon.fuse.consistency import FilteredView, MapCache, SourceMaps, _look_up, filter_view, required_support
+from nasrecon.fuse.consistency import (
+    FilteredView,
+    MapCache,
+    SourceMaps,
+    _look_up,
+    filter_view,
+    required_support,
+)
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.geometry import angle_between_deg, transform
 from nasrecon.types import Camera, Estimate
-from tests.fuse.worlds import BALL, ROOM, Plane, lifted, look_at, render, ring, scaled, small_camera
+
+from .worlds import (
+    BALL,
+    ROOM,
+    Plane,
+    lifted,
+    look_at,
+    render,
+    ring,
+    scaled,
+    small_camera,
+)
 
 OPTIONS = FuseOptions()
 WORLD = (BALL, *ROOM)
@@ -20,7 +38,11 @@ SLANTED = (Plane((0.3, 0.2, -np.sqrt(1 - 0.13)), -3.0),)
 
 
 def run(
-    estimates: Sequence[Estimate], ref: int = 0, required: int = 3, options: FuseOptions = OPTIONS, stats: FilterStats | None = None
+    estimates: Sequence[Estimate],
+    ref: int = 0,
+    required: int = 3,
+    options: FuseOptions = OPTIONS,
+    stats: FilterStats | None = None,
 ) -> FilteredView:
     sources = [SourceMaps.of(e, options) for i, e in enumerate(estimates) if i != ref]
     return filter_view(estimates[ref], sources, required, options, stats if stats is not None else FilterStats())
@@ -56,7 +78,8 @@ def test_exact_depth_passes_unchanged() -> None:
     kept = filtered.depth > 0
     relative = np.abs(filtered.depth - estimates[0].depth)[kept] / estimates[0].depth[kept]
     assert kept.mean() > 0.7
-    # Inverse depth is interpolated linearly: exact on planes; on the ball and across the room's corners a pixel's curvature is lost.
+    # Inverse depth is interpolated linearly: exact on planes; on the ball and across the room's corners a pixel's
+    # curvature is lost.
     of_ball = np.abs(BALL.distance(lifted(estimates[0])[kept])) < 1e-3
     assert np.quantile(relative[~of_ball], 0.9) < 1e-6
     assert np.median(relative[of_ball]) < 1e-4
@@ -70,7 +93,7 @@ def lifted_in_cam(estimate: Estimate) -> np.ndarray:
 
 
 def test_planes_come_out_exact() -> None:
-    """The wide baseline makes the returned point and the pixel's ray differ by whole pixels as soon as depths differ."""
+    """The baseline is wide: as soon as depths differ, the returned point is whole pixels beside the pixel's ray."""
     estimates = row_of_views(5, 0.5)
     filtered = run(estimates, ref=2)
     kept = filtered.depth > 0
@@ -109,7 +132,8 @@ def test_averaging_lowers_independent_noise_by_the_root_of_the_views() -> None:
     before = np.std((noisy[4].depth / exact[4].depth - 1)[all_agree])
     after = np.std((filtered.depth / exact[4].depth - 1)[all_agree])
     assert all_agree.mean() > 0.5
-    # 1/3 for nine independent views; interpolation between the noise's cells lowers it a little, edges of cells raise it.
+    # 1/3 for nine independent views; interpolation between the noise's cells lowers it a little, edges of cells raise
+    # it.
     assert after < 0.4 * before
 
 
@@ -147,8 +171,9 @@ def test_what_more_views_look_through_is_dropped() -> None:
     assert agreed.sum() > 200
     assert not (filtered.depth > 0)[agreed].any()
     assert stats.see_through >= agreed.sum()
-    few = run([estimates[i] for i in (3, 4, 5, 8)], ref=1)
-    assert (few.depth > 0)[agreed].mean() > 0.9
+    # As many that look through as agree with the pixel: it stays.
+    even = run([estimates[i] for i in (2, 3, 4, 5, 6)], ref=2)
+    assert (even.depth > 0)[agreed].mean() > 0.95
 
 
 def test_normals_that_disagree_withhold_support_and_missing_ones_do_not() -> None:
@@ -202,7 +227,9 @@ def test_the_unit_does_not_matter(s: float) -> None:
     assert same.mean() > 0.999
     both = (small.depth > 0) & (large.depth > 0)
     # A pixel at the very edge of a tolerance may lose or gain a voice through rounding, hence quantiles.
-    np.testing.assert_allclose(np.quantile(np.abs(large.depth / s / np.maximum(small.depth, 1e-9) - 1)[both], 0.99), 0, atol=1e-5)
+    np.testing.assert_allclose(
+        np.quantile(np.abs(large.depth / s / np.maximum(small.depth, 1e-9) - 1)[both], 0.99), 0, atol=1e-5
+    )
 
 
 def test_between_pixels_depth_is_exact_on_planes_and_never_between_the_sides_of_a_step() -> None:

@@ -50,7 +50,9 @@ def test_a_cloud_comes_back(tmp_path: Path, shift: float) -> None:
 
 
 def test_an_empty_cloud_comes_back(tmp_path: Path) -> None:
-    cloud = PointCloud(xyz=np.zeros((0, 3)), normal=np.zeros((0, 3)), rgb=np.zeros((0, 3), np.uint8), support=np.zeros(0))
+    cloud = PointCloud(
+        xyz=np.zeros((0, 3)), normal=np.zeros((0, 3)), rgb=np.zeros((0, 3), np.uint8), support=np.zeros(0)
+    )
     assert len(load_cloud(cloud.save(tmp_path / "cloud.ply"))) == 0
 
 

@@ -16,7 +16,8 @@ from nasrecon.fuse.consistency import SourceMaps
 from nasrecon.fuse.o3d import nearest_distance
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
 from nasrecon.types import Camera, Estimate, View
-from tests.fuse.worlds import BALL, ROOM, colors, distance, normals, render, ring, scaled
+
+from .worlds import BALL, ROOM, colors, distance, normals, render, ring, scaled
 
 WORLD = (BALL, *ROOM)
 
@@ -64,7 +65,7 @@ def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimat
 def test_scene_times_s_gives_cloud_and_mesh_times_s(
     fusion: Fusion, estimates: list[Estimate], s: float, shift: tuple[float, float, float]
 ) -> None:
-    """A room in millimetres, a building in units of kilometres, a site in map coordinates: nothing but the numbers changes."""
+    """A room in millimetres, a building in kilometres, a site in map coordinates: nothing but the numbers changes."""
     other = fuse([scaled(e, s, shift) for e in estimates])
     assert other.cell == pytest.approx(s * fusion.cell, rel=1e-5)
     assert other.voxel.size == pytest.approx(s * fusion.voxel.size, rel=1e-5)
@@ -147,7 +148,11 @@ def test_a_single_view_is_taken_as_it_is_and_two_must_agree(estimates: list[Esti
 
 def test_views_apart_from_the_rest_are_named(estimates: list[Estimate]) -> None:
     camera = estimates[0].view.camera
-    far = replace(ring(1, camera)[0], name="far.png", cam_from_world=np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+    far = replace(
+        ring(1, camera)[0],
+        name="far.png",
+        cam_from_world=np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+    )
     apart = replace(estimates[0], view=far)
     result = fuse([*estimates[:4], apart], mesh=False)
     assert result.stats.alone == ["far.png"]
@@ -174,7 +179,9 @@ def test_each_stage_that_drops_everything_says_so(estimates: list[Estimate]) -> 
         fuse([replace(e, confidence=np.full_like(e.confidence, 0.1)) for e in few])
     rng = np.random.default_rng(0)
     noisy = [replace(e, depth=(e.depth * rng.normal(1, 0.05, e.depth.shape)).astype(np.float32)) for e in few]
-    with pytest.raises(EmptyResultError, match=r"between views dropped everything: 76800 .*raise max_relative_depth_error \(1e-06\)"):
+    with pytest.raises(
+        EmptyResultError, match=r"between views dropped everything: 76800 .*raise max_relative_depth_error \(1e-06\)"
+    ):
         fuse(noisy, FuseOptions(max_relative_depth_error=1e-6, max_reprojection_px=1e-4))
     flipped = [replace(e, normal=e.normal * np.float32((-1) ** i)) for i, e in enumerate(few[:2])]
     with pytest.raises(EmptyResultError, match=r"raise max_normal_angle_deg \(60\)"):
@@ -198,22 +205,39 @@ def test_a_real_room_from_its_exact_depth() -> None:
     """Every 20th frame at half size; judged by every 20th frame between them, which the fusion does not see."""
     from PIL import Image
 
-    poses = np.array([line.split() for line in (LIVINGROOM / "trajectory.log").read_text().splitlines() if len(line.split()) == 4], float)
+    poses = np.array(
+        [line.split() for line in (LIVINGROOM / "trajectory.log").read_text().splitlines() if len(line.split()) == 4],
+        float,
+    )
     images = sorted((LIVINGROOM / "image").glob("*.jpg"))
     maps = sorted((LIVINGROOM / "depth").glob("*.png"))
     camera = Camera(width=640, height=480, K=np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])).resized(320, 240)
 
     def estimate(i: int) -> Estimate:
         world_from_cam = poses[4 * i : 4 * i + 4]
-        view = View(name=images[i].name, image_path=images[i], camera=camera, cam_from_world=np.linalg.inv(world_from_cam))
+        view = View(
+            name=images[i].name, image_path=images[i], camera=camera, cam_from_world=np.linalg.inv(world_from_cam)
+        )
         # Every second pixel lies a quarter of a small pixel off its centre: harmless here.
         depth = np.asarray(Image.open(maps[i]), np.float32)[::2, ::2] / 1000
         rgb = np.asarray(Image.open(images[i]).convert("RGB").resize((320, 240)))
         sure = (depth > 0).astype(np.float32)
-        return Estimate(view=view, depth=depth, normal=normals_from_depth(depth, camera), confidence=sure, sigma=0.01 * depth, rgb=rgb)
+        return Estimate(
+            view=view,
+            depth=depth,
+            normal=normals_from_depth(depth, camera),
+            confidence=sure,
+            sigma=0.01 * depth,
+            rgb=rgb,
+        )
 
     fusion = fuse([estimate(i) for i in range(0, 200, 20)], unit="m")
-    truth = np.concatenate([transform(e.view.world_from_cam, camera.unproject_depth(e.depth)[e.depth > 0]) for e in map(estimate, range(10, 200, 20))])
+    truth = np.concatenate(
+        [
+            transform(e.view.world_from_cam, camera.unproject_depth(e.depth)[e.depth > 0])
+            for e in map(estimate, range(10, 200, 20))
+        ]
+    )
     assert fusion.stats.supported > 0.5 * fusion.stats.with_depth
     rng = np.random.default_rng(0)
     for points in (fusion.cloud.xyz, fusion.mesh.vertices):

@@ -10,10 +10,16 @@ import pytest
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import FuseOptions, fuse_mesh
 from nasrecon.fuse import mesh as mesh_module
-from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, vertex_normals
+from nasrecon.fuse.mesh import (
+    MeshBuilder,
+    choose_voxel,
+    component_sizes,
+    vertex_normals,
+)
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Estimate, Mesh
-from tests.fuse.worlds import BALL, ROOM, colors, distance, normals, render, ring
+
+from .worlds import BALL, ROOM, colors, distance, normals, render, ring
 
 WORLD = (BALL, *ROOM)
 
@@ -34,7 +40,7 @@ def mesh(estimates: list[Estimate]) -> Mesh:
 
 
 def inner(mesh: Mesh) -> np.ndarray:
-    """Tell which vertices (V,) lie well inside the covered surface: not on the mesh's border or within three faces of it."""
+    """Tell which vertices (V,) lie inside the covered surface, more than three faces from the mesh's border."""
     edges = np.sort(np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
     border = np.zeros(len(mesh.vertices), bool)
@@ -68,7 +74,10 @@ def test_normals_and_faces_point_outwards(mesh: Mesh) -> None:
     np.testing.assert_allclose(np.linalg.norm(mesh.normal, axis=1), 1, atol=1e-5)
     assert np.quantile(outwards[clear], 0.1) > np.cos(np.radians(20))
     corners = mesh.vertices[mesh.faces]
-    facing = np.sum(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) * normals(WORLD, corners.mean(axis=1)), axis=1)
+    facing = np.sum(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) * normals(WORLD, corners.mean(axis=1)),
+        axis=1,
+    )
     assert (facing[clear[mesh.faces].all(axis=1)] > 0).mean() > 0.995
 
 
@@ -135,16 +144,22 @@ def test_the_voxel_grows_until_the_grid_fits(sketches: list[Sketch], monkeypatch
     assert "so that the grid stays under" in tight.reason
 
 
-def test_a_voxel_that_cannot_fit_is_refused_with_one_that_does(sketches: list[Sketch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voxel_that_cannot_fit_is_refused_with_one_that_does(
+    sketches: list[Sketch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mesh_module, "_physical_memory", lambda: 2e9)
-    with pytest.raises(InputError, match=r"needs about .* GB, this machine has 2 GB: ask for ([\d.e-]+) or more") as error:
+    with pytest.raises(
+        InputError, match=r"needs about .* GB, this machine has 2 GB: ask for ([\d.e-]+) or more"
+    ) as error:
         choose_voxel(sketches, FuseOptions(voxel=1e-4))
     fits = float(str(error.value).split("ask for ")[1].split(" ")[0])
     assert choose_voxel(sketches, FuseOptions(voxel=1.1 * fits)).reason == "as asked"
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.0, 2.0])
-def test_the_expected_blocks_are_about_those_used(estimates: list[Estimate], sketches: list[Sketch], factor: float) -> None:
+def test_the_expected_blocks_are_about_those_used(
+    estimates: list[Estimate], sketches: list[Sketch], factor: float
+) -> None:
     voxel = choose_voxel(sketches, FuseOptions(voxel=factor * choose_voxel(sketches, FuseOptions()).size))
     builder = MeshBuilder(voxel, np.zeros(3))
     for e in estimates:
@@ -155,6 +170,8 @@ def test_the_expected_blocks_are_about_those_used(estimates: list[Estimate], ske
 def test_no_surface_and_only_crumbs_are_errors(estimates: list[Estimate]) -> None:
     with pytest.raises(EmptyResultError, match="min_component_faces asks for 10000000"):
         fuse_mesh(estimates, FuseOptions(min_component_faces=10_000_000))
-    lonely = replace(estimates[0], depth=np.where(np.arange(120 * 160).reshape(120, 160) == 9000, estimates[0].depth, 0))
+    lonely = replace(
+        estimates[0], depth=np.where(np.arange(120 * 160).reshape(120, 160) == 9000, estimates[0].depth, 0)
+    )
     with pytest.raises(EmptyResultError, match="no surface"):
         fuse_mesh([lonely])

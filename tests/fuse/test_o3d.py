@@ -12,13 +12,16 @@ from nasrecon.errors import NasReconError
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.fuse.o3d import TsdfGrid, nearest_distance, render_mesh_preview
 from nasrecon.types import Camera, Mesh, View
-from tests.fuse.worlds import Plane, look_at, render, small_camera
+
+from .worlds import Plane, look_at, render, small_camera
 
 N = np.array([0.62, 0.35, -np.sqrt(1 - 0.62**2 - 0.35**2)])
 SLANTED = (Plane(tuple(N), float(N @ (0, 0, 3))),)
 
 
-def fused_plane(views: Sequence[View], voxel: float, block_count: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fused_plane(
+    views: Sequence[View], voxel: float, block_count: int = 1000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     grid = TsdfGrid(voxel=voxel, origin=np.array([0.1, -0.1, 3]), truncation=5, block_count=block_count)
     for view in views:
         estimate = render(SLANTED, view)
@@ -31,13 +34,13 @@ def view_at_origin(camera: Camera) -> View:
 
 
 def inner(vertices: np.ndarray, view: View, margin: float = 6) -> np.ndarray:
-    """Tell which points (V, 3) project at least ``margin`` pixels inside the image: the band ends raggedly at its borders."""
+    """Tell which points (V, 3) project ``margin`` pixels inside the image: the band ends raggedly at its borders."""
     pixel = view.camera.project(vertices @ view.cam_from_world[:3, :3].T + view.cam_from_world[:3, 3])
     return (np.minimum(pixel, (view.camera.width, view.camera.height) - pixel) > margin).all(axis=1)
 
 
 def test_pixel_centres_are_at_half_a_pixel() -> None:
-    """A shift by half a pixel would move the slanted plane by about 0.5 px * depth / f * sin(slant), all to one side."""
+    """A shift by half a pixel would move the slanted plane by about 0.5 px * depth / f * sin(slant), to one side."""
     camera = small_camera(320, 240, 300)
     view = view_at_origin(camera)
     footprint = 3.0 / 300
@@ -52,7 +55,11 @@ def test_pixel_centres_are_at_half_a_pixel() -> None:
 
 
 def test_many_views_average_to_a_fraction_of_a_voxel() -> None:
-    views = [look_at(f"{x}{y}", (x, y, 0), (0, 0, 3), small_camera(320, 240, 300)) for x in (-0.3, 0.2) for y in (-0.2, 0.1, 0.3)]
+    views = [
+        look_at(f"{x}{y}", (x, y, 0), (0, 0, 3), small_camera(320, 240, 300))
+        for x in (-0.3, 0.2)
+        for y in (-0.2, 0.1, 0.3)
+    ]
     vertices, _, _ = fused_plane(views, voxel=0.02)
     vertices = vertices[np.all([inner(vertices, v) for v in views], axis=0)]
     assert np.median(np.abs(SLANTED[0].distance(vertices))) < 0.05 * 0.02
@@ -92,7 +99,8 @@ def test_a_skewed_camera_is_not_ignored() -> None:
     vertices, _, _ = fused_plane([view], voxel=0.03)
     vertices = vertices[inner(vertices, view, 20)]
     error = SLANTED[0].distance(vertices)
-    # Rows are shifted by whole pixels: half a pixel of noise. Ignoring the skew is off by up to 11 px at the top and bottom.
+    # Rows are shifted by whole pixels: half a pixel of noise. Ignoring the skew is off by up to 11 px at the top and
+    # bottom.
     assert np.quantile(np.abs(error), 0.95) < 0.75 * 3 / 260
     assert len(vertices) > 2000
 
@@ -101,7 +109,12 @@ def square(z: float, rgb: tuple[int, int, int], half: float = 10.0) -> Mesh:
     """Return a wall across the z axis at depth z, facing the origin, of one colour."""
     vertices = np.array([(-half, -half, z), (half, -half, z), (half, half, z), (-half, half, z)])
     faces = np.array([(0, 2, 1), (0, 3, 2)], np.int32)
-    return Mesh(vertices=vertices, faces=faces, normal=np.full((4, 3), (0, 0, -1), np.float32), rgb=np.array([rgb] * 4, np.uint8))
+    return Mesh(
+        vertices=vertices,
+        faces=faces,
+        normal=np.full((4, 3), (0, 0, -1), np.float32),
+        rgb=np.array([rgb] * 4, np.uint8),
+    )
 
 
 def test_rendered_depth_is_exact_and_normals_face_the_camera() -> None:
@@ -126,7 +139,9 @@ def test_what_is_not_hit_is_background_and_backs_are_dark() -> None:
     assert not front.normal[~hit].any()
     from_behind = look_at("b", (0, 0, 6), (0, 0, 3), camera)
     back = render_mesh_preview(wall, camera, from_behind.cam_from_world, style="clay")
-    assert back.rgb[back.depth > 0].max() < 0.6 * render_mesh_preview(wall, camera, np.eye(4), style="clay").rgb[hit].max()
+    assert (
+        back.rgb[back.depth > 0].max() < 0.6 * render_mesh_preview(wall, camera, np.eye(4), style="clay").rgb[hit].max()
+    )
     assert render_mesh_preview(wall, camera, np.eye(4), style="normal").rgb[hit][0].tolist() == [128, 128, 255]
 
 

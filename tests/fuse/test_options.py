@@ -33,7 +33,9 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> Non
 
 
 def test_the_ends_of_the_ranges_are_allowed() -> None:
-    FuseOptions(min_confidence=0, max_relative_depth_error=1, max_normal_angle_deg=180, min_support=1, min_component_faces=0)
+    FuseOptions(
+        min_confidence=0, max_relative_depth_error=1, max_normal_angle_deg=180, min_support=1, min_component_faces=0
+    )
     FuseOptions(min_confidence=1, min_support=11)
 
 

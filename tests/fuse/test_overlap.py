@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
-from tests.fuse.worlds import BALL, ROOM, Plane, Sphere, World, look_at, render, ring, small_camera
+
+from .worlds import (
+    BALL,
+    ROOM,
+    Plane,
+    Sphere,
+    World,
+    look_at,
+    render,
+    ring,
+    small_camera,
+)
 
 WALL = (Plane((0, 0, -1), -4.0),)
 
@@ -34,7 +45,8 @@ def test_neighbors_on_a_ring_are_the_views_beside() -> None:
         steps = [min((i - j) % 24, (j - i) % 24) for j in chosen]
         assert len(chosen) == 6
         assert i not in chosen
-        # 15 degrees a step around the ball, and further for what lies behind it: nothing from the other half of the ring.
+        # 15 degrees a step around the ball, and further for what lies behind it: nothing from the other half of the
+        # ring.
         assert max(steps) <= 6
 
 
@@ -45,11 +57,15 @@ def test_views_that_look_elsewhere_or_are_walled_off_are_no_neighbors() -> None:
     away = look_at("away", (0.1, 0, 0), (0, 0, -4), camera)
     behind = look_at("behind", (0.2, 0, 8), (0, 0, 4), camera)
     wall, back = WALL[0], Plane((0, 0, 1), 4.2)
-    sketches = [sketch((wall,), v) for v in (front, beside)] + [sketch(WALL + (Plane((0, 0, 1), -4.0),), away), sketch((back,), behind)]
+    sketches = [sketch((wall,), v) for v in (front, beside)] + [
+        sketch(WALL + (Plane((0, 0, 1), -4.0),), away),
+        sketch((back,), behind),
+    ]
     chosen = neighbors(sketches, 5)
     assert chosen[0] == [1]
     assert chosen[1] == [0]
-    # Both sides of a wall 0.2 thick pass for the same surface here; the check of the pixels tells them apart by their normals.
+    # Both sides of a wall 0.2 thick pass for the same surface here; the check of the pixels tells them apart by their
+    # normals.
     assert chosen[2] == []
 
 
@@ -70,7 +86,7 @@ def test_a_view_of_nothing_has_no_neighbors_and_is_none() -> None:
 
 
 def test_hidden_surface_does_not_count_as_overlap() -> None:
-    """Two cameras that look at one ball from opposite sides see no common point, though each projects into the other."""
+    """Cameras on opposite sides of a ball see no common point, though what one sees projects into the other."""
     camera = small_camera()
     ball = (Sphere((0, 0, 0), 0.9),)
     views = [look_at("a", (0, 0, -2.5), (0, 0, 0), camera), look_at("b", (0, 0, 2.5), (0, 0, 0), camera)]

@@ -13,7 +13,8 @@ from nasrecon.fuse.o3d import nearest_distance
 from nasrecon.fuse.points import PointMerger, _keys
 from nasrecon.geometry import angle_between_deg
 from nasrecon.types import Estimate
-from tests.fuse.worlds import Plane, lifted, look_at, render, small_camera
+
+from .worlds import Plane, lifted, look_at, render, small_camera
 
 WALL = (Plane((0.2, -0.1, -np.sqrt(0.95)), -3.0),)
 
@@ -81,7 +82,8 @@ def test_merging_is_a_weighted_mean() -> None:
     merger.add(filtered(far, weight=100))
     cloud = merger.cloud()
     assert len(cloud) == 1
-    # Weights hold relative to the depth: 300 and 100 are in scene units 3 to 1, but for the hundredth of depth between them.
+    # Weights hold relative to the depth: 300 and 100 are in scene units 3 to 1, but for the hundredth of depth between
+    # them.
     share = 300 / (300 + 100 / (1 + 0.01 / near.depth.mean()) ** 2)
     both = np.stack([lifted(near).reshape(-1, 3).mean(0), lifted(far).reshape(-1, 3).mean(0)])
     np.testing.assert_allclose(cloud.xyz[0], share * both[0] + (1 - share) * both[1], atol=1e-5)

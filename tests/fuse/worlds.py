@@ -133,7 +133,10 @@ def scaled(estimate: Estimate, s: float, shift: Sequence[float] = (0, 0, 0)) -> 
     moved = view.cam_from_world.copy()
     moved[:3, 3] = s * moved[:3, 3] - moved[:3, :3] @ np.asarray(shift, dtype=float)
     return replace(
-        estimate, view=replace(view, cam_from_world=moved), depth=estimate.depth * np.float32(s), sigma=estimate.sigma * np.float32(s)
+        estimate,
+        view=replace(view, cam_from_world=moved),
+        depth=estimate.depth * np.float32(s),
+        sigma=estimate.sigma * np.float32(s),
     )
 
 
