@@ -177,10 +177,33 @@ def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, mon
     """`nasrecon infer IMAGES` and then `nasrecon fuse`, with nothing else said about places."""
     monkeypatch.chdir(tmp_path)
     assert run("infer", *scene_arguments(files), "--min-depth", 1.5)[0] == 0
-    assert run("fuse")[0] == 0
+    manifest = tmp_path / "nasrecon_out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"unit": "unknown"', '"unit": "mm"'))
+    code, stdout, _ = run("fuse")
+    (voxel,) = [line for line in stdout.splitlines() if line.startswith("voxel")]
+    assert code == 0
+    assert voxel.split()[2] == "mm"
     assert {"manifest.json", "views", "depth", "normal", "mesh.ply", "cloud.ply"} == {
         p.name for p in (tmp_path / "nasrecon_out").iterdir()
     }
+
+
+def test_views_that_nothing_confirms_are_named(run, files, tmp_path, monkeypatch):
+    import nasrecon.fuse
+
+    real = nasrecon.fuse.fuse
+
+    def with_a_lonely_view(*args, **kwargs):
+        fusion = real(*args, **kwargs)
+        fusion.stats.alone.append("0003.png")
+        return fusion
+
+    monkeypatch.setattr("nasrecon.fuse.fuse", with_a_lonely_view)
+    run("infer", *scene_arguments(files), "--out", tmp_path, "--min-depth", 1.5, "--sources", 1)
+    code, stdout, stderr = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply")
+    assert code == 0
+    assert "0003.png: overlaps with no other" in stderr
+    assert "(1 overlap with no other)" in stdout.splitlines()[0]
 
 
 def test_a_rerun_keeps_and_overwrite_redoes(run, files, tmp_path):
