@@ -36,6 +36,7 @@ from nasrecon.nas.manifest import (
     write_manifest,
 )
 from nasrecon.nas.paper import PaperNetwork
+from nasrecon.nas.zncc import VERSION, ZnccNetwork
 
 __all__ = [
     "WeightsEntry",
@@ -51,13 +52,16 @@ __all__ = [
 ]
 
 NETWORKS = {"lite": ("nasrecon.nas.lite", "LiteNetwork"), "paper": ("nasrecon.nas.paper", "PaperNetwork")}
+FLOOR = "zncc"
+"""The network that learned nothing (``nas/zncc.py``): known by name everywhere, in no manifest."""
 
 
 def load_network(name_or_path: str | Path = "lite", device: str | torch.device = "auto") -> nn.Module:
     """Build a network and load its weights, checked and strict; in eval mode, without gradients, on the device.
 
     Args:
-        name_or_path: a name that a manifest knows, or the path of a ``.safetensors`` file written by ``save_weights``.
+        name_or_path: a name that a manifest knows, the path of a ``.safetensors`` file written by ``save_weights``, or
+            "zncc", the network that learned nothing.
         device: see ``resolve_device``.
 
     Raises:
@@ -65,6 +69,8 @@ def load_network(name_or_path: str | Path = "lite", device: str | torch.device =
         InputError: if the device is absent.
     """
     target = resolve_device(device)
+    if name_or_path == FLOOR:
+        return ZnccNetwork().eval().to(target)
     entry = find_weights(name_or_path)
     check_file(entry)
     network = build_network(entry.network, entry.options)
@@ -113,9 +119,13 @@ def verify_weights() -> list[tuple[WeightsEntry, str]]:
 def weights_digest(name_or_path: str | Path) -> str:
     """Return the sha256 (hex) of the weights file, checked against the manifest: what a result's manifest records.
 
+    "zncc" has no file: its answer names the version of the algorithm, so that results of another are not mixed with it.
+
     Raises:
         WeightsError: if the name is unknown, or the file is missing or damaged.
     """
+    if name_or_path == FLOOR:
+        return f"none: {FLOOR} version {VERSION}"
     return check_file(find_weights(name_or_path))
 
 
