@@ -33,14 +33,7 @@ OPTIONS = {
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
     "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--seed", "--device"],
     "train preview": ["--out", "--count", "--textures", "--seed"],
-    "train run": [
-        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--learning-rate",
-        "--resume", "--seed", "--device",
-    ],
-    "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
-    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--seed", "--device"],
-    "train preview": ["--out", "--count", "--textures", "--seed"],
-    "train run": [
+    "train": [
         "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--learning-rate",
         "--resume", "--seed", "--device",
     ],

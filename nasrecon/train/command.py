@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train a network on procedural worlds: render, preview, run, export.", no_args_is_help=True)
+app = typer.Typer(help="Train the lite network on procedural worlds; or render, preview, export.")
 
 Textures = Annotated[
     Path | None, typer.Option("--textures", help="Folder of .jpg or .png textures to add to the drawn ones.")
@@ -53,8 +53,9 @@ def preview(
     print(out)
 
 
-@app.command()
-def run(
+@app.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
     worlds: Worlds = Path("runs/worlds"),
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Folder of worlds to score on, rendered with another seed.")
@@ -69,17 +70,22 @@ def run(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train the lite network, all stages at once. Ctrl-C loses the steps since the last checkpoint only."""
+    """Train the lite network, all stages at once, on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint."""
+    if context.invoked_subcommand is not None:
+        return
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.datasets import BatchOptions, WorldFiles
-    from nasrecon.train.loop import TrainOptions, progress_bar, train
+    from nasrecon.train.loop import TrainOptions, progress_bar
+    from nasrecon.train.loop import train as train_on
 
     options = TrainOptions(steps=steps, learning_rate=learning_rate, seed=seed)
     crop = BatchOptions(batch=batch, width=crop_width, height=crop_height)
-    held_out = None if validation is None else WorldFiles(validation, crop)
+    data, held_out = WorldFiles(worlds, crop), None if validation is None else WorldFiles(validation, crop)
     with progress_bar(steps) as on_step:
         try:
-            state = train(run, WorldFiles(worlds, crop), held_out, options, resolve_device(device), resume=resume, on_step=on_step)
+            state = train_on(
+                run, data, held_out, options, resolve_device(device), resume=resume, on_step=on_step
+            )
         except KeyboardInterrupt:
             print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
             raise typer.Exit(130) from None
