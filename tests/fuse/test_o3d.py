@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,18 @@ def test_rendered_depth_is_exact_and_normals_face_the_camera() -> None:
     np.testing.assert_allclose(image.depth, truth.depth, rtol=2e-5)
     np.testing.assert_allclose(image.normal, truth.normal, atol=1e-4)
     assert (image.rgb[..., 0] > image.rgb[..., 1]).all()
+
+
+def test_rendered_colours_run_evenly_between_the_corners() -> None:
+    camera = small_camera()
+    wall = square(3.0, (0, 0, 0), half=4.0)
+    corners = (25 * (wall.vertices[:, :2] + 4)).astype(np.uint8)
+    wall = replace(wall, rgb=np.concatenate([corners, np.full((4, 1), 255, np.uint8)], axis=1))
+    image = render_mesh_preview(wall, camera, np.eye(4))
+    points = camera.unproject_depth(image.depth)
+    light = 0.6 + 0.4 * points[..., 2] / np.linalg.norm(points, axis=-1)
+    expected = np.stack([25 * (points[..., 0] + 4), 25 * (points[..., 1] + 4), np.full_like(light, 255)], axis=-1)
+    assert np.abs(image.rgb - expected * light[..., None]).max() < 1
 
 
 def test_what_is_not_hit_is_background_and_backs_are_dark() -> None:
