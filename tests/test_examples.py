@@ -48,9 +48,10 @@ def test_the_rooms_images_show_what_its_depths_say() -> None:
     x, y = np.moveaxis(b.camera.project(in_b), -1, 0)
     seen = (x > 0) & (x < 640) & (y > 0) & (y < 480)
     xi, yi = x[seen].astype(int), y[seen].astype(int)
-    apart = np.abs(one[seen].astype(float) - two[yi, xi]).mean(axis=-1)
-    unwarped = np.abs(one.astype(float) - two).mean(axis=-1)[seen]
-    assert np.median(apart) < 0.5 * np.median(unwarped)
+    # Correlation, because every photograph has its own exposure.
+    alike = np.corrcoef(one[seen].mean(axis=-1), two[yi, xi].mean(axis=-1))[0, 1]
+    unwarped = np.corrcoef(one[seen].mean(axis=-1), two[seen].mean(axis=-1))[0, 1]
+    assert alike > 0.85 > unwarped + 0.2
 
 
 def shown_commands() -> list[str]:
@@ -69,7 +70,7 @@ def test_commands_of_the_readme_exist_with_their_options() -> None:
     for line in commands:
         words = line.split()[1:]
         command = typer.main.get_command(app)
-        while words and hasattr(command, "commands"):
+        while words and hasattr(command, "commands") and not words[0].startswith("--"):
             assert words[0] in command.commands, line
             command = command.commands[words.pop(0)]
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}

@@ -57,7 +57,7 @@ def test_nan_stops_the_run_and_names_the_batch(worlds: WorldFiles) -> None:
     options = TrainOptions(steps=5)
     state = new_state(options, CPU)
     batch = worlds.draw(17)
-    batch.depth[0, 3, 3] = torch.nan
+    batch.stereo.ref_image[0, :, 3, 3] = torch.nan
     before = [p.clone() for p in state.network.parameters()]
     with pytest.raises(NasReconError, match="seed 17"):
         train_step(state, batch, options, 17)

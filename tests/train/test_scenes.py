@@ -73,9 +73,10 @@ def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:  # noqa: A
 def test_textures_repeat_without_a_seam(kind: str) -> None:
     texture = draw_texture(torch.Generator().manual_seed(2), kind)
     assert texture.shape == (3, SIDE, SIDE) and 0 <= texture.min() and texture.max() <= 1
-    steps = (texture - texture.roll(1, dims=2)).abs().mean(dim=(0, 1))
-    # The step over the seam is one step among others.
-    assert steps[0] <= steps.max() + 1e-6 and steps[0] < 6 * steps.mean() + 0.02
+    for axis in (1, 2):
+        steps = (texture - texture.roll(1, dims=axis)).abs().mean(dim=(0, 3 - axis))
+        # The step over the seam is one step among others; random marks differ by a third.
+        assert steps[0] <= 1.4 * steps[1:].max() + 0.005
 
 
 def test_far_textures_fade_into_their_mean(bank: TextureBank) -> None:
@@ -93,22 +94,26 @@ def test_jpeg_leaves_alone_at_strength_zero_and_coarsens_else() -> None:
 
 
 def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
-    """Sampling a source at the true depth shows the reference, for crops, mirrors and every unit; a wrong depth does not."""
+    """Sampling a source at the true depth shows the reference, for crops, mirrors and every unit; a wrong depth less."""
     from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
 
     paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12))
     options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error_px=0.0)
-    right = wrong = 0
+    wins = []
     for seed in range(4):
         batch = draw_batch(load_file(paths[0]), torch.arange(6), options, torch.Generator().manual_seed(seed))
         s = batch.stereo
-        for factor in (1.0, 1.25):
+
+        def alike(factor: float, batch=batch, s=s) -> torch.Tensor:  # noqa: ANN001
+            """Correlation of each reference with its first source, warped at so many times the true depth."""
             inv_depth = (1 / (batch.depth * factor)).flatten(1)[:, None]
             grid, inside = plane_sample_grid(s.ref_K, s.src_K[:, 0], s.src_from_ref[:, 0], inv_depth, (80, 112))
-            apart = (sample_on_planes(s.src_images[:, 0], grid)[:, :, 0] - s.ref_image).abs().mean(dim=1)
-            error = apart[inside[:, 0]].median()
-            right, wrong = (right + error, wrong) if factor == 1.0 else (right, wrong + error)
-    assert right < 0.6 * wrong
+            warped = sample_on_planes(s.src_images[:, 0], grid)[:, :, 0].mean(dim=1)
+            pairs = zip(s.ref_image.mean(dim=1), warped, inside[:, 0], strict=True)
+            return torch.stack([torch.corrcoef(torch.stack([a[m], b[m]]))[0, 1] for a, b, m in pairs])
+
+        wins.append(alike(1.0) > torch.maximum(alike(1.5), alike(0.67)))
+    assert torch.cat(wins).float().mean() > 0.75  # some sources see little of the reference
 
 
 def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:  # noqa: ANN001
