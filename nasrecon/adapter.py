@@ -20,7 +20,9 @@ The nearest plane comes from ``View.depth_range[0]``, which must be set.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -67,6 +69,24 @@ def predict(
         prediction = network(batch.to(device))
         out |= zip(members, to_estimates(prediction, group_refs, group_sources, network), strict=True)
     return [out[i] for i in range(len(refs))]
+
+
+def predict_stages(
+    network: Network, ref: Posed, sources: Sequence[Posed], device: torch.device | str | None = None
+) -> Prediction:
+    """Run a network on one reference, as ``estimate`` does it, and return all that it says (B = 1), for evaluation.
+
+    Returns:
+        the prediction at the reference's size, depths and sigma in scene units, float32 on the CPU, not filtered.
+
+    Raises:
+        InputError: as ``predict``.
+    """
+    device = torch.device(device_of(network) if device is None else device)
+    batch = to_stereo_batch([ref], [sources], network).to(device)
+    with torch.inference_mode(), autocast(network, device):
+        prediction = network(batch)
+    return in_scene_units(prediction, [ref], network)
 
 
 def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network) -> StereoBatch:
@@ -156,10 +176,22 @@ def to_estimates(
 
 
 def device_of(network: Network) -> torch.device:
-    """Return the device of a network's parameters; the CPU for one that has none."""
-    parameters = getattr(network, "parameters", None)
-    first = next(iter(parameters()), None) if callable(parameters) else None
+    """Return the device of a network's parameters, or of its buffers; the CPU for one that has neither."""
+    held = [getattr(network, kind, None) for kind in ("parameters", "buffers")]
+    first = next(chain.from_iterable(tensors() for tensors in held if callable(tensors)), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
+    """Compute in bfloat16 where the network is made for it and the device has instructions for it."""
+    if not getattr(network, "prefers_bfloat16", False):
+        return nullcontext()
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        fast = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    else:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def _trained_min_depth(network: Network) -> float:

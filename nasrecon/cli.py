@@ -18,6 +18,7 @@ import typer
 
 from nasrecon import __version__
 from nasrecon.errors import InputError, NasReconError
+from nasrecon.eval_command import app as eval_app
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.train.command import app as train_app
 
@@ -258,6 +259,7 @@ def fuse(
 weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
 app.add_typer(weights, name="weights")
 app.add_typer(train_app, name="train")
+app.add_typer(eval_app, name="eval")
 
 
 class Variant(StrEnum):

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from nasrecon.adapter import Posed, device_of, fitted_size, predict
+from nasrecon.adapter import Posed, autocast, device_of, fitted_size, predict
 from nasrecon.errors import EmptyResultError, InputError, NasReconError
 from nasrecon.ingest.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.ingest.images import read_view
@@ -345,7 +344,7 @@ def _run(network: Network, device: torch.device, items: Sequence[_Item]) -> list
         NasReconError: if it does not suffice for a single one.
     """
     try:
-        with torch.inference_mode(), _autocast(network, device):
+        with torch.inference_mode(), autocast(network, device):
             return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device)
     except Exception as error:
         if not _is_out_of_memory(error):
@@ -357,18 +356,6 @@ def _run(network: Network, device: torch.device, items: Sequence[_Item]) -> list
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None
-
-
-def _autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
-    """Compute in bfloat16 where the network is made for it and the device has instructions for it."""
-    if not getattr(network, "prefers_bfloat16", False):
-        return nullcontext()
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        fast = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-    else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

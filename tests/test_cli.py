@@ -38,6 +38,10 @@ OPTIONS = {
         "--resume", "--seed", "--device",
     ],
     "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
+    "eval demon": ["--network", "--max-depth", "--device", "--json"],
+    "eval frames": [
+        "--network", "--rule", "--every", "--offset", "--sources", "--min-depth", "--max-depth", "--device", "--json",
+    ],
 }  # fmt: skip
 
 

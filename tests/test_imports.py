@@ -19,9 +19,9 @@ RANKS = [
     {"errors"},
     {"types"},
     {"geometry"},
-    {"preview", "view_file", "metrics", "ingest", "nas", "fuse"},
+    {"preview", "view_file", "metrics", "keyframes", "ingest", "nas", "fuse"},
     {"results", "export", "adapter"},
-    {"estimate", "doctor", "evaluate", "view", "train", "terminal"},
+    {"estimate", "doctor", "evaluate", "eval_command", "view", "train", "terminal"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,364 @@
+"""Scores of a network by named protocol: two-view pairs (``demon``) and RGB-D sequences (``frames``).
+
+A protocol says which images, which planes, which pixels count and how they are averaged; ``Evaluation.rules`` repeats
+it in words. Every stage has scores of its own: Z1 (from the cost volume), Z2 and its normals (after context-aware
+aggregation), refined (after the consistency module). What an error is: ``metrics.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nasrecon.adapter import Posed, predict_stages
+from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.estimate import InferOptions, working_size
+from nasrecon.ingest import open_scene
+from nasrecon.ingest.images import read_view
+from nasrecon.ingest.truth import read_true_depth
+from nasrecon.keyframes import FrameOptions, frame_plan, rule_words
+from nasrecon.metrics import (
+    PATCH,
+    ROUGHNESS,
+    WITHIN_SIGMA,
+    coverage_pct,
+    depth_metrics,
+    normal_metrics,
+    sparsification,
+    true_normals,
+)
+from nasrecon.nas import Network, Prediction
+from nasrecon.types import View
+
+STAGES = {
+    "Z1": ("depth_initial", None),
+    "Z2": ("depth", "normal"),
+    "refined": ("refined_depth", "refined_normal"),
+}
+"""Stage -> the depth and the normals in ``Prediction`` that belong to it."""
+DEMON_SIZE = (640, 480)
+DEMON_MIN_DEPTH = 0.5
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewScores:
+    """The scores of one reference.
+
+    Attributes:
+        name, subset, sources: the reference, the part of the set that it belongs to, the names of its sources.
+        stages: "Z1", "Z2", "refined" -> metric -> value; normals begin with ``normal_``, and are missing where the
+            true depth is rough everywhere.
+        calibration: metric -> value, of the refined depth.
+        pixels: how many counted.
+        missing: how many of them had no depth (not finite or not positive) in the refined map; they count as farthest.
+        seconds: that the network took, the way into it and out of it included.
+    """
+
+    name: str
+    subset: str
+    sources: tuple[str, ...]
+    stages: Mapping[str, Mapping[str, float]]
+    calibration: Mapping[str, float]
+    pixels: int
+    missing: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of a network on a set.
+
+    Attributes:
+        protocol: its name.
+        rules: the protocol in words, a line each.
+        data: what was recognised.
+        network: name of the network.
+        views: the scores of each reference.
+        left_out: (name, reason) of the references that could not be scored.
+    """
+
+    protocol: str
+    rules: tuple[str, ...]
+    data: str
+    network: str
+    views: tuple[ViewScores, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The parts of the set in the order of their names, then "all"."""
+        return (*sorted({view.subset for view in self.views} - {"all"}), "all")
+
+    @property
+    def seconds_per_view(self) -> float:
+        """The median: the first view pays for warming up."""
+        return float(np.median([view.seconds for view in self.views]))
+
+    def of(self, subset: str = "all") -> tuple[ViewScores, ...]:
+        """Return the references of a part of the set."""
+        return tuple(view for view in self.views if subset in ("all", view.subset))
+
+    def stage(self, stage: str, subset: str = "all") -> dict[str, float]:
+        """Return the metrics of a stage, each the mean over the references of a part that have it."""
+        return _means(view.stages[stage] for view in self.of(subset))
+
+    def calibration(self, subset: str = "all") -> dict[str, float]:
+        """Return how well confidence and sigma know the errors of the refined depth, means likewise."""
+        return _means(view.calibration for view in self.of(subset))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, JSON values only."""
+        scores = {
+            subset: {
+                "views": len(self.of(subset)),
+                "stages": {stage: self.stage(stage, subset) for stage in STAGES},
+                "calibration": self.calibration(subset),
+            }
+            for subset in self.subsets
+        }
+        return {
+            "protocol": self.protocol,
+            "rules": list(self.rules),
+            "data": self.data,
+            "network": self.network,
+            "seconds_per_view": self.seconds_per_view,
+            "scores": scores,
+            "views": [{**vars(view), "sources": list(view.sources)} for view in self.views],
+            "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
+        }
+
+
+def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(found)) for name, found in values.items()}
+
+
+def evaluate_demon(
+    folder: Path | str,
+    network: Network,
+    *,
+    max_depth: float = 32.0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a network on two-view pairs in the folder layout of DeMoN, as the NAS and DPSNet benchmarks have them.
+
+    The first view of a pair is the reference, the second its source; both 640x480, nearest plane 0.5, and pixels with
+    0.5 <= true depth <= ``max_depth`` count (32 as in NAS, 10 as in DPSNet). Metrics are taken pair by pair, then
+    averaged over the pairs of a subset (the folder's name up to the first ``_``) and over all.
+
+    Args:
+        folder: of pair folders.
+        network: from ``load_network``.
+        device: where to compute; default: where the network is.
+
+    Raises:
+        InputError: if there is no pair, or one cannot be read.
+        EmptyResultError: if no pair has true depth in range.
+    """
+    folder = Path(folder)
+    if not max_depth > DEMON_MIN_DEPTH:
+        raise InputError(f"max_depth must be above the nearest plane, {DEMON_MIN_DEPTH:g}, found {max_depth:g}")
+    pairs = _pair_folders(folder)
+    planes = (DEMON_MIN_DEPTH, DEMON_MIN_DEPTH * network.planes)
+    scorer = _Scorer(network, device, counted=(DEMON_MIN_DEPTH, max_depth), clamp=planes)
+    for i, pair in enumerate(pairs):
+        _tell(progress, "pairs", i, len(pairs))
+        scene = open_scene(pair)
+        if len(scene.views) != 2 or scene.dropped:
+            lost = "".join(f"; {name}: {reason}" for name, reason in scene.dropped[:3])
+            raise InputError(f"{pair}: a pair has two views, found {len(scene.views)}{lost}")
+        scorer.score(scene.views[:1], scene.views[1:], DEMON_SIZE, pair.name, pair.name.partition("_")[0])
+    _tell(progress, "pairs", len(pairs), len(pairs))
+    return scorer.evaluation(
+        protocol=f"demon, max depth {max_depth:g}",
+        rules=(
+            "two views at 640x480: the first is the reference, the second its source",
+            f"{network.planes} planes, the nearest at {DEMON_MIN_DEPTH:g}",
+            *scorer.rules("pair"),
+        ),
+        data=f"{folder}: {len(pairs)} pairs",
+    )
+
+
+def _pair_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    strangers = [path.name for path in below if not (path / "poses.txt").is_file()]
+    if not below or strangers:
+        raise InputError(
+            f"{folder}: expected folders of pairs (0000.jpg 0001.jpg 0000.npy cam.txt poses.txt), found "
+            f"{'none' if not below else 'no poses.txt in ' + ', '.join(strangers[:3])}"
+        )
+    return below
+
+
+def evaluate_frames(
+    folder: Path | str,
+    network: Network,
+    options: FrameOptions | None = None,
+    *,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a network on an RGB-D sequence, in any layout that ``open_scene`` and ``read_true_depth`` know.
+
+    Args:
+        folder: of the sequence.
+        network: from ``load_network``.
+        options: see ``FrameOptions``.
+        device: where to compute; default: where the network is.
+
+    Raises:
+        InputError: if the sequence cannot be read or no frame has the sources that the rule asks for.
+        EmptyResultError: if no reference has true depth in range.
+    """
+    options = options or FrameOptions()
+    scene = open_scene(folder)
+    plan = frame_plan(scene, options)
+    if not plan:
+        raise InputError(
+            f"{scene.root}: no frame of {len(scene.views)} has {options.sources} sources by the rule: "
+            f"{rule_words(options)}; ask for fewer sources, or frames nearer to each other"
+        )
+    span = (options.min_depth, options.max_depth)
+    scorer = _Scorer(network, device, counted=span, clamp=span)
+    for i, (ref, sources) in enumerate(plan):
+        _tell(progress, "frames", i, len(plan))
+        view = scene.views[ref]
+        size = working_size(view.camera, InferOptions(max_side=options.max_side))
+        scorer.score([view], [scene.views[j] for j in sources], size, view.name, "all")
+    _tell(progress, "frames", len(plan), len(plan))
+    numbers = f"{options.every}/{options.offset}" if options.rule == "every" else "baseline"
+    return scorer.evaluation(
+        protocol=f"frames, {numbers}, {options.sources} sources, depth {options.min_depth:g}-{options.max_depth:g}",
+        rules=(
+            rule_words(options),
+            f"{network.planes} planes, the nearest at {options.min_depth:g}; longer side at most {options.max_side} px",
+            *scorer.rules("frame"),
+        ),
+        data=f"{scene.root}: {scene.source}",
+    )
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)
+
+
+class _Scorer:
+    """Runs the network on references and collects their scores.
+
+    ``counted``: the range of true depths that counts; ``clamp``: the range that found depths are brought into.
+    """
+
+    def __init__(
+        self, network: Network, device: Any, *, counted: tuple[float, float], clamp: tuple[float, float]
+    ) -> None:
+        self.network, self.device, self.counted, self.clamp = network, device, counted, clamp
+        self.views: list[ViewScores] = []
+        self.left_out: list[tuple[str, str]] = []
+
+    def rules(self, unit: str) -> tuple[str, ...]:
+        """Say in words how pixels count, and how they are averaged; ``unit``: "pair" or "frame"."""
+        (near, far), (least, most) = self.counted, self.clamp
+        gauss, laplace = (f"{100 * share:.1f}" for share in WITHIN_SIGMA.values())
+        return (
+            f"pixels count where {near:g} <= true depth <= {far:g}; found depths are clamped to {least:g}-{most:g}",
+            f"true normals: planes fitted to {PATCH}x{PATCH} px of true depth; left out where one of these pixels has "
+            f"no depth or is more than {ROUGHNESS:.0%} off the plane",
+            f"each {unit} is scored by itself, then the mean over {unit}s is taken",
+            "confidence: area under the sparsification error curve of abs rel (AUSE), gain over random (AURG); sigma: "
+            f"per cent of errors below it ({gauss} if they are Gauss's, {laplace} if Laplace's)",
+        )
+
+    def score(
+        self, refs: Sequence[View], sources: Sequence[View], size: tuple[int, int], name: str, subset: str
+    ) -> None:
+        """Score one reference, or note why it cannot be."""
+        (view,) = refs
+        rgb, view = read_view(replace(view, depth_range=self.clamp), *size)
+        truth = read_true_depth(view)
+        if truth is None:
+            self.left_out.append((name, "there is no true depth with it"))
+            return
+        mask = (truth >= self.counted[0]) & (truth <= self.counted[1])
+        if not mask.any():
+            self.left_out.append((name, f"no true depth within {self.counted[0]:g}-{self.counted[1]:g}"))
+            return
+        posed: list[Posed] = [read_view(source, *size) for source in sources]
+        since = time.perf_counter()
+        found = predict_stages(self.network, (rgb, view), posed, self.device)
+        seconds = time.perf_counter() - since
+        normals = true_normals(truth, view.camera)
+        refined = found.refined_depth[0].numpy()
+        self.views.append(
+            ViewScores(
+                name=name,
+                subset=subset,
+                sources=tuple(source.name for source in sources),
+                stages={stage: self._stage(found, stage, truth, mask, normals) for stage in STAGES},
+                calibration=self._calibration(found, truth, mask),
+                pixels=int(mask.sum()),
+                missing=int((mask & ~_has_depth(refined)).sum()),
+                seconds=seconds,
+            )
+        )
+
+    def _clamped(self, depth: torch.Tensor) -> np.ndarray:
+        """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""
+        found = depth[0].numpy()
+        return np.where(_has_depth(found), found, self.clamp[1]).clip(*self.clamp)
+
+    def _stage(
+        self, found: Prediction, stage: str, truth: np.ndarray, mask: np.ndarray, normals: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, float]:
+        of_depth, of_normal = STAGES[stage]
+        scores = depth_metrics(self._clamped(getattr(found, of_depth)), truth, mask)
+        true_normal, smooth = normals
+        if of_normal is not None and (mask & smooth).any():
+            normal = getattr(found, of_normal)[0].permute(1, 2, 0).numpy()
+            values = normal_metrics(normal, true_normal, mask & smooth)
+            scores |= {f"normal_{metric}": value for metric, value in values.items()}
+        return scores
+
+    def _calibration(self, found: Prediction, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+        error = np.abs(self._clamped(found.refined_depth) - truth)[mask]
+        sorting = sparsification(error / truth[mask], np.nan_to_num(found.confidence[0].numpy()[mask]))
+        covered = coverage_pct(error, np.nan_to_num(found.sigma[0].numpy()[mask]))
+        return {**sorting, "below_sigma_pct": covered}
+
+    def evaluation(self, *, protocol: str, rules: tuple[str, ...], data: str) -> Evaluation:
+        """Return what was collected.
+
+        Raises:
+            EmptyResultError: if that is nothing.
+        """
+        if not self.views:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left_out[:3])
+            raise EmptyResultError(f"{data}: nothing could be scored ({reasons})")
+        return Evaluation(
+            protocol=protocol,
+            rules=rules,
+            data=data,
+            network=self.network.name,
+            views=tuple(self.views),
+            left_out=tuple(self.left_out),
+        )
+
+
+def _has_depth(depth: np.ndarray) -> np.ndarray:
+    return np.isfinite(depth) & (depth > 0)

@@ -1,0 +1,110 @@
+"""Which frames of a sequence are scored, and with which sources: the rules of the protocol "frames"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.geometry import relative_pose, rotation_angle_deg
+from nasrecon.types import Scene, View
+
+MOVED_IN_MIN_DEPTHS, TURNED_DEG, MOST_TURNED_DEG = 0.2, 15.0, 30.0
+"""Rule "baseline": what makes a keyframe, and how far a source may be turned against its reference."""
+
+Rule = Literal["every", "baseline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Which frames of a sequence are references and sources, and the range of depths; lengths in scene units.
+
+    Attributes:
+        rule: "every": frame k * ``every`` with the sources ``offset``, 2 * ``offset`` ... frames before and after.
+            "baseline": every keyframe, with the nearest keyframes before and after (``keyframes``).
+        every, offset: of the rule "every".
+        sources: half of them before the reference, half after.
+        min_depth, max_depth: the nearest plane, and the range that counts.
+        max_side: larger images are shrunk to it [px], as by ``estimate``.
+    """
+
+    rule: Rule = "every"
+    every: int = 20
+    offset: int = 10
+    sources: int = 2
+    min_depth: float = 0.5
+    max_depth: float = 6.0
+    max_side: int = 640
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("every", "baseline"):
+            raise InputError(f"rule must be every or baseline, found {self.rule!r}")
+        if min(self.every, self.offset) < 1:
+            raise InputError(f"every and offset must be at least 1, found {self.every} and {self.offset}")
+        if self.sources < 2 or self.sources % 2:
+            raise InputError(f"sources must be an even number, half before and half after, found {self.sources}")
+        if not 0 < self.min_depth < self.max_depth:
+            raise InputError(f"0 < min_depth < max_depth is needed, found {self.min_depth:g} and {self.max_depth:g}")
+
+
+def frame_plan(scene: Scene, options: FrameOptions) -> list[tuple[int, tuple[int, ...]]]:
+    """Return (reference, sources, the nearest first) as positions in the scene's views, by the options' rule.
+
+    A reference that lacks one of the sources that it is due is none.
+    """
+    half = options.sources // 2
+    if options.rule == "baseline":
+        return _baseline_plan(scene, options, half)
+    reach = half * options.offset
+    refs = range(0, len(scene.views), options.every)
+    steps = [sign * k * options.offset for k in range(1, half + 1) for sign in (-1, 1)]
+    return [(i, tuple(i + step for step in steps)) for i in refs if reach <= i < len(scene.views) - reach]
+
+
+def keyframes(scene: Scene, moved: float) -> list[int]:
+    """Return the first frame and each that moved that far [scene units], or turned 15 degrees, since the last one."""
+    chosen = [0]
+    for i, view in enumerate(scene.views):
+        baseline, turn = _motion(view, scene.views[chosen[-1]])
+        if baseline >= moved or turn >= TURNED_DEG:
+            chosen.append(i)
+    return chosen
+
+
+def _baseline_plan(scene: Scene, options: FrameOptions, half: int) -> list[tuple[int, tuple[int, ...]]]:
+    moved = MOVED_IN_MIN_DEPTHS * options.min_depth
+    chosen = keyframes(scene, moved)
+
+    def serves(source: int, ref: int) -> bool:
+        baseline, turn = _motion(scene.views[source], scene.views[ref])
+        return baseline >= moved and turn <= MOST_TURNED_DEG
+
+    plan = []
+    for k, ref in enumerate(chosen):
+        before = [i for i in reversed(chosen[:k]) if serves(i, ref)][:half]
+        after = [i for i in chosen[k + 1 :] if serves(i, ref)][:half]
+        if len(before) == len(after) == half:
+            plan.append((ref, tuple(i for pair in zip(before, after, strict=True) for i in pair)))
+    return plan
+
+
+def _motion(a: View, b: View) -> tuple[float, float]:
+    """Return the distance [scene units] and the angle [degrees] between two views."""
+    relative = relative_pose(a.cam_from_world, b.cam_from_world)
+    return float(np.linalg.norm(a.center_in_world - b.center_in_world)), float(rotation_angle_deg(relative[:3, :3]))
+
+
+def rule_words(options: FrameOptions) -> str:
+    """Say the rule in words."""
+    half = options.sources // 2
+    if options.rule == "every":
+        steps = ", ".join(str(k * options.offset) for k in range(1, half + 1))
+        return f"references: every {options.every} frames; sources: {steps} frames before and after"
+    moved = MOVED_IN_MIN_DEPTHS * options.min_depth
+    return (
+        f"references: keyframes, which moved {moved:g} or turned {TURNED_DEG:g} degrees since the last; sources: the "
+        f"nearest {half} keyframes before and after that are {moved:g} away or more and turned {MOST_TURNED_DEG:g} "
+        "degrees or less"
+    )
