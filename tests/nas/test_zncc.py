@@ -68,8 +68,11 @@ def test_neighbors_fill_what_matching_alone_leaves_open(network):
         part[...] = 128 + noise.normal(0, 3, size=part.shape[:2])[..., None]
     found = network(to_stereo_batch(plain[:1], [plain[1:]], network))
     truth = torch.from_numpy(plane_depth(view)) / view.depth_range[0]
-    wrong = [((z[0] / truth - 1).abs() > 0.1)[strip].double().mean() for z in (found.depth_initial, found.depth)]
-    assert wrong[0] > 0.4 and wrong[1] < 0.1
+    depths = (found.depth_initial, found.depth, found.refined_depth)
+    wrong = [((depth[0] / truth - 1).abs() > 0.1)[strip].double().mean() for depth in depths]
+    assert wrong[0] > 0.4 and wrong[1] < 0.1 and wrong[2] < 0.1
+    steps = [float(depth.diff().abs().sum()) for depth in depths]
+    assert steps[2] < 0.95 * steps[1]  # the median takes out single pixels
     sure = found.confidence[0]
     assert sure[strip].mean() < 0.5 * sure[:, :40].mean()
 
@@ -190,6 +193,14 @@ def test_parabola_finds_the_fraction_of_a_plane():
     falling, rising = -labels[None, None], labels[None, None]
     assert best_label(falling).item() == 8 and best_label(rising).item() == 0
     assert best_label(torch.zeros(1, 1, 9)).item() == 0
+
+
+def test_median_takes_out_specks_and_keeps_edges():
+    label = torch.full((9, 12), 5.0)
+    label[:, 6:] = 9
+    speck = label.clone()
+    speck[4, 2:4] = 60
+    assert torch.equal(zncc._median(speck), label)
 
 
 def test_confidence_asks_for_agreement_and_for_no_rival():
