@@ -21,7 +21,7 @@ from nasrecon.geometry import relative_pose
 from nasrecon.types import Estimate, View
 
 CACHE_BYTES = 1_500_000_000
-"""Memory for the maps of views that others are compared with: about 350 views of 640x480."""
+"""Memory for the maps of views that others are compared with: about 300 views of 640x480."""
 
 _CHUNK = 1 << 15
 _SIGMA_FLOOR = 0.005
