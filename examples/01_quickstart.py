@@ -1,6 +1,6 @@
 """The Python API on the example set: images and cameras to depth, normals, a cloud and a mesh.
 
-    python examples/01_quickstart.py [OUT]
+python examples/01_quickstart.py [OUT]
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ network = nr.load_network("lite", device="auto")
 
 estimates = list(nr.estimate_views(scene, network))
 for e in estimates:
-    print(f"{e.view.name}: depth {e.depth[e.depth > 0].min():.2f} to {e.depth.max():.2f}, confidence {e.confidence.mean():.2f}")
+    print(
+        f"{e.view.name}: depth {e.depth[e.depth > 0].min():.2f} to {e.depth.max():.2f}, confidence {e.confidence.mean():.2f}"
+    )
 
 cloud = nr.fuse_points(estimates)
 mesh = nr.fuse_mesh(estimates)

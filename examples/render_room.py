@@ -27,7 +27,20 @@ OUT = Path(__file__).parent / "room"
 WIDTH, HEIGHT, FOCAL = 640, 480, 520.0
 VIEWS = 12
 FLOOR, WALL_X, WALL_Z = 1.3, 2.5, 2.1
-LOOKS = ("plaster", "tiles", "stripes", "print", "bricks", "text", "cells", "fabric", "rough", "print", "print", "stripes")
+LOOKS = (
+    "plaster",
+    "tiles",
+    "stripes",
+    "print",
+    "bricks",
+    "text",
+    "cells",
+    "fabric",
+    "rough",
+    "print",
+    "print",
+    "stripes",
+)
 
 
 def furniture() -> tuple[list[list[tuple]], float]:
@@ -49,18 +62,26 @@ def furniture() -> tuple[list[list[tuple]], float]:
         ((0.45, top - 0.06, 0.35), (0.12, 0.035, 0.16), 0.7, 5, 3.0, 1.0),  # books on the table
         ((0.43, top - 0.12, 0.36), (0.11, 0.03, 0.14), 0.4, 9, 3.0, 1.0),
     ]
-    boxes += [((-2.2 + 0.12 * i, -0.62, 1.75), (0.045, 0.11 + 0.02 * (i % 3), 0.1), 0, 5 + i % 2 * 4, 3.0, 1.0) for i in range(6)]
+    boxes += [
+        ((-2.2 + 0.12 * i, -0.62, 1.75), (0.045, 0.11 + 0.02 * (i % 3), 0.1), 0, 5 + i % 2 * 4, 3.0, 1.0)
+        for i in range(6)
+    ]
     balls = [
         ((0.95, FLOOR - 0.2, 0.1), (0.2, 0.2, 0.2), 0, 6, 2.0, 1.0),
         ((-0.05, top - 0.16, 0.55), (0.1, 0.14, 0.1), 0, 6, 3.0, 1.0),  # vase
         ((-1.75, -0.35, 0.9), (0.22, 0.16, 0.22), 0, 0, 1.0, 0.5),  # lamp shade
     ]
     pole = FLOOR / 2 + 0.15
-    tubes = [((-1.75, FLOOR - pole, 0.9), (0.02, pole, 0.02), 0, 8, 2.0, 0.6), ((2.1, FLOOR - 0.3, -0.2), (0.17, 0.3, 0.17), 0, 4, 2.0, 1.0)]
+    tubes = [
+        ((-1.75, FLOOR - pole, 0.9), (0.02, pole, 0.02), 0, 8, 2.0, 0.6),
+        ((2.1, FLOOR - 0.3, -0.2), (0.17, 0.3, 0.17), 0, 4, 2.0, 1.0),
+    ]
     turn = rotation_from_vector(torch.tensor([0.0, 0.3, 0.0]))
     for x, z in ((-0.58, -0.33), (0.58, -0.33), (-0.58, 0.33), (0.58, 0.33)):
         foot = turn @ torch.tensor([x, 0.0, z])
-        tubes.append(((0.2 + float(foot[0]), FLOOR - legs, 0.5 + float(foot[2])), (0.028, legs, 0.028), 0.3, 2, 2.0, 0.7))
+        tubes.append(
+            ((0.2 + float(foot[0]), FLOOR - legs, 0.5 + float(foot[2])), (0.028, legs, 0.028), 0.3, 2, 2.0, 0.7)
+        )
     return [boxes, balls, tubes], top
 
 
@@ -95,7 +116,9 @@ def cameras() -> tuple[torch.Tensor, torch.Tensor]:
     return K, out
 
 
-def photograph(world: Worlds, bank: TextureBank, K: torch.Tensor, world_from_cam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def photograph(
+    world: Worlds, bank: TextureBank, K: torch.Tensor, world_from_cam: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return radiance (3, H, W), four rays a pixel, and exact depth (H, W) through the pixel centres."""
     rows = 60
     strips, depths = [], []
@@ -110,11 +133,15 @@ def photograph(world: Worlds, bank: TextureBank, K: torch.Tensor, world_from_cam
     return torch.cat(strips, dim=1), torch.cat(depths)
 
 
-def write_model(folder: Path, names: list[str], K: np.ndarray, cam_from_world: np.ndarray, depths: np.ndarray, images: np.ndarray) -> int:
+def write_model(
+    folder: Path, names: list[str], K: np.ndarray, cam_from_world: np.ndarray, depths: np.ndarray, images: np.ndarray
+) -> int:
     """Write the COLMAP model; its points are random surface points with every view that sees them. Returns their number."""
     rng = np.random.default_rng(0)
     model = pycolmap.Reconstruction()
-    camera = pycolmap.Camera(model="PINHOLE", width=WIDTH, height=HEIGHT, params=[FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], camera_id=1)
+    camera = pycolmap.Camera(
+        model="PINHOLE", width=WIDTH, height=HEIGHT, params=[FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], camera_id=1
+    )
     model.add_camera_with_trivial_rig(camera)
     seen: list[list[np.ndarray]] = [[] for _ in names]
     tracks, points, colors = [], [], []
@@ -128,7 +155,12 @@ def write_model(folder: Path, names: list[str], K: np.ndarray, cam_from_world: n
             for j in range(len(names)):
                 p = cam_from_world[j, :3, :3] @ point + cam_from_world[j, :3, 3]
                 u = K @ (p / p[2])
-                if p[2] > 0 and 0 < u[0] < WIDTH and 0 < u[1] < HEIGHT and abs(depths[j][int(u[1]), int(u[0])] / p[2] - 1) < 0.01:
+                if (
+                    p[2] > 0
+                    and 0 < u[0] < WIDTH
+                    and 0 < u[1] < HEIGHT
+                    and abs(depths[j][int(u[1]), int(u[0])] / p[2] - 1) < 0.01
+                ):
                     track.append((j, len(seen[j])))
                     seen[j].append(u[:2])
             tracks.append(track)

@@ -57,7 +57,12 @@ def test_the_rooms_images_show_what_its_depths_say() -> None:
 def shown_commands() -> list[str]:
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (TOP / "README.md").read_text(), re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [part.strip() for line in lines for part in line.split("#")[0].split("&&") if part.strip().startswith("nasrecon ")]
+    return [
+        part.strip()
+        for line in lines
+        for part in line.split("#")[0].split("&&")
+        if part.strip().startswith("nasrecon ")
+    ]
 
 
 def test_commands_of_the_readme_exist_with_their_options() -> None:
@@ -86,5 +91,3 @@ def test_paths_of_the_readme_exist() -> None:
             assert (TOP / path).exists(), path
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (TOP / link).exists(), link
-
-

@@ -38,7 +38,9 @@ _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 
 def _conv(i: int, o: int, k: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     pad = (k - 1) // 2 * dilation
-    return nn.Sequential(nn.Conv2d(i, o, k, stride, pad, dilation, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(i, o, k, stride, pad, dilation, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True)
+    )
 
 
 def _conv3(i: int, o: int, k: int | tuple = 3, stride: int | tuple = 1, pad: int | tuple = 1) -> nn.Sequential:
@@ -68,7 +70,9 @@ class Features(nn.Module):
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
-        self.at2 = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), Residual(16))
+        self.at2 = nn.Sequential(
+            nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), Residual(16)
+        )
         self.at4 = nn.Sequential(_conv(16, 32, 4, 2), Residual(32), Residual(32))
         self.at8 = nn.Sequential(_conv(32, 48, 4, 2), Residual(48), Residual(48))
         self.at16 = nn.Sequential(_conv(48, 64, 4, 2), Residual(64), Residual(64, 2), Residual(64, 4))
@@ -129,7 +133,9 @@ class ContextAggregation(nn.Module):
         super().__init__()
         self.from_context = nn.Conv2d(context, width, 3, 1, 1)
         self.from_cost = nn.Conv2d(1, width, 3, 1, 1, bias=False)
-        self.body = nn.Sequential(nn.ReLU(inplace=True), _conv(width, width, 3, 1, 2), _conv(width, width, 3, 1, 4), _conv(width, width))
+        self.body = nn.Sequential(
+            nn.ReLU(inplace=True), _conv(width, width, 3, 1, 2), _conv(width, width, 3, 1, 4), _conv(width, width)
+        )
         self.out = nn.Conv2d(width, 1, 1)
 
     def forward(self, cost: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -395,7 +401,17 @@ class LiteNetwork(nn.Module):
             from_depth = normal_from_slopes(label, label_slopes(label), ref_K)
             spread = label_slopes(label).abs().sum(dim=1, keepdim=True)
             state = torch.cat(
-                [context.float(), near, surface, normal, from_depth, sure, label[:, None] / self.planes, spread.clamp(max=4)], dim=1
+                [
+                    context.float(),
+                    near,
+                    surface,
+                    normal,
+                    from_depth,
+                    sure,
+                    label[:, None] / self.planes,
+                    spread.clamp(max=4),
+                ],
+                dim=1,
             )
             step, hidden = self.consistency(state)
             step = step.float()

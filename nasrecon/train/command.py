@@ -83,9 +83,7 @@ def train(
     data, held_out = WorldFiles(worlds, crop), None if validation is None else WorldFiles(validation, crop)
     with progress_bar(steps) as on_step:
         try:
-            state = train_on(
-                run, data, held_out, options, resolve_device(device), resume=resume, on_step=on_step
-            )
+            state = train_on(run, data, held_out, options, resolve_device(device), resume=resume, on_step=on_step)
         except KeyboardInterrupt:
             print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
             raise typer.Exit(130) from None

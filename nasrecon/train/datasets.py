@@ -117,7 +117,9 @@ class WorldFiles:
         """Look at the folder again."""
         self._files = sorted(self.folder.glob("worlds_*.pt"))[: self.limit]
         if not self._files:
-            raise InputError(f"{self.folder}: expected rendered worlds (worlds_*.pt), found none; run `nasrecon train render`")
+            raise InputError(
+                f"{self.folder}: expected rendered worlds (worlds_*.pt), found none; run `nasrecon train render`"
+            )
 
     def draw(self, seed: int) -> TrainingBatch:
         """Draw the batch of a seed: the same folder and seed give the same batch."""
@@ -155,7 +157,11 @@ def draw_batch(
         src_from_ref = _disturb(src_from_ref, K[:, 0, 0, 0], options.pose_error_px, generator)
     if rand(1) < 0.5:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
-        images, depth, normal = images.flip(-1), depth.flip(-1), normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
+        images, depth, normal = (
+            images.flip(-1),
+            depth.flip(-1),
+            normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1),
+        )
         K[..., 0, 2] = options.width - 1 - K[..., 0, 2]
         src_from_ref = mirror @ src_from_ref @ mirror
     images = _recolor(images, generator)

@@ -15,7 +15,14 @@ from nasrecon.train.loop import TrainOptions, load_checkpoint, new_state
 
 
 def export_run(
-    run: Path, name: str, out: Path | None = None, *, licence: str, textures: str, notes: str = "", scores: dict | None = None
+    run: Path,
+    name: str,
+    out: Path | None = None,
+    *,
+    licence: str,
+    textures: str,
+    notes: str = "",
+    scores: dict | None = None,
 ) -> WeightsEntry:
     """Write the averaged weights of ``run`` to ``out/name.safetensors`` (float16 where that costs nothing) and its manifest.
 
@@ -24,7 +31,12 @@ def export_run(
     """
     path = run / "checkpoint.pt"
     state = load_checkpoint(new_state(TrainOptions(), torch.device("cpu")), path)
-    trained = {"steps": state.step, "hours": round(state.seconds / 3600, 2), "device": state.device, "textures": textures}
+    trained = {
+        "steps": state.step,
+        "hours": round(state.seconds / 3600, 2),
+        "device": state.device,
+        "textures": textures,
+    }
     described = run / "options.json"
     if described.is_file():
         trained |= json.loads(described.read_text())

@@ -89,7 +89,9 @@ def training_loss(
     terms["spread"] = masked_mean(relative * torch.exp(-stages["log_spread"]) + stages["log_spread"], valid)
 
     total = sum(WEIGHTS[name] * term for name, term in terms.items())
-    logged = {name: float(term.detach()) for name, term in terms.items()} | _scores(stages, batch, truth, valid, truth_full, valid_full, normal_true)
+    logged = {name: float(term.detach()) for name, term in terms.items()} | _scores(
+        stages, batch, truth, valid, truth_full, valid_full, normal_true
+    )
     return total, logged | {"loss": float(total.detach())}
 
 

@@ -12,7 +12,9 @@ from nasrecon.train.textures import TextureBank
 
 
 @torch.no_grad()
-def write_sheet(path: Path, count: int, seed: int, textures: Path | None = None, size: tuple[int, int] = (192, 256)) -> None:
+def write_sheet(
+    path: Path, count: int, seed: int, textures: Path | None = None, size: tuple[int, int] = (192, 256)
+) -> None:
     """Write a PNG with a row for each world: three views, inverse depth and normals (usual colours) of the first."""
     generator = torch.Generator().manual_seed(seed)
     bank = TextureBank.make(80, generator, "cpu", textures)

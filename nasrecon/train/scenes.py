@@ -75,7 +75,9 @@ def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
     return torch.linalg.matrix_exp(skew)
 
 
-def draw_worlds(batch: int, bank: TextureBank, generator: torch.Generator, boxes: int = 22, round_ones: int = 14) -> Worlds:
+def draw_worlds(
+    batch: int, bank: TextureBank, generator: torch.Generator, boxes: int = 22, round_ones: int = 14
+) -> Worlds:
     """Draw furnished rooms (two thirds) and open places (one third)."""
     device = generator.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
@@ -125,7 +127,12 @@ def draw_worlds(batch: int, bank: TextureBank, generator: torch.Generator, boxes
 
 
 def _line_up(
-    center: torch.Tensor, half: torch.Tensor, turn: torch.Tensor, boxes: int, room: torch.Tensor, generator: torch.Generator
+    center: torch.Tensor,
+    half: torch.Tensor,
+    turn: torch.Tensor,
+    boxes: int,
+    room: torch.Tensor,
+    generator: torch.Generator,
 ) -> None:
     """Turn the first third of the boxes into a row of look-alikes (shelves, cabinets, steps), in place."""
     n = boxes // 3
@@ -140,7 +147,9 @@ def _line_up(
     along = torch.arange(n, device=center.device)[None, :, None] * step[:, None]
     use = (r((B,), 0, 1) < 0.6)[:, None, None]
     moved = center[:, 1:2] + torch.einsum("bij,bnj->bni", heading, along)
-    moved[..., 1] = torch.where(r((B, 1), 0, 1) < 0.7, room[:, None, 1] - pattern[..., 1] + along[..., 1], moved[..., 1])
+    moved[..., 1] = torch.where(
+        r((B, 1), 0, 1) < 0.7, room[:, None, 1] - pattern[..., 1] + along[..., 1], moved[..., 1]
+    )
     half[:, row] = torch.where(use, pattern, half[:, row])
     center[:, row] = torch.where(use, moved, center[:, row])
     upright = turn[:, 1:2] * torch.tensor([0.0, 1.0, 0.0], device=center.device)
@@ -219,9 +228,7 @@ def inside_any(worlds: Worlds, point: torch.Tensor) -> torch.Tensor:
     return close.any(1)
 
 
-def _surface(
-    worlds: Worlds, point: torch.Tensor, hit: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _surface(worlds: Worlds, point: torch.Tensor, hit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return outward normals (B, N, 3), metric texture coordinates (B, N, 2) and the dominant axis (B, N) at hit points."""
     rows = torch.arange(len(point), device=point.device)[:, None]
     rotation, half = worlds.rotation[rows, hit], worlds.half[rows, hit]
@@ -306,7 +313,9 @@ def _shade(
     return out
 
 
-def render_views(worlds: Worlds, bank: TextureBank, views: int, size: tuple[int, int], generator: torch.Generator) -> Rendered:
+def render_views(
+    worlds: Worlds, bank: TextureBank, views: int, size: tuple[int, int], generator: torch.Generator
+) -> Rendered:
     """Place ``views`` cameras in each world (``cameras.draw_rig``), render and expose them."""
     from nasrecon.train.cameras import draw_rig
 

@@ -25,7 +25,9 @@ def expose(radiance: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     image = image * torch.exp(r((B, V, 1, 1, 1), -0.15, 0.15) + r((B, V, 3, 1, 1), -0.05, 0.05))
     image = image.clamp(1e-4, 1) ** r((B, 1, 1, 1, 1), 0.45, 1.0)
     y, x = torch.meshgrid(
-        torch.linspace(-0.5, 0.5, H, device=image.device), torch.linspace(-0.5, 0.5, W, device=image.device), indexing="ij"
+        torch.linspace(-0.5, 0.5, H, device=image.device),
+        torch.linspace(-0.5, 0.5, W, device=image.device),
+        indexing="ij",
     )
     image = image * (1 - r((B, 1, 1, 1, 1), 0, 0.5) * (x**2 + y**2))
     # A blend with a blurred copy: from sharp to about a pixel of blur.

@@ -222,7 +222,9 @@ def _fabric(generator: torch.Generator) -> torch.Tensor:
     x, y = _grid()
     n = int(_uniform(generator, 16, 64))
     weave = torch.sin(2 * math.pi * n * x) * torch.sin(2 * math.pi * n * y)
-    return _color(generator) * (1 + weave * _uniform(generator, 0.05, 0.4)) + _noise(generator) * _uniform(generator, 0, 0.4)
+    return _color(generator) * (1 + weave * _uniform(generator, 0.05, 0.4)) + _noise(generator) * _uniform(
+        generator, 0, 0.4
+    )
 
 
 KINDS = {

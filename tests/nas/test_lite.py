@@ -102,7 +102,10 @@ def test_order_of_sources_does_not_matter_and_a_source_does(network: LiteNetwork
 
 def test_a_batch_equals_its_items(network: LiteNetwork) -> None:
     batch = stereo(batch=2, seed=5)
-    items = [with_fields(batch, **{n: getattr(batch, n)[i : i + 1] for n in StereoBatch.__dataclass_fields__}) for i in (0, 1)]
+    items = [
+        with_fields(batch, **{n: getattr(batch, n)[i : i + 1] for n in StereoBatch.__dataclass_fields__})
+        for i in (0, 1)
+    ]
     with torch.inference_mode():
         together = network(batch)
         alone = [network(item) for item in items]
@@ -136,7 +139,9 @@ def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:
 
     g = torch.Generator().manual_seed(0)
     wide = with_fields(
-        stereo(), ref_image=torch.rand(1, 3, 240, 320, generator=g), src_images=torch.rand(1, 2, 3, 240, 320, generator=g)
+        stereo(),
+        ref_image=torch.rand(1, 3, 240, 320, generator=g),
+        src_images=torch.rand(1, 2, 3, 240, 320, generator=g),
     )
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(wide)

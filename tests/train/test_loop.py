@@ -40,7 +40,9 @@ def test_resume_gives_the_same_next_loss(worlds: WorldFiles, tmp_path: Path) -> 
     with pytest.raises(Stop):
         train(tmp_path / "broken", worlds, None, options, CPU, on_step=until_three)
     train(tmp_path / "broken", worlds, None, options, CPU, resume=True, on_step=note("resumed"))
-    assert losses["resumed"] == pytest.approx(losses["straight"], rel=1e-4)  # sums of threads may differ in the last digit
+    assert losses["resumed"] == pytest.approx(
+        losses["straight"], rel=1e-4
+    )  # sums of threads may differ in the last digit
     rows = list(csv.DictReader((tmp_path / "broken" / "log.csv").open()))
     assert rows[-1]["step"] == "4" and float(rows[-1]["loss"]) > 0
 

@@ -34,13 +34,17 @@ def test_views_agree_on_where_surfaces_are(rendered: Rendered) -> None:
     for b in range(len(rendered.depth)):
         cameras = [Camera(width=W, height=H, K=rendered.K[b, v].double().numpy()) for v in (0, 1)]
         depth, other = (rendered.depth[b, v].double().numpy() for v in (0, 1))
-        other_from_ref = (rendered.cam_from_world[b, 1] @ torch.linalg.inv(rendered.cam_from_world[b, 0])).double().numpy()
+        other_from_ref = (
+            (rendered.cam_from_world[b, 1] @ torch.linalg.inv(rendered.cam_from_world[b, 0])).double().numpy()
+        )
         in_other = cameras[0].unproject_depth(depth) @ other_from_ref[:3, :3].T + other_from_ref[:3, 3]
         pixel = np.nan_to_num(cameras[1].project(in_other), nan=-1)
         seen = (in_other[..., 2] > 0) & (pixel > 1).all(-1) & (pixel < (W - 1, H - 1)).all(-1)
         x, y = np.where(seen, pixel[..., 0], 2).astype(int), np.where(seen, pixel[..., 1], 2).astype(int)
         # The farthest and nearest of the 3x3 pixels around: a point between pixel centres lies between them.
-        around = np.stack([other[(y + dy).clip(0, H - 1), (x + dx).clip(0, W - 1)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+        around = np.stack(
+            [other[(y + dy).clip(0, H - 1), (x + dx).clip(0, W - 1)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        )
         z = in_other[..., 2]
         in_front = seen & (z < around.min(0) * 0.99)
         assert in_front.sum() <= 0.002 * seen.sum()  # silhouettes thinner than a pixel
@@ -81,7 +85,9 @@ def test_textures_repeat_without_a_seam(kind: str) -> None:
 
 def test_far_textures_fade_into_their_mean(bank: TextureBank) -> None:
     index = torch.arange(bank.count)
-    far = bank.sample(index, torch.rand(bank.count, 2, generator=torch.Generator().manual_seed(0)), torch.full((bank.count,), 100.0))
+    far = bank.sample(
+        index, torch.rand(bank.count, 2, generator=torch.Generator().manual_seed(0)), torch.full((bank.count,), 100.0)
+    )
     assert (far - bank.mean).abs().max() < 0.12  # the last level is 2x2
 
 
@@ -97,7 +103,9 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
     """Sampling a source at the true depth shows the reference, for crops, mirrors and every unit; a wrong depth less."""
     from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
 
-    paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12))
+    paths = render_worlds(
+        tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12)
+    )
     options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error_px=0.0)
     wins = []
     for seed in range(4):
