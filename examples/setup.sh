@@ -10,7 +10,7 @@ PYTHON=${PYTHON:-python3}
 LIBRARIES="libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"
 if ! .venv/bin/python -c 'import open3d' 2>/dev/null; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-    { apt-get update && apt-get install -y --no-install-recommends $LIBRARIES; } >/dev/null
+    { apt-get update && apt-get install -y --no-install-recommends $LIBRARIES; } >/dev/null || true # what is missing is said below
   fi
   .venv/bin/python -c 'import open3d' 2>/dev/null || {
     echo "Open3D cannot be loaded. On Debian or Ubuntu: sudo apt-get install $LIBRARIES" >&2
