@@ -34,7 +34,7 @@ OPTIONS = {
     "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--seed", "--device"],
     "train preview": ["--out", "--count", "--textures", "--seed"],
     "train": [
-        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--learning-rate",
+        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--network", "--stage", "--init", "--learning-rate",
         "--resume", "--seed", "--device",
     ],
     "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],

@@ -7,6 +7,10 @@
     Z2, n, context, matching near Z2 --Consistency (twice)--> refined label, normal, spread, at h x w
     --plane upsampling: each pixel blends the planes of the nine nearest coarse pixels--> refined depth, normal at H x W
 
+Large images are seen twice or more, at half the size first: what the coarse pass says of labels and normals (``Hint``)
+goes into the hourglass and the consistency module of the next. A wall that is wider than what the finest pass can look
+across, and cameras that are off by some pixels, are smaller there.
+
 h, w = H/4, W/4. Everything is done in labels (label = D * min_depth / depth), so that the network knows no unit: scene
 times s, min_depth times s gives depths times s, the consistency module included.
 """
@@ -15,7 +19,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +30,7 @@ from nasrecon.nas import Prediction
 from nasrecon.nas.heads import expected_label
 from nasrecon.nas.volume import (
     depth_from_label,
+    pixels_apart,
     pixel_rays,
     plane_inv_depth,
     plane_sample_grid,
@@ -34,6 +40,48 @@ from nasrecon.nas.volume import (
 from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
+_ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
+
+
+@dataclass(frozen=True, eq=False)
+class Hint:
+    """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
+
+    Attributes:
+        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 4, in [-1, 1]: of the planes by the cost,
+            and of the planes around the refined label by its spread. 0 where nothing is known.
+        label: (B, h, w), refined. normal: (B, 3, h, w), unit.
+    """
+
+    belief: torch.Tensor
+    label: torch.Tensor
+    normal: torch.Tensor
+
+    def cut(self, top: int, left: int, h: int, w: int) -> Hint:
+        """Return a window of it, in feature pixels."""
+        window = (..., slice(top, top + h), slice(left, left + w))
+        return Hint(self.belief[window], self.label[window], self.normal[window])
+
+
+def half_size(batch: StereoBatch, multiple: int) -> StereoBatch:
+    """Shrink the images of a batch to about half the size, sides rounded to multiples; K follows, for each axis by itself."""
+    H, W = batch.ref_image.shape[-2:]
+    h, w = (max(multiple, round(side / 2 / multiple) * multiple) for side in (H, W))
+    shrink = torch.tensor([[w / W], [h / H], [1.0]], device=batch.ref_K.device, dtype=batch.ref_K.dtype)
+
+    def smaller(images: torch.Tensor) -> torch.Tensor:
+        resized = F.interpolate(images.flatten(0, -4), (h, w), mode="bilinear", align_corners=False, antialias=True)
+        return resized.unflatten(0, images.shape[:-3])
+
+    def scaled(K: torch.Tensor) -> torch.Tensor:
+        out = K * shrink
+        out[..., :2, 2] += 0.5 * shrink[:2, 0] - 0.5
+        return out
+
+    return replace(
+        batch, ref_image=smaller(batch.ref_image), src_images=smaller(batch.src_images),
+        ref_K=scaled(batch.ref_K), src_K=scaled(batch.src_K),
+    )  # fmt: skip
 
 
 def _conv(i: int, o: int, k: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -114,9 +162,15 @@ class Hourglass(nn.Module):
         self.level4 = nn.Sequential(_conv3(32, 48, 3, 2), _conv3(48, 48), _conv3(48, 48))
         self.up_half, self.up_full = _conv3(48, 32, 1, 1, 0), _conv3(32, 16, 1, 1, 0)
         self.out_half, self.out_full = _conv3(32, 32), _conv3(16, 16)
+        self.from_belief = nn.Conv3d(2, 16, 3, 1, 1, bias=False)
+        nn.init.zeros_(self.from_belief.weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        full = self.level1(x)
+    def forward(self, x: torch.Tensor, told: torch.Tensor, belief: torch.Tensor | None = None) -> torch.Tensor:
+        """``told`` (B, 16, h, w) is added on every plane before the first normalisation, and what the belief says there."""
+        full = self.level1[0](x) + told[:, :, None]
+        if belief is not None:
+            full = full + self.from_belief(belief.to(full.dtype))
+        full = self.level1[1:](full)
         half = self.level2(full)
         low = self.level4(half)
         half = self.out_half(half + _resize_like(self.up_half(low), half))
@@ -187,9 +241,20 @@ class Consistency(nn.Module):
         self.out = nn.Conv2d(width, 5, 3, 1, 1)
         nn.init.normal_(self.out.weight, std=1e-3)
         nn.init.zeros_(self.out.bias)
+        self.from_hint = nn.Conv2d(5, width, 3, 1, 1, bias=False)
+        nn.init.zeros_(self.from_hint.weight)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        quarter = self.enter(x)
+    def forward(
+        self, x: torch.Tensor, told: torch.Tensor, hint: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``hint`` (B, 5, h, w): what the coarser pass says of label (difference, relative difference) and normal.
+
+        ``told`` (B, width, h, w) is added before the first normalisation.
+        """
+        quarter = self.enter[0][0](x) + told
+        if hint is not None:
+            quarter = quarter + self.from_hint(hint.to(quarter.dtype))
+        quarter = self.enter[1](self.enter[0][1:](quarter))
         eighth = self.down8(quarter)
         top = self.down16(eighth)
         eighth = self.up8(eighth + _resize_like(top, eighth))
@@ -277,6 +342,33 @@ def _scores(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bcdhw,c->bdhw", r, weights)
 
 
+def _against_hint(hint: Hint, label: torch.Tensor) -> torch.Tensor:
+    """Say how a label map (B, h, w) differs from the hint's, in planes and relatively, and the hint's normal: (B, 5, h, w)."""
+    apart = (hint.label - label).clamp(-8, 8) / 4
+    ratio = (hint.label.clamp_min(0.25) / label.clamp_min(0.25)).log().clamp(-2, 2)
+    return torch.cat([apart[:, None], ratio[:, None], hint.normal], dim=1)
+
+
+def _circumstances(
+    geometry: tuple[torch.Tensor, ...], inv_depth: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Say how much the sources can tell about depth at each pixel: (B, 4, h, w), values about [-2, 2].
+
+    Under a short baseline the best match is where it is because of the cameras' errors as much as because of the depth;
+    so the network is told p, the logarithm of the parallax [feature px a plane], of the source that has most; p^2; one
+    over the number of sources; and p times that.
+    """
+    ref_K, src_K, src_from_ref = geometry
+    planes = inv_depth.shape[1]
+    near = inv_depth[:, [planes // 8, planes // 4]]
+    S = src_K.shape[1]
+    parallax = [pixels_apart(ref_K, src_K[:, s], src_from_ref[:, s], near, size) for s in range(S)]
+    most = torch.stack(parallax).amax(0) / (planes // 4 - planes // 8)
+    p = (most.clamp(1e-3, 10).log() + 1.5) / 2
+    single = torch.full_like(p, 1 / S)
+    return torch.stack([p, p**2 / 2, single, p * single], dim=1)
+
+
 class LiteNetwork(nn.Module):
     """See the head of this file. ``forward`` gives a ``Prediction``; ``stages`` everything that training looks at."""
 
@@ -294,15 +386,21 @@ class LiteNetwork(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(2.0))
         self.hourglass = Hourglass(groups)
         self.score = nn.Parameter(torch.randn(16) / 4)
+        self.trust = nn.Parameter(torch.zeros(2))
         self.aggregate = ContextAggregation(32)
         self.normals = NormalHead(16 + groups, 32)
         near = len(self.offsets) * groups // 4
         self.consistency = Consistency(32 + near + 16 + groups + 3 + 3 + 4)
         self.mask = nn.Sequential(nn.Conv2d(48 + 32, 64, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 9 * 16, 1))
+        # How much the images can tell at all (``_circumstances``), told to the hourglass, the cost and the consistency steps.
+        self.told_volume, self.told_cost = nn.Conv2d(4, 16, 1, bias=False), nn.Conv2d(4, planes, 1, bias=False)
+        self.told_gain, self.told_surface = nn.Conv2d(4, 1, 1, bias=False), nn.Conv2d(4, 48, 1, bias=False)
+        for layer in (self.told_volume, self.told_cost, self.told_gain, self.told_surface):
+            nn.init.zeros_(layer.weight)
 
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
-        s = self.stages(batch)
+        s = self.stages(batch, self.hint(batch))
         size = batch.ref_image.shape[-2:]
         full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
         depth = lambda label: depth_from_label(label.clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
@@ -315,8 +413,28 @@ class LiteNetwork(nn.Module):
             confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
         )  # fmt: skip
 
-    def stages(self, batch: StereoBatch) -> dict[str, torch.Tensor]:
-        """Run the network; all maps at h x w but ``refined_label`` (B, H, W) and ``refined_normal`` (B, 3, H, W).
+    def hint(self, batch: StereoBatch) -> Hint | None:
+        """See the batch at half the size, and before that at a quarter ... as long as its longer side is above 400 px."""
+        if max(batch.ref_image.shape[-2:]) <= _ONE_LOOK:
+            return None
+        coarse = half_size(batch, self.size_multiple)
+        return self.hint_from(self.stages(coarse, self.hint(coarse)), [side // 4 for side in batch.ref_image.shape[-2:]])
+
+    def hint_from(self, coarse: dict[str, torch.Tensor], size: Sequence[int]) -> Hint:
+        """Turn what ``stages`` says of a smaller image of the same view into the hint for a pass with features of ``size``."""
+        grow = lambda x: F.interpolate(x.float(), tuple(size), mode="bilinear", align_corners=False)  # noqa: E731
+        label, spread = grow(coarse["step_labels"][-1][:, None]), grow(coarse["log_spread"][:, None]).exp()
+        by_cost = grow(coarse["cost2"].float().softmax(dim=1)).clamp_min(1e-6).log() + math.log(self.planes)
+        # Laplace's density around the refined label; half a plane is as sure as a coarse pass can be.
+        width = (spread * label).clamp_min(0.5)
+        planes = torch.arange(self.planes, device=label.device, dtype=label.dtype).view(1, -1, 1, 1)
+        by_spread = (self.planes / (2 * width)).log() - (planes - label).abs() / width
+        belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / 4
+        normal = F.normalize(grow(coarse["step_normals"][-1]), dim=1, eps=1e-6)
+        return Hint(belief, label[:, 0], normal)
+
+    def stages(self, batch: StereoBatch, hint: Hint | None = None) -> dict[str, torch.Tensor]:
+        """Run one pass, with the hint of a coarser one if there is one; all maps at h x w but ``refined_label`` (B, H, W) and ``refined_normal`` (B, 3, H, W).
 
         Returns:
             cost, cost2 (B, D, h, w) scores; label_initial, label (B, h, w); normal (B, 3, h, w); step_labels, step_normals: lists
@@ -334,8 +452,12 @@ class LiteNetwork(nn.Module):
         geometry = (ref_K, src_K, batch.src_from_ref)
 
         volume, weights = self._volume(features, geometry, inv_depth)
-        r = self.hourglass(volume)
+        told = _circumstances(geometry, inv_depth, features.shape[-2:])
+        r = self.hourglass(volume, self.told_volume(told), None if hint is None else hint.belief)
         cost = _scores(r, self.score)
+        if hint is not None:
+            cost = cost + _scores(hint.belief, self.trust)
+        cost = cost * self.told_gain(told).float().clamp(-3, 1).exp() + self.told_cost(told).float()
         cost2 = self.aggregate(cost, context).float()
         prob = cost2.softmax(dim=1)
         label_initial, label = expected_label(cost.softmax(dim=1)), expected_label(prob)
@@ -343,7 +465,7 @@ class LiteNetwork(nn.Module):
         normal = F.normalize(self.normals(both, ref_K, context).float(), dim=1, eps=1e-6)
         out = {"cost": cost, "cost2": cost2, "label_initial": label_initial, "label": label, "normal": normal}
         surface = torch.einsum("bcdhw,bdhw->bchw", both.float(), prob.detach())
-        return out | self._refine(batch, features, geometry, weights, context, surface, prob, label, normal)
+        return out | self._refine(batch, features, geometry, weights, context, surface, prob, label, normal, hint, told)
 
     def _volume(
         self, features: torch.Tensor, geometry: tuple[torch.Tensor, ...], inv_depth: torch.Tensor
@@ -389,6 +511,7 @@ class LiteNetwork(nn.Module):
     def _refine(
         self, batch: StereoBatch, features: torch.Tensor, geometry: tuple[torch.Tensor, ...], weights: list[torch.Tensor],
         context: torch.Tensor, surface: torch.Tensor, prob: torch.Tensor, label: torch.Tensor, normal: torch.Tensor,
+        hint: Hint | None, told: torch.Tensor,
     ) -> dict[str, torch.Tensor]:  # fmt: skip
         """Alternate matching near the current surface with steps of the consistency module; then upsample."""
         entropy = -(prob * prob.clamp_min(1e-6).log()).sum(dim=1)
@@ -413,7 +536,8 @@ class LiteNetwork(nn.Module):
                 ],
                 dim=1,
             )
-            step, hidden = self.consistency(state)
+            against = None if hint is None else _against_hint(hint, label)
+            step, hidden = self.consistency(state, self.told_surface(told), against)
             step = step.float()
             label = (label.detach() + 4 * torch.tanh(step[:, 0] / 4)).clamp(_MIN_LABEL, self.planes - 1.0)
             normal = F.normalize(normal.detach() + step[:, 1:4], dim=1, eps=1e-6)

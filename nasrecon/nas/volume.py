@@ -72,14 +72,7 @@ def plane_sample_grid(
     """
     (h, w), (sh, sw) = size, src_size or size
     B, D = inv_depth.shape[:2]
-    with torch.autocast(ref_K.device.type, enabled=False):
-        # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
-        infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
-        turned = infinite.to(ref_K.dtype) @ _pixels(h, w, ref_K)
-        moved = src_K @ src_from_ref[:, :3, 3:]
-    # x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
-    scaled = inv_depth.reshape(B, 1, D, -1)
-    q = turned[:, :, None] + moved[:, :, None] * scaled
+    q = _in_source(ref_K, src_K, src_from_ref, inv_depth, size)
     # z is the depth in the source over the depth in the reference: no unit in it. The paper's network clamps the depth
     # itself at 1e-3 scene units, which is as good as outside, but would hide a scene whose unit is a kilometre.
     z = q[:, 2]
@@ -91,6 +84,35 @@ def plane_sample_grid(
     grid = torch.stack([2 * x / max(sw - 1, 1) - 1, 2 * y / max(sh - 1, 1) - 1], dim=-1)
     grid = torch.where(inside[..., None], grid, 4.0)
     return grid.view(B, D, h, w, 2), inside.view(B, D, h, w)
+
+
+def _in_source(
+    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Return where voxels fall in the source, homogeneous (B, 3, D, h*w); z is the depth there over the depth here.
+
+    x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
+    """
+    B, D = inv_depth.shape[:2]
+    with torch.autocast(ref_K.device.type, enabled=False):
+        # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
+        infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
+        turned = infinite.to(ref_K.dtype) @ _pixels(*size, ref_K)
+        moved = src_K @ src_from_ref[:, :3, 3:]
+    return turned[:, :, None] + moved[:, :, None] * inv_depth.reshape(B, 1, D, -1)
+
+
+def pixels_apart(
+    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Return how far apart (B, h, w) [px] two planes, inv_depth (B, 2), are in the source; 0 where one is behind it.
+
+    The other arguments are those of ``plane_sample_grid``.
+    """
+    q = _in_source(ref_K, src_K, src_from_ref, inv_depth, size)
+    in_front = (q[:, 2] > 0.05).all(dim=1)
+    at = q[:, :2] / q[:, 2:].clamp_min(0.05)
+    return ((at[:, :, 1] - at[:, :, 0]).norm(dim=1) * in_front).unflatten(1, tuple(size))
 
 
 def sample_on_planes(src_features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

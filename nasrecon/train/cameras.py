@@ -75,6 +75,10 @@ def _reference(
     x, y = torch.meshgrid(torch.linspace(0.1, 0.9, 8), torch.linspace(0.1, 0.9, 6), indexing="xy")
     pixels = torch.stack([x * W, y * H, torch.ones_like(x)], dim=-1).view(-1, 3).to(device)
     rays = pixels @ torch.linalg.inv(K).transpose(-1, -2)
+    # Most cameras are held upright, some tilted, some turned to portrait.
+    kind, roll = r((B,), 0, 1), r((B,), -1, 1)
+    turned = torch.where(kind < 0.1, torch.sign(roll) * math.pi / 2 + 0.15 * roll.abs(), roll * math.pi)
+    roll = torch.where(kind < 0.15, turned, 0.2 * roll)
     best = None
     for _ in range(_CANDIDATES):
         indoor_eye = r((B, 3), -0.9, 0.9) * room * torch.tensor([1.0, 0.6, 1.0], device=device)
@@ -86,7 +90,7 @@ def _reference(
         anywhere = r((B, 3), -1, 1) * torch.where(worlds.outdoor[:, None], 8.0, room) * 0.9
         anywhere[:, 1] = torch.where(worlds.outdoor, room[:, 1] - r((B,), 0, 3), anywhere[:, 1])
         target = torch.where(r((B, 1), 0, 1) < 0.6, thing, anywhere) + 1e-3
-        R = look_at(eye, target, r((B,), -0.2, 0.2))
+        R = look_at(eye, target, roll)
         depth, _ = cast(worlds, eye[:, None].expand(-1, len(pixels), -1), rays @ R.transpose(-1, -2))
         near, median = depth.quantile(0.05, dim=1), depth.median(dim=1).values
         score = near.clamp(max=0.5) + 0.05 * median.clamp(max=2) - 10 * inside_any(worlds, eye)

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train the lite network on procedural worlds; or render, preview, export.")
+from nasrecon.errors import InputError
+
+app = typer.Typer(help="Train a network on procedural worlds; or render, preview, export.")
 
 Textures = Annotated[
     Path | None, typer.Option("--textures", help="Folder of .jpg or .png textures to add to the drawn ones.")
@@ -65,25 +67,44 @@ def train(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Items in a batch (8 at most: those of a file).")] = 4,
     crop_width: Annotated[int, typer.Option("--crop-width", min=64, help="Multiple of 16, in px.")] = 192,
     crop_height: Annotated[int, typer.Option("--crop-height", min=64, help="Multiple of 16, in px.")] = 160,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Its peak.")] = 1.5e-3,
+    network: Annotated[str, typer.Option("--network", help="lite or paper.")] = "lite",
+    stage: Annotated[
+        str,
+        typer.Option("--stage", help="1: depth and normals; 2: the consistency module; all: both (lite).", show_default="all; paper: 1"),
+    ] = "",
+    init: Annotated[
+        str | None, typer.Option("--init", help="Weights to start from: a name (`weights list`) or a .safetensors file.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Its peak.", show_default="1.5e-3; paper: 2e-4")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train the lite network, all stages at once, on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint."""
+    """Train on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint."""
     if context.invoked_subcommand is not None:
         return
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.datasets import BatchOptions, WorldFiles
     from nasrecon.train.loop import TrainOptions, progress_bar
     from nasrecon.train.loop import train as train_on
+    from nasrecon.train.recipes import PEAK_RATE
 
-    options = TrainOptions(steps=steps, learning_rate=learning_rate, seed=seed)
+    if resume and init is not None:
+        raise InputError("--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them")
+    stage = stage or ("1" if network == "paper" else "all")
+    if stage == "2" and init is None and not resume:
+        raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
+    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
+    options = TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
     crop = BatchOptions(batch=batch, width=crop_width, height=crop_height)
     data, held_out = WorldFiles(worlds, crop), None if validation is None else WorldFiles(validation, crop)
     with progress_bar(steps) as on_step:
         try:
-            state = train_on(run, data, held_out, options, resolve_device(device), resume=resume, on_step=on_step)
+            state = train_on(
+                run, data, held_out, options, resolve_device(device), resume=resume, init=init, on_step=on_step
+            )
         except KeyboardInterrupt:
             print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
             raise typer.Exit(130) from None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from nasrecon.errors import InputError
-from nasrecon.train.scenes import Rendered, draw_worlds, render_views
+from nasrecon.train.scenes import Rendered, draw_worlds, render_views, rotation_from_vector
 from nasrecon.train.textures import TextureBank
 from nasrecon.types import StereoBatch
 
@@ -36,7 +37,11 @@ class BatchOptions:
         planes: D, which fixes the range of valid labels.
         sources: the largest number of source views.
         min_depth_low: the guessed min_depth is this ... 1 times the true nearest depth (log-uniform).
-        pose_error_px: a third of the batches gets rotations off by up to about this many pixels.
+        pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are off.
+        bad_poses: share of the items with one source whose pose is as bad as those of hand-held depth sensors: turned by 0.002
+            to 0.03 rad, moved by 1 to 30 % of the baseline. A fifth of it where there are more sources.
+        hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
+            windows, ``batch / 2`` of them, without.
     """
 
     batch: int = 4
@@ -45,20 +50,33 @@ class BatchOptions:
     planes: int = 64
     sources: int = 3
     min_depth_low: float = 0.2
-    pose_error_px: float = 0.6
+    pose_error: float = 0.001
+    bad_poses: float = 0.55
+    hinted: float = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBatch:
-    """A ``StereoBatch`` with its truth: depth (B, H, W) in the unit of min_depth, normal (B, 3, H, W) in the camera frame."""
+    """A ``StereoBatch`` with its truth.
+
+    Attributes:
+        stereo: what the network gets.
+        depth: (B, H, W), in the unit of min_depth. normal: (B, 3, H, W), in the camera frame.
+        around: the window that the batch was cut from, for a coarse pass; None where none is asked for.
+        corner: (left, top) of the crop in that window [px], multiples of 8.
+    """
 
     stereo: StereoBatch
     depth: torch.Tensor
     normal: torch.Tensor
+    around: StereoBatch | None = None
+    corner: tuple[int, int] = (0, 0)
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """Return the batch on another device."""
-        return TrainingBatch(stereo=self.stereo.to(device), depth=self.depth.to(device), normal=self.normal.to(device))
+        around = None if self.around is None else self.around.to(device)
+        moved = {name: getattr(self, name).to(device) for name in ("stereo", "depth", "normal")}
+        return replace(self, **moved, around=around)
 
 
 def render_file(path: Path, seed: int, bank: TextureBank, options: WorldOptions, device: torch.device | str) -> None:
@@ -135,60 +153,83 @@ class WorldFiles:
 def draw_batch(
     rendered: Rendered, chosen: torch.Tensor, options: BatchOptions, generator: torch.Generator
 ) -> TrainingBatch:
-    """Cut, mirror, disturb: one training batch from chosen worlds (B,) of a file. All items have the same number of sources."""
+    """Mirror, disturb, cut: one training batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
-    B, (V, H, W) = len(chosen), (rendered.images.shape[1], *rendered.images.shape[3:])
+    V, H, W = rendered.images.shape[1], *rendered.images.shape[3:]
+    hinted = bool(rand(1) < options.hinted)
+    if not hinted:
+        chosen = chosen[: max(1, options.batch // 2)]
+    B = len(chosen)
     # Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train.
     count = 1 + int(rand(1) ** 1.8 * min(options.sources, V - 1))
     order = torch.argsort(rand(B, V), dim=1)[:, : 1 + count]
     rows = chosen[:, None]
-    images = rendered.images[rows, order]
+    images = rendered.images[rows, order].float() / 127.5 - 1
     K, cam_from_world = rendered.K[rows, order].clone(), rendered.cam_from_world[rows, order]
-    depth, normal = rendered.depth[chosen, order[:, 0]], rendered.normal[chosen, order[:, 0]]
-
-    left, top = int(rand(1) * (W - options.width + 1)), int(rand(1) * (H - options.height + 1))
-    window = (slice(top, top + options.height), slice(left, left + options.width))
-    images, depth, normal = images[..., *window].float() / 127.5 - 1, depth[:, *window], normal[..., *window]
-    normal = F.normalize(normal.float(), dim=1)
-    K[..., 0, 2] -= left + 0.5  # networks think in integer pixel centres
-    K[..., 1, 2] -= top + 0.5
+    depth, normal = rendered.depth[chosen, order[:, 0]], rendered.normal[chosen, order[:, 0]].float()
+    K[..., :2, 2] -= 0.5  # networks think in integer pixel centres
     src_from_ref = cam_from_world[:, 1:] @ torch.linalg.inv(cam_from_world[:, :1])
-    if rand(1) < 0.33:
-        src_from_ref = _disturb(src_from_ref, K[:, 0, 0, 0], options.pose_error_px, generator)
     if rand(1) < 0.5:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
-        images, depth, normal = (
-            images.flip(-1),
-            depth.flip(-1),
-            normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1),
-        )
-        K[..., 0, 2] = options.width - 1 - K[..., 0, 2]
+        images, depth = images.flip(-1), depth.flip(-1)
+        normal = normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
+        K[..., 0, 2] = W - 1 - K[..., 0, 2]
         src_from_ref = mirror @ src_from_ref @ mirror
     images = _recolor(images, generator)
+    src_from_ref = _disturb(src_from_ref, options, generator)
+    window = StereoBatch(
+        ref_image=images[:, 0], src_images=images[:, 1:], ref_K=K[:, 0], src_K=K[:, 1:], src_from_ref=src_from_ref,
+        min_depth=torch.ones(B),
+    )  # fmt: skip
+
+    if hinted:
+        left, top = (8 * int(rand(1) * ((side - cut) // 8 + 1)) for side, cut in ((W, options.width), (H, options.height)))
+        size = (options.height, options.width)
+    else:
+        left, top, size = 0, 0, (H // 16 * 16, W // 16 * 16)
+    stereo, depth, normal = _cut(window, left, top, size), depth[:, *_at(left, top, size)], normal[..., *_at(left, top, size)]
 
     nearest = depth.flatten(1).kthvalue(max(1, depth[0].numel() // 1000), dim=1).values
     min_depth = nearest * options.min_depth_low ** rand(B)
     # Planes fill their range only if the deepest part is worth seeing: where everything is far beyond, move closer.
     min_depth = torch.maximum(min_depth, depth.flatten(1).median(dim=1).values / options.planes * 1.5)
-    src_from_ref = src_from_ref.clone()
     src_from_ref[..., :3, 3] /= min_depth[:, None, None]
-    stereo = StereoBatch(
-        ref_image=images[:, 0], src_images=images[:, 1:], ref_K=K[:, 0], src_K=K[:, 1:], src_from_ref=src_from_ref,
-        min_depth=torch.ones(B),
+    return TrainingBatch(
+        stereo=stereo, depth=depth / min_depth[:, None, None], normal=F.normalize(normal, dim=1),
+        around=window if hinted else None, corner=(left, top),
     )  # fmt: skip
-    return TrainingBatch(stereo=stereo, depth=depth / min_depth[:, None, None], normal=normal)
 
 
-def _disturb(
-    src_from_ref: torch.Tensor, focal: torch.Tensor, error_px: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Turn every source by a small random rotation, as calibrations of real sets are off by some tenths of a pixel."""
-    from nasrecon.train.scenes import rotation_from_vector
+def _at(left: int, top: int, size: tuple[int, int]) -> tuple[slice, slice]:
+    return slice(top, top + size[0]), slice(left, left + size[1])
 
+
+def _cut(window: StereoBatch, left: int, top: int, size: tuple[int, int]) -> StereoBatch:
+    """Cut the same rectangle out of all images. Poses are shared with ``window``, not copied."""
+    corner = torch.tensor([left, top])
+    ref_K, src_K = window.ref_K.clone(), window.src_K.clone()
+    ref_K[..., :2, 2] -= corner
+    src_K[..., :2, 2] -= corner
+    rectangle = _at(left, top, size)
+    return replace(
+        window, ref_image=window.ref_image[..., *rectangle], src_images=window.src_images[..., *rectangle],
+        ref_K=ref_K, src_K=src_K,
+    )  # fmt: skip
+
+
+def _disturb(src_from_ref: torch.Tensor, options: BatchOptions, generator: torch.Generator) -> torch.Tensor:
+    """Turn and move the sources a little, item by item, as the poses of real sets are off; some of them badly."""
+    rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     B, S = src_from_ref.shape[:2]
-    angle = torch.randn(B, S, 3, generator=generator) * (error_px / focal)[:, None, None]
+    normal = lambda: torch.randn(B, S, 3, generator=generator)  # noqa: E731
+    small = options.pose_error * (rand(B, 1, 1) < 0.33)
+    bad = rand(B, 1, 1) < options.bad_poses / (1 if S == 1 else 5)
+    turned = torch.where(bad, torch.exp(math.log(0.002) + rand(B, 1, 1) * math.log(15)), small)
+    moved = torch.where(bad, torch.exp(math.log(0.01) + rand(B, 1, 1) * math.log(30)), 0.0)
     out = src_from_ref.clone()
-    out[..., :3, :3] = rotation_from_vector(angle) @ src_from_ref[..., :3, :3]
+    out[..., :3, :3] = rotation_from_vector(normal() * turned / math.sqrt(3)) @ src_from_ref[..., :3, :3]
+    baseline = src_from_ref[..., :3, 3].norm(dim=-1, keepdim=True)
+    out[..., :3, 3] += normal() * moved * baseline / math.sqrt(3)
     return out
 
 

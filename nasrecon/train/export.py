@@ -29,19 +29,20 @@ def export_run(
     Raises:
         InputError: if the run has no checkpoint.
     """
-    path = run / "checkpoint.pt"
-    state = load_checkpoint(new_state(TrainOptions(), torch.device("cpu")), path)
+    described = run / "options.json"
+    if not described.is_file():
+        raise InputError(f"{described}: expected the options of a run, found no file")
+    made = json.loads(described.read_text())
+    options = TrainOptions(network=made["network"], stage=made["trained"]["stage"])
+    state = load_checkpoint(new_state(options, torch.device("cpu"), made["options"]), run / "checkpoint.pt")
     trained = {
         "steps": state.step,
         "hours": round(state.seconds / 3600, 2),
         "device": state.device,
         "textures": textures,
-    }
-    described = run / "options.json"
-    if described.is_file():
-        trained |= json.loads(described.read_text())
+    } | made["trained"]
     entry = {
-        "name": name, "network": "lite", "licence": licence, "trained": trained,
+        "name": name, "network": made["network"], "options": made["options"], "licence": licence, "trained": trained,
         "scores": scores if scores is not None else {"held-out worlds": _last_validation(run / "log.csv")}, "notes": notes,
     }  # fmt: skip
     return save_weights(state.average, (out or user_folder()) / f"{name}.safetensors", entry, half=True)
@@ -52,4 +53,5 @@ def _last_validation(log: Path) -> dict[str, float]:
     if not log.is_file():
         raise InputError(f"{log}: expected the log of the run, found no file")
     rows = [row for row in csv.DictReader(log.open(newline="")) if row["part"] == "validation"]
-    return {k: float(rows[-1][k]) for k in ("abs_rel", "abs_rel_z2", "angle", "angle_volume")} if rows else {}
+    names = ("abs_rel", "abs_rel_z2", "angle", "angle_volume")
+    return {name: float(rows[-1][name]) for name in names if rows and rows[-1].get(name)}

@@ -20,16 +20,17 @@ from torch import nn
 
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.layout import channels_last
-from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.weights import load_network, load_tensors
 from nasrecon.train.datasets import BatchOptions, TrainingBatch, WorldFiles
-from nasrecon.train.loss import training_loss
+from nasrecon.train.recipes import Stage, coarse_hint, loss_of, make_network, to_training
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How long and how fast to learn.
+    """What to learn, how long and how fast.
 
     Attributes:
+        network: "lite" or "paper". stage: see ``recipes.py``.
         steps: of the whole schedule; a resumed run may be given more or fewer.
         learning_rate: its peak; linear warm-up over ``warmup`` steps, then a cosine down to 2 % of it.
         ema: share of the old weights in the running average that is validated and shipped.
@@ -38,6 +39,8 @@ class TrainOptions:
         seed: of weights and batches.
     """
 
+    network: str = "lite"
+    stage: Stage = "all"
     steps: int = 20_000
     learning_rate: float = 1.5e-3
     warmup: int = 200
@@ -64,11 +67,26 @@ class TrainState:
         return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
 
 
-def new_state(options: TrainOptions, device: torch.device, network_options: dict | None = None) -> TrainState:
-    """Make a network with seeded weights, its average and its optimiser."""
+def new_state(
+    options: TrainOptions, device: torch.device, network_options: dict | None = None, init: str | Path | None = None
+) -> TrainState:
+    """Make a network with seeded weights, or those that ``init`` names (as for ``load_network``), its average and its optimiser.
+
+    Raises:
+        InputError: if ``init`` belongs to another network, or the stage is not one of the network's.
+    """
     torch.manual_seed(options.seed)
-    network = channels_last(LiteNetwork(**(network_options or {})).to(device))
-    optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    known = None if init is None else load_network(init, "cpu")
+    if known is not None:
+        if known.name != options.network:
+            raise InputError(f"{init}: holds weights of the network {known.name}, expected {options.network}")
+        network_options = getattr(known, "options", None)
+    network = make_network(options.network, options.stage, network_options)
+    if known is not None:
+        load_tensors(network, known.state_dict(), str(init))
+    network = channels_last(network.to(device))
+    moving = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(moving, options.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     return TrainState(network=network, average=copy.deepcopy(network).eval(), optimizer=optimizer)
 
 
@@ -110,9 +128,10 @@ def learning_rate(step: int, options: TrainOptions) -> float:
 
 def train(
     run: Path, data: WorldFiles, validation: WorldFiles | None, options: TrainOptions, device: torch.device,
-    *, resume: bool = False, network_options: dict | None = None, on_step: Callable[[int, dict], None] | None = None,
+    *, resume: bool = False, network_options: dict | None = None, init: str | Path | None = None,
+    on_step: Callable[[int, dict], None] | None = None,
 ) -> TrainState:  # fmt: skip
-    """Train ``lite`` until ``options.steps``; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
+    """Train a network until ``options.steps``, from ``init`` where it is given; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
 
     The batch of step i depends on (seed, i) alone: a resumed run goes on as if it had never stopped.
 
@@ -124,10 +143,14 @@ def train(
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists() and not resume:
         raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")
-    state = new_state(options, device, network_options)
     if resume:
-        state = load_checkpoint(state, checkpoint)
-    (run / "options.json").write_text(json.dumps(describe(options, data.options), indent=1))
+        network_options = _options_of_run(run, options)
+        state = load_checkpoint(new_state(options, device, network_options), checkpoint)
+    else:
+        state = new_state(options, device, network_options, init)
+    described = describe(options, data.options) | ({"from": str(init)} if init is not None else {})
+    made = {"network": options.network, "options": getattr(state.network, "options", network_options or {})}
+    (run / "options.json").write_text(json.dumps(made | {"trained": described}, indent=1))
     sums, since = {}, 0
     with ThreadPoolExecutor(1) as ahead:
         seed_of = lambda step: options.seed * 10_000_019 + step  # noqa: E731
@@ -149,8 +172,26 @@ def train(
             if state.step % options.save_every == 0 or state.step == options.steps:
                 save_checkpoint(state, checkpoint)
                 if validation is not None:
-                    _log(run / "log.csv", state, validate(state.average, validation, device), "validation")
+                    _log(run / "log.csv", state, validate(state.average, validation, device, options.stage), "validation")
     return state
+
+
+def _options_of_run(run: Path, options: TrainOptions) -> dict:
+    """Return the options of the network that a run trains.
+
+    Raises:
+        InputError: if there is no run, or it trains another network or stage.
+    """
+    path = run / "options.json"
+    if not path.is_file():
+        raise InputError(f"{path}: expected the options of a run to resume, found no file")
+    made = json.loads(path.read_text())
+    found, asked = (made["network"], made["trained"]["stage"]), (options.network, options.stage)
+    if found != asked:
+        raise InputError(
+            f"{run}: trains stage {found[1]} of {found[0]}, and was to be resumed as stage {asked[1]} of {asked[0]}"
+        )
+    return made["options"]
 
 
 def train_step(state: TrainState, batch: TrainingBatch, options: TrainOptions, seed: int) -> dict[str, float]:
@@ -158,10 +199,10 @@ def train_step(state: TrainState, batch: TrainingBatch, options: TrainOptions, s
     rate = learning_rate(state.step, options)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    state.network.train()
     with mixed_precision(batch.depth.device):
-        stages = state.network.stages(batch.stereo)
-    loss, logged = training_loss(stages, batch, state.network.planes)
+        hint = coarse_hint(state.network, batch)
+        to_training(state.network, options.stage)
+        loss, logged = loss_of(state.network, batch, options.stage, hint)
     if not math.isfinite(logged["loss"]):
         raise NasReconError(f"the loss became {logged['loss']} at step {state.step}, on the batch of seed {seed}")
     state.optimizer.zero_grad(set_to_none=True)
@@ -200,15 +241,17 @@ def fast_bfloat16_cpu() -> bool:
 
 
 @torch.no_grad()
-def validate(network: nn.Module, data: WorldFiles, device: torch.device, batches: int = 12) -> dict[str, float]:
+def validate(
+    network: nn.Module, data: WorldFiles, device: torch.device, stage: Stage = "all", batches: int = 12
+) -> dict[str, float]:
     """Return the mean of what training logs over fixed batches of held-out worlds."""
     network.eval()
     sums: dict[str, float] = {}
     for i in range(batches):
         batch = data.draw(900_000_000 + i).to(device)
         with mixed_precision(device):
-            stages = network.stages(batch.stereo)
-        for name, value in training_loss(stages, batch, network.planes)[1].items():
+            logged = loss_of(network, batch, stage, coarse_hint(network, batch))[1]
+        for name, value in logged.items():
             sums[name] = sums.get(name, 0.0) + value / batches
     return sums
 
@@ -230,7 +273,7 @@ def _log(path: Path, state: TrainState, values: dict[str, float], part: str) -> 
 
 def describe(options: TrainOptions, batch: BatchOptions) -> dict:
     """Return the options as a plain dict, for the manifest."""
-    kept = {k: v for k, v in asdict(options).items() if k != "save_every"}
+    kept = {k: v for k, v in asdict(options).items() if k not in ("save_every", "network")}
     return kept | {f"batch_{k}" if k != "batch" else k: v for k, v in asdict(batch).items()}
 
 

@@ -15,6 +15,8 @@ WEIGHTS = {
     "consistency": 0.3, "spread": 0.15,
 }  # fmt: skip
 
+OF_STAGE_1 = ("ce", "label", "label_initial", "normal")
+
 
 def quarter(full: torch.Tensor) -> torch.Tensor:
     """Take a map (B, H, W) to (B, h, w): the lower median of the four pixels in the middle of each 4x4 block, never a mix of two surfaces."""
@@ -49,12 +51,22 @@ def log_error(label: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return (label.clamp_min(0.25).log() - truth.clamp_min(0.25).log()).abs()
 
 
-def training_loss(
-    stages: dict[str, torch.Tensor], batch: TrainingBatch, planes: int
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the loss and what to log.
+def relative_error(label: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """|depth / true depth - 1|, growing only as a logarithm beyond 1; labels below 0.25 count as 0.25.
 
-    Cross-entropy of both costs and Huber of both labels (Z1, Z2), distance of the normals (volume, each step, full size), log depth and
+    Unlike the error of the logarithm it costs more to be too far than too near: where the depth is in doubt, the near
+    guess is the better one under abs rel.
+    """
+    error = (truth.clamp_min(0.25) / label.clamp_min(0.25) - 1).abs()
+    return torch.where(error < 1, error, 1 + error.clamp_min(1).log())
+
+
+def training_loss(
+    stages: dict[str, torch.Tensor], batch: TrainingBatch, planes: int, stage: str = "all"
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Return the loss of a stage (``recipes.py``) and what to log.
+
+    Cross-entropy of both costs and Huber of both labels (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and
     label of each step and of the full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.
     """
@@ -76,19 +88,20 @@ def training_loss(
     smooth = valid & (apart(normal_from_slopes(truth, label_slopes(truth), K), normal_true) < 0.25)
     terms["steps"] = terms["consistency"] = 0
     for label, normal in zip(stages["step_labels"], stages["step_normals"], strict=True):
-        terms["steps"] = terms["steps"] + masked_mean(huber(label) * 0.15 + log_error(label, truth) * 2, valid)
+        terms["steps"] = terms["steps"] + masked_mean(huber(label) * 0.15 + relative_error(label, truth) * 2, valid)
         terms["steps"] = terms["steps"] + masked_mean(apart(normal, normal_true), valid)
         from_depth = normal_from_slopes(label, label_slopes(label), K)
         terms["consistency"] = terms["consistency"] + masked_mean(apart(from_depth, normal_true), smooth)
     refined = stages["refined_label"]
-    terms["refined"] = masked_mean(log_error(refined, truth_full), valid_full) + 0.1 * masked_mean(
+    terms["refined"] = masked_mean(relative_error(refined, truth_full), valid_full) + 0.1 * masked_mean(
         F.smooth_l1_loss(refined, truth_full, reduction="none"), valid_full
     )
     terms["refined_normal"] = masked_mean(apart(stages["refined_normal"], batch.normal), valid_full)
     relative = log_error(stages["step_labels"][-1].detach(), truth)
     terms["spread"] = masked_mean(relative * torch.exp(-stages["log_spread"]) + stages["log_spread"], valid)
 
-    total = sum(WEIGHTS[name] * term for name, term in terms.items())
+    counted = {"all": tuple(WEIGHTS), "1": OF_STAGE_1, "2": tuple(name for name in WEIGHTS if name not in OF_STAGE_1)}[stage]
+    total = sum(WEIGHTS[name] * terms[name] for name in counted)
     logged = {name: float(term.detach()) for name, term in terms.items()} | _scores(
         stages, batch, truth, valid, truth_full, valid_full, normal_true
     )

@@ -1,4 +1,4 @@
-"""Procedural worlds: boxes, ellipsoids and cylinders in rooms and open grounds, ray cast exactly.
+"""Procedural worlds: boxes, ellipsoids, cylinders and triangle meshes in rooms and open grounds, ray cast exactly.
 
 World frame: y down, the floor at y = +room height; lengths in metres. All on one device, batched over B worlds,
 reproducible from the generator. Every view gets exact z-depth and normals.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
 from nasrecon.train.sensor import expose, uniform
 from nasrecon.train.textures import TextureBank
 
@@ -21,18 +22,19 @@ _NEAR = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Worlds:
-    """B worlds of P primitives: first the room (a box seen from inside), then boxes, ellipsoids, cylinders (axis y).
+    """B worlds of P primitives: first the room (a box seen from inside), then boxes, ellipsoids, cylinders (axis y), meshes.
 
     Attributes:
-        counts: (boxes with the room, ellipsoids, cylinders), which adds up to P.
+        counts: (boxes with the room, ellipsoids, cylinders, meshes), which adds up to P.
         center, half: (B, P, 3) [m], half extents.
         rotation: (B, P, 3, 3), world_from_primitive.
         outdoor: (B,) bool; the room is then a far backdrop.
         texture: (B, P, 3) index for each axis of the primitive. scale (B, P): repeats per metre. contrast, tint, gloss: look.
+        triangles: (B, meshes, F, 3, 3), in units of the half extents, within the unit ball.
         light_at (B, L, 3), light (B, L), sun (B,) share of shadow, ambient (B,).
     """
 
-    counts: tuple[int, int, int]
+    counts: tuple[int, int, int, int]
     center: torch.Tensor
     half: torch.Tensor
     rotation: torch.Tensor
@@ -43,6 +45,7 @@ class Worlds:
     contrast: torch.Tensor
     tint: torch.Tensor
     gloss: torch.Tensor
+    triangles: torch.Tensor
     light_at: torch.Tensor
     light: torch.Tensor
     ambient: torch.Tensor
@@ -76,13 +79,13 @@ def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
 
 
 def draw_worlds(
-    batch: int, bank: TextureBank, generator: torch.Generator, boxes: int = 22, round_ones: int = 14
+    batch: int, bank: TextureBank, generator: torch.Generator, boxes: int = 22, round_ones: int = 14, meshes: int = 6
 ) -> Worlds:
     """Draw furnished rooms (two thirds) and open places (one third)."""
     device = generator.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     ellipsoids, cylinders = round_ones // 2, round_ones - round_ones // 2
-    B, P = batch, 1 + boxes + round_ones
+    B, P = batch, 1 + boxes + round_ones + meshes
     outdoor = r((B,), 0, 1) < 0.35
     room = torch.stack([r((B,), 1.3, 4.5), r((B,), 1.1, 1.7), r((B,), 1.3, 4.5)], dim=-1)
     field = torch.stack([r((B,), 15, 70), r((B,), 6, 25), r((B,), 15, 70)], dim=-1)
@@ -121,7 +124,7 @@ def draw_worlds(
     light_at[..., 1] = -room[:, None, 1] * r((B, lights), 0.2, 0.95)
     strength = r((B, lights), 0.1, 1) * r((B, 1), 0.3, 1.6) * torch.where(outdoor, 60.0, 3.0)[:, None]
     return Worlds(
-        counts=(1 + boxes, ellipsoids, cylinders), center=center, half=half, rotation=rotation_from_vector(turn),
+        counts=(1 + boxes, ellipsoids, cylinders, meshes), triangles=draw_meshes(B * meshes, generator).unflatten(0, (B, -1)), center=center, half=half, rotation=rotation_from_vector(turn),
         outdoor=outdoor, light_at=light_at, light=strength, ambient=r((B,), 0.2, 0.9), **look,
     )  # fmt: skip
 
@@ -180,12 +183,9 @@ def cast(worlds: Worlds, origin: torch.Tensor, direction: torch.Tensor) -> tuple
     inward = worlds.rotation.transpose(-1, -2) / worlds.half[..., None]
     o = inward @ (origin[:, None] - worlds.center[:, :, None]).transpose(-1, -2)  # (B, P, 3, N), unit shapes
     d = inward @ direction[:, None].transpose(-1, -2)
-    nb, ne, _ = worlds.counts
-    hits = torch.cat(
-        [_cast_boxes(o[:, :nb], d[:, :nb]), _cast_balls(o[:, nb : nb + ne], d[:, nb : nb + ne]),
-         _cast_cylinders(o[:, nb + ne :], d[:, nb + ne :])], dim=1,
-    )  # fmt: skip
-    return hits.min(dim=1)
+    (o1, o2, o3, o4), (d1, d2, d3, d4) = o.split(worlds.counts, dim=1), d.split(worlds.counts, dim=1)
+    hits = [_cast_boxes(o1, d1), _cast_balls(o2, d2), _cast_cylinders(o3, d3), cast_meshes(worlds.triangles, o4, d4)]
+    return torch.cat(hits, dim=1).min(dim=1)
 
 
 def _slabs(o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,7 +234,7 @@ def _surface(worlds: Worlds, point: torch.Tensor, hit: torch.Tensor) -> tuple[to
     rotation, half = worlds.rotation[rows, hit], worlds.half[rows, hit]
     local = torch.einsum("bnji,bnj->bni", rotation, point - worlds.center[rows, hit])
     unit = local / half
-    nb, ne, _ = worlds.counts
+    nb, ne, nc, _ = worlds.counts
     box_axis = unit.abs().argmax(-1)
     n_box = F.one_hot(box_axis, 3) * torch.sign(unit)
     n_ball = unit / half
@@ -243,6 +243,9 @@ def _surface(worlds: Worlds, point: torch.Tensor, hit: torch.Tensor) -> tuple[to
     n_cylinder = torch.where(on_cap, up * torch.sign(unit[..., 1:2]), unit / half * (1 - up))
     kind = hit[..., None]
     normal = torch.where(kind < nb, n_box, torch.where(kind < nb + ne, n_ball, n_cylinder))
+    on_mesh = hit >= nb + ne + nc
+    which = (hit - (nb + ne + nc) + worlds.counts[3] * rows)[on_mesh]
+    normal[on_mesh] = face_normals(worlds.triangles.flatten(0, 1), which, unit[on_mesh]) / half[on_mesh]
     normal = F.normalize(normal, dim=-1)
     axis = normal.abs().argmax(-1)
     choices = torch.stack([local[..., [2, 1]], local[..., [0, 2]], local[..., [0, 1]]], dim=2)

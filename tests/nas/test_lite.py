@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from nasrecon.nas.lite import (
     LiteNetwork,
+    half_size,
     label_slopes,
     normal_from_slopes,
     slopes_from_normal,
@@ -21,8 +22,11 @@ from nasrecon.types import StereoBatch
 def network() -> LiteNetwork:
     torch.manual_seed(3)
     network = LiteNetwork().eval()
-    with torch.no_grad():  # wake the last layer, which starts near zero
+    with torch.no_grad():  # wake the layers that start at or near zero
         network.consistency.out.weight.normal_(std=0.05)
+        network.hourglass.from_belief.weight.normal_(std=0.1)
+        network.consistency.from_hint.weight.normal_(std=0.05)
+        network.trust.fill_(1.0)
     return network
 
 
@@ -132,6 +136,52 @@ def test_outputs_are_what_the_prediction_promises(network: LiteNetwork) -> None:
     for normal in (out.normal, out.refined_normal):
         assert (normal.norm(dim=1) - 1).abs().max() < 1e-4
     assert (out.confidence <= 1).all()
+
+
+@pytest.mark.parametrize("size", [(480, 640), (432, 624)])
+def test_half_the_size_shows_the_same_rays(size: tuple[int, int]) -> None:
+    """An image whose colour is the ray of its pixel still is, once shrunk, with the K that comes with it."""
+    H, W = size
+    K = torch.tensor([[[500.0, 0, 322.3], [0, 510, 215.9], [0, 0, 1]]])
+    rays = pixel_rays(K, H, W).view(1, 3, H, W)
+    batch = with_fields(stereo(sources=1), ref_image=rays, src_images=rays[:, None], ref_K=K, src_K=K[:, None])
+    small = half_size(batch, 16)
+    h, w = small.ref_image.shape[-2:]
+    assert h % 16 == w % 16 == 0 and abs(h - H / 2) <= 8 and abs(w - W / 2) <= 8
+    for image, small_K in ((small.ref_image, small.ref_K), (small.src_images[:, 0], small.src_K[:, 0])):
+        expected = pixel_rays(small_K, h, w).view(1, 3, h, w)
+        assert (image - expected)[..., 2:-2, 2:-2].abs().max() < 2e-4  # a twentieth of a pixel
+
+
+def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> None:
+    """The slanted plane, seen at half the size, becomes a hint whose labels are those of the plane at the full size."""
+    label, normal, K = plane()
+    planes = torch.arange(64.0).view(1, -1, 1, 1)
+    coarse = {
+        "cost2": -(planes - label[:, None]).abs() * 5, "step_labels": [label], "step_normals": [normal],
+        "log_spread": torch.full_like(label, -3.0),
+    }  # fmt: skip
+    hint = network.hint_from(coarse, (60, 80))
+    fine_K = scaled_K(K, 0.5, corner_aligned=False)
+    truth = -(normal[:, :, :1, :1] * pixel_rays(fine_K, 60, 80).view(1, 3, 60, 80)).sum(dim=1) * 25
+    inner = (..., slice(2, -2), slice(2, -2))
+    assert (hint.label - truth)[inner].abs().max() < 1e-3
+    assert (hint.normal - normal[:, :, :1, :1]).abs().max() < 1e-5
+    for belief in hint.belief.unbind(1):
+        assert (belief.argmax(1) - truth)[inner].abs().max() <= 1.0
+        assert belief.abs().max() <= 1
+    cut = hint.cut(20, 30, 16, 24)
+    assert torch.equal(cut.label, hint.label[:, 20:36, 30:54]) and cut.belief.shape == (1, 2, 64, 16, 24)
+
+
+def test_large_images_get_a_hint_and_use_it(network: LiteNetwork) -> None:
+    small, large = stereo(sources=1, side=400), stereo(sources=1, side=416)
+    with torch.inference_mode():
+        assert network.hint(small) is None
+        hint = network.hint(large)
+        assert hint is not None and hint.label.shape == (1, 104, 104)
+        used, alone = network(large).refined_depth, network.stages(large)["refined_label"]
+    assert not torch.allclose(used, 0.7 * 64 / alone, rtol=1e-2)
 
 
 def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:

@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from nasrecon.errors import InputError, NasReconError
+from nasrecon.nas.volume import pixel_rays
+from nasrecon.nas.weights import load_network
 from nasrecon.train.datasets import BatchOptions, WorldFiles, WorldOptions, render_worlds
+from nasrecon.train.export import export_run
 from nasrecon.train.loop import TrainOptions, new_state, train, train_step
+from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal
 
 CPU = torch.device("cpu")
 BATCH = BatchOptions(batch=2, width=64, height=64, sources=1)
@@ -75,3 +79,62 @@ def test_it_learns_a_batch_by_heart(worlds: WorldFiles) -> None:
         last = train_step(state, batch, options, 2)
     assert last["loss"] < 0.6 * first["loss"]
     assert last["angle_volume"] < first["angle_volume"] - 10
+
+
+@pytest.mark.parametrize(("network", "stages"), [("lite", ("1", "2")), ("paper", ("1", "2"))])
+def test_each_stage_moves_its_part_and_leaves_the_other(worlds: WorldFiles, network: str, stages: tuple) -> None:
+    """Weights and running statistics of what is frozen stay as they are, bit for bit; what is trained moves."""
+    batch = worlds.draw(2)
+    for stage in stages:
+        state = new_state(TrainOptions(network=network, stage=stage, warmup=1), CPU)
+        before = {name: value.clone() for name, value in state.network.state_dict().items()}
+        for _ in range(2):
+            logged = train_step(state, batch, TrainOptions(network=network, stage=stage, warmup=1), 2)
+        assert logged["loss"] > 0 and logged["abs_rel"] > 0 and 0 < logged["angle"] < 180
+        second = ("consistency.", "mask.")
+        moved = {n.startswith(second) for n, v in state.network.state_dict().items() if not torch.equal(v, before[n])}
+        assert moved == {stage == "2"}
+
+
+def test_the_paper_s_network_learns_a_batch_by_heart(worlds: WorldFiles) -> None:
+    options = TrainOptions(network="paper", stage="1", steps=200, warmup=1, learning_rate=1e-3)
+    state = new_state(options, CPU)
+    batch = worlds.draw(2)
+    first = train_step(state, batch, options, 2)
+    for _ in range(11):
+        last = train_step(state, batch, options, 2)
+    assert last["loss"] < 0.8 * first["loss"]
+
+
+def test_gradients_of_depth_and_normal_agree_on_a_plane() -> None:
+    """On a slanted plane, off the image's centre, the paper's two estimates of the depth's gradient are the same."""
+    K = torch.tensor([[[60.0, 0, 27.3], [0, 62, 14.1], [0, 0, 1]]])
+    normal = torch.nn.functional.normalize(torch.tensor([0.05, -0.08, -1.0]), dim=0).view(1, 3, 1, 1).expand(1, 3, 30, 40)
+    depth = 2 / -(normal * pixel_rays(K, 30, 40).view(1, 3, 30, 40)).sum(1)
+    inner = (..., slice(1, -1), slice(1, -1))
+    assert (depth_gradient(depth) - gradient_from_normal(depth, normal, K))[inner].abs().max() < 2e-6
+    everywhere = torch.ones_like(depth, dtype=torch.bool)
+    assert gradient_disagreement(depth, normal, depth, K, everywhere) < 1e-3
+    tilted = torch.nn.functional.normalize(normal + torch.tensor([0.2, 0, 0]).view(1, 3, 1, 1), dim=1)
+    assert gradient_disagreement(depth, tilted, depth, K, everywhere) > 0.1
+
+
+def test_a_run_starts_from_weights_and_exports_what_it_made(worlds: WorldFiles, tmp_path: Path) -> None:
+    for stage, init in (("1", None), ("2", tmp_path / "one.safetensors")):
+        run = tmp_path / f"stage{stage}"
+        options = TrainOptions(network="paper", stage=stage, steps=1, warmup=1, learning_rate=1e-4)
+        train(run, worlds, None, options, CPU, init=init, network_options={"pool_slices": 1} if init is None else None)
+        entry = export_run(run, "one" if stage == "1" else "two", tmp_path, licence="x", textures="drawn")
+    one, two = (load_network(tmp_path / f"{name}.safetensors", "cpu") for name in ("one", "two"))
+    assert two.options["pool_slices"] == 1 and entry.trained["from"].endswith("one.safetensors")
+    same = lambda part: all(  # noqa: E731
+        torch.equal(a, b)
+        for a, b in zip(getattr(one, part).state_dict().values(), getattr(two, part).state_dict().values(), strict=True)
+    )
+    assert same("mvdnet") and not same("consistency")
+    with pytest.raises(InputError, match="stage 2 of paper"):
+        train(run, worlds, None, TrainOptions(network="paper", stage="1", steps=2), CPU, resume=True)
+    with pytest.raises(InputError, match="weights of the network paper"):
+        new_state(TrainOptions(), CPU, init=tmp_path / "one.safetensors")
+    with pytest.raises(InputError, match="expected 1 or 2"):
+        new_state(TrainOptions(network="paper"), CPU)

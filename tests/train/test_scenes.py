@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from nasrecon.geometry import angle_between_deg, normals_from_depth
-from nasrecon.train.datasets import BatchOptions, WorldFiles, WorldOptions, draw_batch, load_file, render_worlds
+from nasrecon.train.datasets import (
+    BatchOptions,
+    WorldFiles,
+    WorldOptions,
+    _disturb,
+    draw_batch,
+    load_file,
+    render_worlds,
+)
+from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views
 from nasrecon.train.sensor import jpeg
 from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
@@ -73,6 +84,32 @@ def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:  # noqa: A
     assert not torch.equal(one.images, different.images)
 
 
+def test_meshes_are_hit_where_open3d_hits_them() -> None:
+    """Distances and faces of rays against free forms, beside an independent ray caster; forms are closed and of all kinds."""
+    import open3d as o3d
+    import trimesh
+
+    generator = torch.Generator().manual_seed(0)
+    triangles = draw_meshes(3, generator)
+    origin = torch.randn(1500, 3, generator=generator) * 0.3 + torch.tensor([0, 0, -3.0])
+    direction = torch.randn(1500, 3, generator=generator) * 0.2 + torch.tensor([0, 0, 1.0])
+    for m, mesh in enumerate(triangles):
+        assert trimesh.Trimesh(**trimesh.triangles.to_kwargs(mesh.numpy())).is_watertight
+        scene = o3d.t.geometry.RaycastingScene()
+        corners = mesh.reshape(-1, 3).numpy()
+        scene.add_triangles(corners, np.arange(len(corners), dtype=np.uint32).reshape(-1, 3))
+        expected = scene.cast_rays(torch.cat([origin, direction], dim=1).numpy())
+        found = cast_meshes(triangles[None, m : m + 1], origin.T[None, None], direction.T[None, None])[0, 0]
+        hit = np.isfinite(expected["t_hit"].numpy())
+        assert hit.sum() > 200 and ((found < 100).numpy() == hit).all()
+        assert np.abs(found.numpy() - expected["t_hit"].numpy())[hit].max() < 1e-4
+        point = (origin + found[:, None] * direction)[hit]
+        normal = face_normals(triangles, torch.full((len(point),), m), point).numpy()
+        apart = angle_between_deg(normal, expected["primitive_normals"].numpy()[hit])
+        assert np.minimum(apart, 180 - apart).max() < 0.5  # the other caster's faces have no outer side
+        assert ((normal * point.numpy()).sum(-1) > 0).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_textures_repeat_without_a_seam(kind: str) -> None:
     texture = draw_texture(torch.Generator().manual_seed(2), kind)
@@ -106,7 +143,7 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
     paths = render_worlds(
         tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12)
     )
-    options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error_px=0.0)
+    options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error=0.0, bad_poses=0.0, hinted=1.0)
     wins = []
     for seed in range(4):
         batch = draw_batch(load_file(paths[0]), torch.arange(6), options, torch.Generator().manual_seed(seed))
@@ -122,6 +159,45 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
 
         wins.append(alike(1.0) > torch.maximum(alike(1.5), alike(0.67)))
     assert torch.cat(wins).float().mean() > 0.75  # some sources see little of the reference
+
+
+def test_the_window_around_a_crop_is_the_crop_s(tmp_path) -> None:  # noqa: ANN001
+    """A crop is a part of its window: same pixels, same rays, same poses; without a hint the whole window is the batch."""
+    from nasrecon.nas.volume import pixel_rays
+
+    paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=4, drawn_textures=4))
+    corners = set()
+    for seed in range(6):
+        options = BatchOptions(batch=4, width=64, height=48, hinted=1.0)
+        batch = draw_batch(load_file(paths[0]), torch.arange(4), options, torch.Generator().manual_seed(seed))
+        (left, top), around = batch.corner, batch.around
+        corners.add(batch.corner)
+        assert left % 8 == top % 8 == 0
+        window = (..., slice(top, top + 48), slice(left, left + 64))
+        assert torch.equal(batch.stereo.ref_image, around.ref_image[window])
+        assert torch.equal(batch.stereo.src_images, around.src_images[window])
+        rays = pixel_rays(around.ref_K, H, W).view(4, 3, H, W)[window]
+        assert (pixel_rays(batch.stereo.ref_K, 48, 64).view(4, 3, 48, 64) - rays).abs().max() < 1e-5
+        assert torch.equal(batch.stereo.src_from_ref, around.src_from_ref)
+        assert torch.equal(batch.stereo.min_depth, around.min_depth)
+    assert len(corners) > 3
+    options = BatchOptions(batch=4, width=64, height=48, hinted=0.0)
+    whole = draw_batch(load_file(paths[0]), torch.arange(4), options, torch.Generator().manual_seed(0))
+    assert whole.around is None and whole.stereo.ref_image.shape == (2, 3, H, W) and whole.depth.shape == (2, H, W)
+
+
+def test_poses_are_off_as_often_and_as_far_as_asked() -> None:
+    src_from_ref = torch.eye(4).repeat(4000, 1, 1, 1)
+    src_from_ref[..., 0, 3] = 2.0
+    options = BatchOptions(bad_poses=0.4, pose_error=0.001)
+    found = _disturb(src_from_ref, options, torch.Generator().manual_seed(0))
+    angle = (found[..., :3, :3] - found[..., :3, :3].mT).flatten(-2).norm(dim=-1).squeeze() / math.sqrt(8)
+    moved = (found - src_from_ref)[..., :3, 3].norm(dim=-1).squeeze() / 2
+    assert abs((moved > 0).float().mean() - 0.4) < 0.03
+    assert abs((angle == 0).float().mean() - 0.6 * 0.67) < 0.03
+    assert 0.01 < angle.max() < 0.07 and 0.1 < moved.max() < 1.0
+    exact = _disturb(src_from_ref, BatchOptions(bad_poses=0.0, pose_error=0.0), torch.Generator().manual_seed(0))
+    assert torch.equal(exact, src_from_ref)
 
 
 def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:  # noqa: ANN001
