@@ -1,4 +1,4 @@
-"""Where the cameras of a procedural world stand: free, looking at things, a baseline of 2 to 50 % of the depth apart."""
+"""Where the cameras of a procedural world stand: free, looking at things, a baseline of 1 to 50 % of the depth apart."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw_rig(
     out[:, 0, :3, :3], out[:, 0, :3, 3] = R, eye
     middle = torch.tensor([W / 2, H / 2, 1.0], device=device) @ torch.linalg.inv(K[:, 0]).transpose(-1, -2)
     focus = eye + (R @ (middle * (median * torch.exp(r((B,), -0.4, 0.7)))[:, None])[..., None])[..., 0]
-    base = torch.exp(r((B,), math.log(0.015), math.log(0.45)))
+    base = torch.exp(r((B,), math.log(0.008), math.log(0.45)))
     for v in range(1, views):
         out[:, v] = _source(worlds, out[:, 0], middle, focus, median, base, generator)
         # Move the window so that it sees what the reference's window sees.
