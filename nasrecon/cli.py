@@ -46,6 +46,23 @@ class Convention(StrEnum):
     world_from_cam = "world-from-cam"
 
 
+class Format(StrEnum):
+    """The layouts that are read, by their keys (``ingest.LAYOUTS``)."""
+
+    colmap = "colmap"
+    transforms = "transforms"
+    mvsnet = "mvsnet"
+    middlebury = "middlebury"
+    strecha = "strecha"
+    redwood = "redwood"
+    tum = "tum"
+    seven_scenes = "7scenes"
+    scannet = "scannet"
+    demon = "demon"
+    kitti = "kitti"
+    matrices = "matrices"
+
+
 def _size(text: str) -> tuple[int, int]:
     width, x, height = text.lower().partition("x")
     if not (x and width.isdigit() and height.isdigit()):
@@ -58,12 +75,29 @@ ResultsFolder = Annotated[Path, typer.Argument(metavar="RESULTS", help="A result
 Network = Annotated[str, typer.Option("--network", help="Name of a network (`weights list`) or a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras.")]
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras, or a video.")
+]
 Poses = Annotated[
     Path | None,
     typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES."),
 ]
-Intrinsics = Annotated[Path | None, typer.Option("--intrinsics", help="File with K, where the cameras have none.")]
+Intrinsics = Annotated[
+    Path | None,
+    typer.Option("--intrinsics", help="File with K, or folder with one for each image, where the cameras have none."),
+]
+WhichFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="The layout to read, where several fit.", show_default="the one that fits"),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder with a mask for each image, by name: no depth where it is zero."),
+]
+IgnoreHints = Annotated[
+    bool,
+    typer.Option("--ignore-hints", help="Choose sources and depth ranges also where the set lists them (pair.txt)."),
+]
 WhichWay = Annotated[
     Convention | None,
     typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
@@ -104,6 +138,9 @@ def infer(
     poses: Poses = None,
     intrinsics: Intrinsics = None,
     convention: WhichWay = None,
+    format: WhichFormat = None,
+    masks: Masks = None,
+    ignore_hints: IgnoreHints = False,
     every: Every = 1,
     out: Annotated[Path, typer.Option("--out", help="The results folder.")] = Path(DEFAULT_FOLDER),
     network: Network = "lite",
@@ -140,7 +177,9 @@ def infer(
     """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped."""
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
-    scene = _open(images, poses, intrinsics, convention, every)
+    scene = _open(
+        images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints
+    )
 
     from nasrecon import estimate
     from nasrecon.nas.weights import load_network, weights_digest
@@ -168,13 +207,29 @@ def infer(
 
 
 def _open(
-    images: Path, poses: Path | None, intrinsics: Path | None, convention: Convention | None, every: int
+    images: Path,
+    poses: Path | None,
+    intrinsics: Path | None,
+    convention: Convention | None,
+    every: int,
+    *,
+    layout: Format | None = None,
+    masks: Path | None = None,
+    hints: bool = True,
 ) -> Scene:
     """Open the scene of the shared options and say on stderr what was recognised."""
     from nasrecon.ingest import open_scene
     from nasrecon.terminal import say
 
-    scene = open_scene(images, poses, intrinsics=intrinsics, convention=convention.value if convention else None)
+    scene = open_scene(
+        images,
+        poses,
+        intrinsics=intrinsics,
+        convention=convention.value if convention else None,
+        layout=layout.value if layout else None,
+        masks=masks,
+        hints=hints,
+    )
     say(f"{scene.root}: {scene.source}")
     if every > 1:
         scene = scene.subset(range(0, len(scene.views), every))

@@ -129,6 +129,9 @@ class View:
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
         lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s), else None.
+        sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
+        mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
+        video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
     """
 
     name: str
@@ -137,6 +140,9 @@ class View:
     cam_from_world: np.ndarray
     depth_range: tuple[float, float] | None = None
     lens: Lens | None = None
+    sources: tuple[str, ...] | None = None
+    mask_path: Path | None = None
+    video_frame: int | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)
@@ -177,6 +183,7 @@ class Scene:
         source: what ingest recognised ("COLMAP model (bin), 11 images"), one line for people.
         dropped: (name, reason) of every input that was left out.
         depth_ranges_from: how the views' depth ranges were found, one line; "" while they are not.
+        sources_from: where the lists of sources in the views come from ("pair.txt"); "" where there are none.
     """
 
     root: Path
@@ -187,6 +194,7 @@ class Scene:
     source: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
     depth_ranges_from: str = ""
+    sources_from: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))

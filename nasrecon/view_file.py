@@ -64,6 +64,8 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
         "sources": list(estimate.sources),
         "image_path": str(view.image_path),
         "lens": asdict(view.lens) if view.lens else None,
+        "mask_path": str(view.mask_path) if view.mask_path else None,
+        "video_frame": view.video_frame,
         **about,
     }
     sigma_over_depth = estimate.sigma / np.where(depth > 0, depth, 1)
@@ -125,6 +127,8 @@ def view_of(record: Record) -> View:
         cam_from_world=np.array(record["cam_from_world"]),
         depth_range=tuple(record["depth_range"]) if record["depth_range"] else None,
         lens=Lens(**lens | {"params": tuple(lens["params"])}) if lens else None,
+        mask_path=Path(record["mask_path"]) if record.get("mask_path") else None,
+        video_frame=record.get("video_frame"),
     )
 
 

@@ -21,8 +21,8 @@ from nasrecon.terminal import rate, table
 OPTIONS = {
     "": ["--version"],
     "infer": [
-        "--poses", "--intrinsics", "--convention", "--every", "--out", "--network", "--device", "--sources",
-        "--min-depth", "--size", "--max-side", "--batch", "--overwrite", "--json",
+        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--out",
+        "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch", "--overwrite", "--json",
     ],
     "fuse": [
         "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
@@ -78,6 +78,12 @@ def test_defaults_are_those_of_the_options_classes():
         assert infer[name].default == getattr(InferOptions(), name), name
     assert infer["max_side"].annotation.__metadata__[0].show_default == str(InferOptions().max_side)
     assert cli.DEFAULT_FOLDER == DEFAULT_FOLDER
+
+
+def test_formats_are_the_layouts_that_are_read():
+    from nasrecon.ingest import LAYOUTS
+
+    assert [each.value for each in cli.Format] == [layout.key for layout in LAYOUTS]
 
 
 @pytest.fixture
@@ -154,6 +160,30 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert len(mesh.faces) > 1000 and np.median(np.abs(off_plane(mesh.vertices))) < 0.02
     facing = mesh.face_normals @ PLANE_NORMAL_IN_WORLD
     assert np.median(facing) > 0.9
+
+
+def test_format_masks_and_hints_reach_the_scene(run, files, tmp_path, monkeypatch):
+    """The options' way into ``open_scene``, and its answer into the manifest."""
+    import nasrecon.ingest
+    from PIL import Image
+
+    asked = []
+    real = nasrecon.ingest.open_scene
+
+    def open_scene(*args, **kwargs):
+        asked.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nasrecon.ingest, "open_scene", open_scene)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (96, 64), 1).save(tmp_path / "masks" / "0002.png")
+    arguments = ["--masks", tmp_path / "masks", "--format", "matrices", "--ignore-hints", "--min-depth", 1.5]
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", *arguments)
+    assert code == 0 and "masks of 1 of 5 views" in stderr
+    assert [asked[0][key] for key in ("layout", "hints", "masks")] == ["matrices", False, tmp_path / "masks"]
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["scene"]["sources_from"] == "overlap and angle"
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "p", "--format", "kitti")
+    assert code == 2 and "KITTI sequence was asked for" in stderr
 
 
 def test_json_is_all_there_is_on_stdout(run, files, tmp_path):

@@ -53,7 +53,9 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
         views = [replace(view, depth_range=given) for view in scene.views]
         return replace(scene.replace_views(views), depth_ranges_from=f"min_depth as given ({min_depth:g})")
     ranges = [view.depth_range for view in scene.views]
-    origins = ["as read" if found else "" for found in ranges]
+    origins = [(scene.depth_ranges_from or "as read") if found else "" for found in ranges]
+    if None not in ranges and scene.depth_ranges_from:
+        return scene
     if scene.visible is not None:
         seen = zip(scene.views, scene.visible, strict=True)
         found = [range_from_points(view, scene.points_in_world, own) for view, own in seen]
