@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def frame_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: if it cannot be read, or PyAV is missing.
     """
-    return _properties(path)[1:]
+    _, width, height = _properties(path)
+    return width, height
 
 
 def read_frame(path: Path, number: int) -> np.ndarray:
@@ -52,6 +54,11 @@ def read_frame(path: Path, number: int) -> np.ndarray:
 
 def _properties(path: Path) -> tuple[int, int, int]:
     """Return the number of frames, and their width and height [px]."""
+    return _properties_at(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=16)  # every frame of a video asks for its size
+def _properties_at(path: Path, changed_at: int) -> tuple[int, int, int]:
     import imageio.v3 as iio
 
     try:

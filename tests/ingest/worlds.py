@@ -206,12 +206,12 @@ def write_kitti(scene: Scene, folder: Path) -> dict:
     return {"images": sequence / "image_2"}
 
 
-def write_mvsnet(scene: Scene, folder: Path, last_row: str = "1.5 0.01") -> dict:
-    write_images(scene, folder / "images", lambda name: f"0000{name}")
+def write_mvsnet(scene: Scene, folder: Path, last_row: str = "1.5 0.01", prefix: str = "0000") -> dict:
+    write_images(scene, folder / "images", lambda name: f"{prefix}{name}")
     (folder / "cams").mkdir()
     for view in scene.views:
         text = f"extrinsic\n{_lines(view.cam_from_world)}\nintrinsic\n{_lines(view.camera.K)}\n{last_row}\n"
-        (folder / "cams" / f"0000{view.name[:4]}_cam.txt").write_text(text)
+        (folder / "cams" / f"{prefix}{view.name[:4]}_cam.txt").write_text(text)
     return {}
 
 
