@@ -16,17 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ingest import worlds
 
 from nasrecon.estimate import InferOptions, estimate_views
 from nasrecon.ingest import open_scene
 from nasrecon.ingest.depth_range import with_depth_ranges
 from nasrecon.ingest.neighbors import rank_sources
-
-try:
-    from tests.ingest import worlds
-except ImportError:  # as a script, or under pytest's own paths
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.ingest import worlds
 
 FOUNTAIN = worlds.DATA / "fountain"
 BAR = 1e-3

@@ -36,6 +36,10 @@ def direct_images(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
 
 
+class UnreadableImageError(InputError):
+    """Report an image file that is missing or cannot be read; the rest of its set goes on without it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """An image of a set: its name in the set, and the file or the frame (from 0) of a video that it is read from."""
@@ -126,8 +130,9 @@ def _eight_bit(stored: np.ndarray, path: Path) -> np.ndarray:
     return np.repeat(stored[..., None], 3, axis=-1)
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: {'cannot be read as an image' if path.is_file() else 'no such file'} ({error})")
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    what = "cannot be read as an image" if path.is_file() else "no such file"
+    return UnreadableImageError(f"{path}: {what} ({error})")
 
 
 def read_view(view: View, width: int | None = None, height: int | None = None) -> tuple[np.ndarray, View]:

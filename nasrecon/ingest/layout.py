@@ -11,7 +11,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse
-from nasrecon.ingest.images import direct_images, image_size
+from nasrecon.ingest.images import UnreadableImageError, direct_images, image_size
 from nasrecon.ingest.textfiles import Intrinsics, file_of, named_intrinsics, read_intrinsics
 from nasrecon.types import Camera, Lens, Scene, View
 
@@ -159,7 +159,7 @@ def posed_views(
 ) -> tuple[tuple[View, ...], tuple[tuple[str, str], ...]]:
     """Turn frames into views; returns them and (name, reason) of the frames left out.
 
-    Left out are those with a transform that is not finite, and those without intrinsics.
+    Left out are those with a transform that is not finite, without intrinsics, or with an image that cannot be read.
 
     Raises:
         InputError: if a transform is not rigid.
@@ -174,7 +174,7 @@ def posed_views(
             cam_from_world = inverse(cam_from_world)
         try:
             camera, lens = camera_of(frame)
-        except NoCameraError as error:
+        except (NoCameraError, UnreadableImageError) as error:
             dropped.append((frame.name, str(error)))
             continue
         own = {key: getattr(frame, key) for key in ("depth_range", "sources", "mask_path", "video_frame")}

@@ -297,3 +297,13 @@ def test_every_layout_takes_other_intrinsics_for_each_view_where_it_has_none_of_
         scene = open_scene(tmp_path / name, intrinsics=tmp_path / "Ks.txt")
         assert [view.camera.K[0, 0] for view in scene.views] == [30, 31, 32, 33, 34]
         assert "a K for each view (Ks.txt)" in scene.source
+
+
+@pytest.mark.parametrize("layout", ["7-Scenes folder", "transforms.json, instant-ngp", "MVSNet cams, two numbers"])
+def test_an_image_that_is_none_is_dropped_with_its_name(layout, tmp_path) -> None:
+    given = WRITERS[layout](worlds.small_scene(), tmp_path)
+    victim = sorted(tmp_path.rglob("*.png"))[2]
+    victim.write_bytes(b"")
+    scene = opened(tmp_path, given)
+    assert len(scene.views) == 4
+    assert [name for name, _ in scene.dropped] == [victim.name] and "cannot be read as an image" in scene.dropped[0][1]
