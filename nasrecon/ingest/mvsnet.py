@@ -37,7 +37,7 @@ def _read(request: Request, cams: Path) -> Scene:
     if request.intrinsics is not None:
         raise InputError(f"{cams}: MVSNet's camera files have their own intrinsics; leave {request.intrinsics} out")
     root = _image_folder(request)
-    names = {Path(name).stem: name for name in direct_images(root) if not Path(name).stem.endswith("_masked")}
+    names = _by_stem(root)
     files = {path.name.removesuffix(ENDING): path for path in sorted(cams.glob(f"*{ENDING}"))}
     dropped = [(files[stem].name, "there is no image of that name") for stem in sorted(files.keys() - names.keys())]
     dropped += [(names[stem], f"there is no {stem}{ENDING}") for stem in sorted(names.keys() - files.keys())]
@@ -90,6 +90,22 @@ def _image_folder(request: Request) -> Path:
         if folder.is_dir() and direct_images(folder):
             return folder
     raise InputError(f"{request.images}: MVSNet's camera files, but no images in it, nor in images/ or blended_images/")
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
+    """Return the images of a folder by their names without ending, without BlendedMVS's masked copies.
+
+    Raises:
+        InputError: if two images have one name.
+    """
+    out: dict[str, str] = {}
+    for name in direct_images(folder):
+        stem = Path(name).stem
+        if stem in out:
+            raise InputError(f"{folder}: {out[stem]} and {name} both go with {stem}{ENDING}; keep one of them")
+        if not stem.endswith("_masked"):
+            out[stem] = name
+    return out
 
 
 def _read_camera(path: Path) -> tuple[np.ndarray, Intrinsics, tuple[float, float] | None, str]:

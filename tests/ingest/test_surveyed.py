@@ -86,6 +86,13 @@ def test_a_broken_camera_file_is_named(tmp_path) -> None:
         open_scene(tmp_path)
 
 
+def test_two_images_for_one_camera_file_are_refused(tmp_path) -> None:
+    worlds.write_mvsnet(worlds.small_scene(), tmp_path)
+    (tmp_path / "images" / "00000001.jpg").write_bytes((tmp_path / "images" / "00000001.png").read_bytes())
+    with pytest.raises(InputError, match="00000001.jpg and 00000001.png both go with 00000001_cam.txt"):
+        open_scene(tmp_path)
+
+
 def test_strecha_files_are_matched_across_endings(tmp_path) -> None:
     worlds.write_strecha(worlds.small_scene(), tmp_path)
     for i, path in enumerate(sorted((tmp_path / "cameras").iterdir())):
