@@ -64,7 +64,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read(request: Request, path: Path) -> Scene:
-    _only_one(request, path)
+    _only_one(request)
     if request.intrinsics is not None:
         raise InputError(f"{path}: a transforms.json has its own intrinsics; leave {request.intrinsics} out")
     if request.convention == "cam-from-world":
@@ -87,32 +87,28 @@ def _read(request: Request, path: Path) -> Scene:
         shared[name] = {**fields, **listed[i]}, listed[i]
     frames.sort(key=lambda frame: frame.name)
     views, lost = posed_views(frames, lambda frame: _camera(*shared[frame.name], frame, path), "world-from-cam")
-    folders = {frame.image_path.parent for frame in frames}
-    known = {frame.image_path for frame in frames}
-    others = [folder / name for folder in sorted(folders) for name in direct_images(folder)]
-    masks = {frame.mask_path for frame in frames}
-    dropped += [
-        (other.relative_to(root).as_posix(), f"not named by {path.name}")
-        for other in others
-        if other not in known and other not in masks
-    ]
+    dropped += [(name, f"not named by {path.name}") for name in _unnamed(frames, root)]
     lenses = sorted({view.lens.model for view in views if view.lens}) or ["no distortion"]
-    if masks != {None}:
-        notes.append(f"masks of {sum(frame.mask_path is not None for frame in frames)} frames")
+    masked = sum(frame.mask_path is not None for frame in frames)
+    notes += [f"masks of {masked} frames"] if masked else []
     source = f"transforms.json: {len(views)} of {len(listed)} frames ({path.name}; OpenGL axes turned; "
     source += "; ".join([", ".join(lenses), *notes]) + ")"
     return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
 
 
-def _only_one(request: Request, path: Path) -> None:
-    """Refuse a folder with several files (the splits of a NeRF scene) and none of the plain name."""
-    if path.name == "transforms.json" or request.place.is_file():
-        return
-    others = sorted(p.name for p in request.place.glob("transforms*.json"))
-    if len(others) > 1:
-        raise InputError(
-            f"{request.place}: there are {', '.join(others)}, and no transforms.json; pass the one to read as the poses"
-        )
+def _only_one(request: Request) -> None:
+    """Refuse a folder with several files (the splits of a NeRF scene)."""
+    found = [] if request.place.is_file() else sorted(path.name for path in request.place.glob("transforms*.json"))
+    if len(found) > 1:
+        raise InputError(f"{request.place}: there are {', '.join(found)}; pass the one to read as the poses")
+
+
+def _unnamed(frames: list[Frame], root: Path) -> list[str]:
+    """Return the images that lie beside those of the frames and belong to none, neither as image nor as mask."""
+    known = {frame.image_path for frame in frames} | {frame.mask_path for frame in frames}
+    folders = sorted({frame.image_path.parent for frame in frames})
+    beside = [folder / name for folder in folders for name in direct_images(folder)]
+    return [path.relative_to(root).as_posix() for path in beside if path not in known]
 
 
 def _undo(fields: Mapping[str, Any], path: Path) -> tuple[tuple[np.ndarray, float], list[str]]:
