@@ -110,8 +110,8 @@ def estimate_views(
         on_drop: told of each reference that is left out, and why; by default a warning is logged.
 
     Yields:
-        one Estimate a view, in order. A view whose image cannot be read, that no other view serves as source, or whose
-        nearest plane is unknown, is left out.
+        one Estimate a view, in order, without depth where the view's mask is zero. A view whose image or mask cannot be
+        read, that no other view serves as source, or whose nearest plane is unknown, is left out.
 
     Raises:
         NasReconError: if memory does not suffice for a single view.
