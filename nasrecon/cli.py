@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nasrecon import __version__
-from nasrecon.errors import InputError, NasReconError
+from nasrecon.errors import InputError, NasReconError, NoPosesError
 from nasrecon.eval_command import app as eval_app
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.train.command import app as train_app
@@ -171,15 +172,27 @@ def infer(
         int | None,
         typer.Option("--batch", help="Views at once.", metavar="N", show_default="1 on a CPU, 4 on a GPU"),
     ] = None,
+    triangulate: Annotated[
+        bool,
+        typer.Option("--triangulate", help="Sparse points for cameras that come without, from feature matches."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo finished views.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped."""
+    """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped.
+
+    Images without cameras get them by structure from motion first.
+    """
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
-    scene = _open(
-        images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints
-    )
+    try:
+        scene = _open(
+            images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints
+        )
+    except NoPosesError:
+        scene = _reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
+    if triangulate:
+        scene = _triangulate(scene, out, overwrite)
 
     from nasrecon import estimate
     from nasrecon.nas.weights import load_network, weights_digest
@@ -235,6 +248,41 @@ def _open(
         scene = scene.subset(range(0, len(scene.views), every))
         say(f"every {every} views: {len(scene.views)} are taken")
     return scene
+
+
+def _reconstruct(
+    images: Path,
+    intrinsics: Path | None,
+    convention: Convention | None,
+    every: int,
+    masks: Path | None,
+    out: Path,
+    overwrite: bool,
+) -> Scene:
+    """Find the cameras of images that have none, and open the scene with them; the model stays in the results."""
+    from nasrecon.ingest import open_scene
+    from nasrecon.ingest.sfm import reconstruct_cameras
+    from nasrecon.terminal import say
+
+    if convention is not None:
+        raise InputError(f"--convention {convention.value}: there are no cameras in {images}, and none with --poses")
+    model, root, dropped = reconstruct_cameras(
+        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, say=say
+    )
+    scene = open_scene(root, model, masks=masks)
+    say(f"{scene.root}: {scene.source}; use it elsewhere with --poses {model}")
+    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
+
+
+def _triangulate(scene: Scene, out: Path, overwrite: bool) -> Scene:
+    """Give a scene sparse points if it has none; the model stays in the results."""
+    from nasrecon.ingest.sfm import triangulate
+    from nasrecon.terminal import say
+
+    if scene.visible is not None and len(scene.points_in_world):
+        say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
+        return scene
+    return triangulate(scene, out / "triangulated", redo=overwrite, say=say)
 
 
 @app.command()

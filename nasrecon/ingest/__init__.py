@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, NoPosesError
 from nasrecon.ingest import camera_files, colmap, folders, kitti, mvsnet, plain, trajectories, transforms
 from nasrecon.ingest.layout import Convention, Layout, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
@@ -58,7 +58,8 @@ def open_scene(
         ``dropped`` what was left out and why.
 
     Raises:
-        InputError: if nothing known is found, several layouts fit, or what is found is incomplete or not to be used.
+        NoPosesError: if no poses are given and nothing known is found (``ingest.sfm`` may find the cameras).
+        InputError: if what is given or found is unknown, incomplete or not to be used, or several layouts fit.
     """
     request = Request(
         images=_existing(images, "images"),
@@ -94,7 +95,7 @@ def _recognised(request: Request) -> tuple[Layout, Path]:
         return _chosen(request, able)
     found = [(layout, mark) for layout in able if (mark := layout.find(request)) is not None]
     if not found:
-        raise InputError(_not_found(request, able))
+        raise _not_found(request, able)
     # Any folder of text files looks like plain matrices.
     found = [each for each in found if not each[0].says_little] or found
     if len(found) > 1:
@@ -133,12 +134,16 @@ def _existing(path: Path | str, what: str) -> Path:
     return path
 
 
-def _not_found(request: Request, able: list[Layout]) -> str:
+def _not_found(request: Request, able: list[Layout]) -> InputError:
+    """Return the error that says what was looked for; ``NoPosesError`` if the cameras may still be found."""
     looked_for = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in able)
     message = f"{request.place}: no cameras found. Looked for:\n{looked_for}"
-    if request.poses is None and request.images.is_dir():
-        beside = replace(request, poses=request.images.parent)
-        found = [(layout, mark) for layout in able if not layout.says_little and (mark := layout.find(beside))]
-        for layout, mark in found:
-            message += f"\nThere is a {layout.name} beside the images: pass {mark} as the poses."
-    return message
+    if request.poses is not None or not request.images.is_dir():
+        return InputError(message)
+    beside = replace(request, poses=request.images.parent)
+    found = [(layout, mark) for layout in able if not layout.says_little and (mark := layout.find(beside))]
+    for layout, mark in found:
+        message += f"\nThere is a {layout.name} beside the images: pass {mark} as the poses."
+    if found:
+        return InputError(message)
+    return NoPosesError(f"{message}\n`nasrecon infer` finds the cameras of such images itself.")

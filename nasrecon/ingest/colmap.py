@@ -72,7 +72,7 @@ def _read(request: Request, model: Path) -> Scene:
     dropped += [
         (str(other.relative_to(model.parent)), f"another model; {model.name} was read") for other in _siblings(model)
     ]
-    points_in_world, visible = _sparse_points(reconstruction, kept)
+    points_in_world, visible = sparse_points(reconstruction, kept)
     cameras = Counter(image.camera.model_name for image in kept)
     ending = _ending(model) or ""
     return Scene(
@@ -146,7 +146,7 @@ def _views(images: list[Any], root: Path) -> tuple[View, ...]:
     return tuple(views)
 
 
-def _sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Return points (P, 3) in the world and, for each image, the indices of those that it sees."""
     ids = sorted(reconstruction.points3D)
     index = {point_id: i for i, point_id in enumerate(ids)}
