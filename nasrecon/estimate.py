@@ -230,8 +230,7 @@ def infer(
             drop(name, reason)
         for estimates, seconds in _batches(scene, network, options, todo, drop):
             for estimate in estimates:
-                each, range_from = seconds / len(estimates), depth_range_source(scene)
-                pending.append(thread.submit(_finish, writer, estimate, each, range_from, progress))
+                pending.append(thread.submit(_finish, writer, estimate, seconds / len(estimates), progress))
             while len(pending) > _WRITES_WAITING:
                 pending.popleft().result()
         while pending:
@@ -241,10 +240,8 @@ def infer(
     return Results.open(folder)
 
 
-def _finish(
-    writer: ResultsWriter, estimate: Estimate, seconds: float, depth_range_from: str, progress: Progress
-) -> None:
-    writer.add(estimate, seconds=seconds, depth_range_from=depth_range_from)
+def _finish(writer: ResultsWriter, estimate: Estimate, seconds: float, progress: Progress) -> None:
+    writer.add(estimate, seconds=seconds)
     progress.finished(estimate.view.name, seconds)
 
 

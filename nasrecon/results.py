@@ -159,13 +159,12 @@ class ResultsWriter:
         """Inputs that were left out, and why."""
         return dict(self._dropped)
 
-    def add(self, estimate: Estimate, *, seconds: float, depth_range_from: str = "") -> None:
+    def add(self, estimate: Estimate, *, seconds: float) -> None:
         """Write one view, its npz last, so that a view with an npz is a finished one.
 
         Args:
             estimate: what to write.
             seconds: what it took to compute.
-            depth_range_from: how its depth range was found.
         """
         name = file_name(estimate.view.name)
         unit: Unit = self.run.scene.get("unit", "unknown")
@@ -174,7 +173,6 @@ class ResultsWriter:
         self._records[estimate.view.name] = write_view(
             self.folder / "views" / f"{name}.npz",
             estimate,
-            depth_range_from=depth_range_from,
             seconds=round(seconds, 3),
             **asdict(self.run),
         )

@@ -128,6 +128,7 @@ class View:
         camera: the pinhole camera of the undistorted image.
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
+        depth_range_from: how it was found ("sparse points" ...), "" while it is not.
         lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s), else None.
         sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
         mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
@@ -139,6 +140,7 @@ class View:
     camera: Camera
     cam_from_world: np.ndarray
     depth_range: tuple[float, float] | None = None
+    depth_range_from: str = ""
     lens: Lens | None = None
     sources: tuple[str, ...] | None = None
     mask_path: Path | None = None
