@@ -186,9 +186,7 @@ def infer(
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
     try:
-        scene = _open(
-            images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints
-        )
+        scene = _open(images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints)
     except NoPosesError:
         scene = _reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
     if triangulate:
@@ -357,6 +355,52 @@ def fuse(
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
     print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
+
+
+class ExportFormat(StrEnum):
+    """What other tools read."""
+
+    colmap = "colmap"
+    png16 = "png16"
+    pfm = "pfm"
+    exr = "exr"
+    transforms = "transforms"
+
+
+@app.command()
+def export(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: nerfstudio.",
+        ),
+    ] = ...,
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = ...,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Scene units a step of 16-bit depth (png16, transforms).",
+            metavar="X",
+            show_default="1 mm; in an unknown unit what the depths need",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The views of a results folder in other tools' formats."""
+    from nasrecon.export import export as export_estimates
+    from nasrecon.results import Results
+    from nasrecon.terminal import Bar
+
+    estimates = Results.open(results)
+    with Bar() as bar:
+        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar.set)
+    if as_json:
+        print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
+    else:
+        print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))
 
 
 weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")

@@ -152,7 +152,9 @@ class View:
             matrix = np.vstack([matrix, (0, 0, 0, 1)])
         object.__setattr__(self, "cam_from_world", matrix)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise InputError(f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}")
+            raise InputError(
+                f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}"
+            )
         R = matrix[:3, :3]
         off = np.abs(R @ R.T - np.eye(3)).max()
         if off > 1e-2 or np.linalg.det(R) < 0 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6:

@@ -146,4 +146,7 @@ def _not_found(request: Request, able: list[Layout]) -> InputError:
         message += f"\nThere is a {layout.name} beside the images: pass {mark} as the poses."
     if found:
         return InputError(message)
-    return NoPosesError(f"{message}\n`nasrecon infer` finds the cameras of such images itself.")
+    return NoPosesError(
+        f"{message}\n`nasrecon infer` finds the cameras of such images itself "
+        "(from Python: nasrecon.ingest.sfm.reconstruct_cameras)."
+    )

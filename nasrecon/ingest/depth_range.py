@@ -10,6 +10,7 @@ the wider the margin.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -58,9 +59,10 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
         views = [replace(view, depth_range=given, depth_range_from=origin) for view in scene.views]
         return replace(scene.replace_views(views), depth_ranges_from=origin)
     ranges = [view.depth_range for view in scene.views]
-    origins = [(scene.depth_ranges_from or "as read") if found else "" for found in ranges]
+    known_from = [view.depth_range_from or scene.depth_ranges_from or "as read" for view in scene.views]
+    origins = [origin if found else "" for origin, found in zip(known_from, ranges, strict=True)]
     if None not in ranges and scene.depth_ranges_from:
-        return scene
+        return scene.replace_views(_with_ranges(scene.views, ranges, origins))
     if scene.visible is not None:
         margin = PAIR_MARGIN if len(scene.views) <= PAIR else MARGIN
         seen = zip(scene.views, scene.visible, strict=True)
@@ -71,13 +73,17 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
     for i, found in enumerate(ranges):
         if found is None:
             ranges[i], origins[i] = guess_depth_range(scene, i), "camera geometry alone (a guess)"
-    views = [
-        replace(view, depth_range=found, depth_range_from=origin)
-        for view, found, origin in zip(scene.views, ranges, origins, strict=True)
-    ]
+    views = _with_ranges(scene.views, ranges, origins)
     counts = Counter(origins)
     words = "; ".join(f"{origin} ({count} of {len(views)} views)" for origin, count in counts.items())
     return replace(scene.replace_views(views), depth_ranges_from=words)
+
+
+def _with_ranges(views: Sequence[View], ranges: list, origins: list[str]) -> list[View]:
+    return [
+        replace(view, depth_range=found, depth_range_from=origin)
+        for view, found, origin in zip(views, ranges, origins, strict=True)
+    ]
 
 
 def depth_range_source(scene: Scene) -> str:

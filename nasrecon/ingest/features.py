@@ -91,7 +91,7 @@ def extract(database: Path, folder: Path, names: Sequence[str], groups: Sequence
         )
 
 
-def match(database: Path, pairs: Sequence[tuple[str, str]], guided: bool = False) -> None:
+def match(database: Path, pairs: Sequence[tuple[str, str]]) -> None:
     """Match the features of pairs of staged images and keep the matches that one motion explains."""
     import pycolmap
 
@@ -101,10 +101,7 @@ def match(database: Path, pairs: Sequence[tuple[str, str]], guided: bool = False
     pairing.match_list_path = listed
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = _threads()
-    options.guided_matching = guided
-    pycolmap.match_image_pairs(
-        database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu
-    )
+    pycolmap.match_image_pairs(database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu)
 
 
 def _threads() -> int:
@@ -160,4 +157,5 @@ def verified_pairs(database: Path) -> int:
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        return int(opened.num_verified_image_pairs())
+        _, inliers = opened.read_two_view_geometry_num_inliers()
+    return int(np.count_nonzero(np.asarray(inliers)))

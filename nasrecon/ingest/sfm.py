@@ -130,12 +130,14 @@ def _known_camera(intrinsics: Path, names: Sequence[str], sizes: Sequence[tuple[
     if len(set(sizes)) > 1:
         raise InputError(f"{intrinsics}: one K, but the images have several sizes: {sorted(set(sizes))}")
     camera = read_intrinsics(intrinsics).camera(sizes[0], first_center=0.5)
-    return [CameraGroup(members=tuple(range(len(names))), model="PINHOLE", params=_pinhole_params(camera.K))]
+    return [
+        CameraGroup(members=tuple(range(len(names))), model="PINHOLE", params=_pinhole_params(camera.K, intrinsics))
+    ]
 
 
-def _pinhole_params(K: np.ndarray) -> tuple[float, ...]:
+def _pinhole_params(K: np.ndarray, origin: object) -> tuple[float, ...]:
     if K[0, 1] != 0:
-        raise InputError(f"K has skew ({K[0, 1]:g}), which COLMAP's cameras do not; K must be [[fx, 0, cx], ...]")
+        raise InputError(f"{origin}: K has skew ({K[0, 1]:g}), which COLMAP's cameras have not; it must be 0")
     return K[0, 0], K[1, 1], K[0, 2], K[1, 2]
 
 
@@ -153,7 +155,8 @@ def _run_sfm(
     with quiet(part / "colmap.log"):
         extract(database, staged, inside, groups)
         pairs = choose_pairs(database, inside)
-    how = "all pairs" if len(names) <= EXHAUSTIVE_UP_TO else "the likely pairs: neighbours by name, and large features"
+    everything = len(pairs) == len(names) * (len(names) - 1) // 2
+    how = "all" if everything else "neighbours by name, and those whose largest features match"
     say(f"features found; matching {len(pairs)} pairs ({how})")
     with quiet(part / "colmap.log"):
         match(database, pairs)
@@ -183,9 +186,7 @@ def _nothing_reconstructed(root: Path, count: int, verified: int) -> str:
     )
 
 
-def triangulate(
-    scene: Scene, folder: Path, *, redo: bool = False, say: Say = lambda message: None
-) -> Scene:
+def triangulate(scene: Scene, folder: Path, *, redo: bool = False, say: Say = lambda message: None) -> Scene:
     """Return the scene with sparse points, triangulated from feature matches under its cameras, which stay as they are.
 
     Args:
@@ -198,6 +199,10 @@ def triangulate(
         InputError: if the folder holds a model of other images or cameras, or nothing can be triangulated.
     """
     usable = [i for i, view in enumerate(scene.views) if _fits(view)]
+    if any(view.video_frame is not None for view in scene.views):
+        raise InputError(f"{scene.root}: COLMAP reads no videos; write the frames to files to triangulate their points")
+    if len(usable) < 2:
+        raise InputError(f"{scene.root}: two views or more are needed to triangulate, found {len(usable)} to be used")
     content = [(scene.views[i].name, scene.views[i].image_path.stat().st_size) for i in usable]
     cameras = [(_lens(scene.views[i]), scene.views[i].cam_from_world.tolist()) for i in usable]
     made_from = {"what": "triangulation under known cameras", "digest": _digest(content, cameras)}
@@ -233,14 +238,12 @@ def _lens(view: View) -> tuple[str, int, int, tuple[float, ...]]:
     """Return the camera of a view's image file: COLMAP's model, width, height, parameters."""
     if view.lens is not None:
         return view.lens.model, view.lens.width, view.lens.height, view.lens.params
-    return "PINHOLE", view.camera.width, view.camera.height, _pinhole_params(view.camera.K)
+    return "PINHOLE", view.camera.width, view.camera.height, _pinhole_params(view.camera.K, view.name)
 
 
 def _run_triangulation(scene: Scene, part: Path, say: Say) -> dict[str, Any]:
     import pycolmap
 
-    if len(scene.views) < 2:
-        raise InputError(f"{scene.root}: two views or more are needed to triangulate, found {len(scene.views)}")
     database, staged = part / "database.db", part / "images"
     inside = stage([view.image_path for view in scene.views], staged)
     cameras: dict[Any, list[int]] = {}

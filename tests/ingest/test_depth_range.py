@@ -82,6 +82,7 @@ def test_min_depth_overrides_and_a_range_that_was_read_stays() -> None:
     assert mixed.views[0].depth_range == (1.0, 9.0)
     assert depth_range_source(mixed) == "as read (1 of 5 views); sparse points (4 of 5 views)"
     assert [view.depth_range_from for view in mixed.views] == ["as read", *["sparse points"] * 4]
+    assert depth_range_source(with_depth_ranges(mixed)) == depth_range_source(mixed)
     assert {view.depth_range_from for view in given.views} == {"min_depth as given (0.7)"}
     for bad in (0, -1, np.nan, np.inf):
         with pytest.raises(InputError, match="min_depth must be positive"):
