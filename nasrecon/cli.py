@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nasrecon import __version__
-from nasrecon.errors import InputError, NasReconError
+from nasrecon.errors import InputError, NasReconError, NoPosesError
 from nasrecon.eval_command import app as eval_app
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.train.command import app as train_app
@@ -46,6 +47,23 @@ class Convention(StrEnum):
     world_from_cam = "world-from-cam"
 
 
+class Format(StrEnum):
+    """The layouts that are read, by their keys (``ingest.LAYOUTS``)."""
+
+    colmap = "colmap"
+    transforms = "transforms"
+    mvsnet = "mvsnet"
+    middlebury = "middlebury"
+    strecha = "strecha"
+    redwood = "redwood"
+    tum = "tum"
+    seven_scenes = "7scenes"
+    scannet = "scannet"
+    demon = "demon"
+    kitti = "kitti"
+    matrices = "matrices"
+
+
 def _size(text: str) -> tuple[int, int]:
     width, x, height = text.lower().partition("x")
     if not (x and width.isdigit() and height.isdigit()):
@@ -58,12 +76,29 @@ ResultsFolder = Annotated[Path, typer.Argument(metavar="RESULTS", help="A result
 Network = Annotated[str, typer.Option("--network", help="Name of a network (`weights list`) or a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras.")]
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras, or a video.")
+]
 Poses = Annotated[
     Path | None,
     typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES."),
 ]
-Intrinsics = Annotated[Path | None, typer.Option("--intrinsics", help="File with K, where the cameras have none.")]
+Intrinsics = Annotated[
+    Path | None,
+    typer.Option("--intrinsics", help="File with K, or folder with one for each image, where the cameras have none."),
+]
+WhichFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="The layout to read, where several fit.", show_default="the one that fits"),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder with a mask for each image, by name: no depth where it is zero."),
+]
+IgnoreHints = Annotated[
+    bool,
+    typer.Option("--ignore-hints", help="Choose sources and depth ranges also where the set lists them (pair.txt)."),
+]
 WhichWay = Annotated[
     Convention | None,
     typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
@@ -104,6 +139,9 @@ def infer(
     poses: Poses = None,
     intrinsics: Intrinsics = None,
     convention: WhichWay = None,
+    format: WhichFormat = None,
+    masks: Masks = None,
+    ignore_hints: IgnoreHints = False,
     every: Every = 1,
     out: Annotated[Path, typer.Option("--out", help="The results folder.")] = Path(DEFAULT_FOLDER),
     network: Network = "lite",
@@ -134,13 +172,25 @@ def infer(
         int | None,
         typer.Option("--batch", help="Views at once.", metavar="N", show_default="1 on a CPU, 4 on a GPU"),
     ] = None,
+    triangulate: Annotated[
+        bool,
+        typer.Option("--triangulate", help="Sparse points for cameras that come without, from feature matches."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo finished views.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped."""
+    """Posed images to depth, normals and confidence of every view. A rerun goes on where the last one stopped.
+
+    Images without cameras get them by structure from motion first.
+    """
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
-    scene = _open(images, poses, intrinsics, convention, every)
+    try:
+        scene = _open(images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints)
+    except NoPosesError:
+        scene = _reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
+    if triangulate:
+        scene = _triangulate(scene, out, overwrite)
 
     from nasrecon import estimate
     from nasrecon.nas.weights import load_network, weights_digest
@@ -168,18 +218,69 @@ def infer(
 
 
 def _open(
-    images: Path, poses: Path | None, intrinsics: Path | None, convention: Convention | None, every: int
+    images: Path,
+    poses: Path | None,
+    intrinsics: Path | None,
+    convention: Convention | None,
+    every: int,
+    *,
+    layout: Format | None = None,
+    masks: Path | None = None,
+    hints: bool = True,
 ) -> Scene:
     """Open the scene of the shared options and say on stderr what was recognised."""
     from nasrecon.ingest import open_scene
     from nasrecon.terminal import say
 
-    scene = open_scene(images, poses, intrinsics=intrinsics, convention=convention.value if convention else None)
+    scene = open_scene(
+        images,
+        poses,
+        intrinsics=intrinsics,
+        convention=convention.value if convention else None,
+        layout=layout.value if layout else None,
+        masks=masks,
+        hints=hints,
+    )
     say(f"{scene.root}: {scene.source}")
     if every > 1:
         scene = scene.subset(range(0, len(scene.views), every))
         say(f"every {every} views: {len(scene.views)} are taken")
     return scene
+
+
+def _reconstruct(
+    images: Path,
+    intrinsics: Path | None,
+    convention: Convention | None,
+    every: int,
+    masks: Path | None,
+    out: Path,
+    overwrite: bool,
+) -> Scene:
+    """Find the cameras of images that have none, and open the scene with them; the model stays in the results."""
+    from nasrecon.ingest import open_scene
+    from nasrecon.ingest.sfm import reconstruct_cameras
+    from nasrecon.terminal import say
+
+    if convention is not None:
+        raise InputError(f"--convention {convention.value}: there are no cameras in {images}, and none with --poses")
+    model, root, dropped = reconstruct_cameras(
+        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, say=say
+    )
+    scene = open_scene(root, model, masks=masks)
+    say(f"{scene.root}: {scene.source}; use it elsewhere with --poses {model}")
+    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
+
+
+def _triangulate(scene: Scene, out: Path, overwrite: bool) -> Scene:
+    """Give a scene sparse points if it has none; the model stays in the results."""
+    from nasrecon.ingest.sfm import triangulate
+    from nasrecon.terminal import say
+
+    if scene.visible is not None and len(scene.points_in_world):
+        say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
+        return scene
+    return triangulate(scene, out / "triangulated", redo=overwrite, say=say)
 
 
 @app.command()
@@ -254,6 +355,52 @@ def fuse(
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
     print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
+
+
+class ExportFormat(StrEnum):
+    """What other tools read."""
+
+    colmap = "colmap"
+    png16 = "png16"
+    pfm = "pfm"
+    exr = "exr"
+    transforms = "transforms"
+
+
+@app.command()
+def export(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: nerfstudio.",
+        ),
+    ] = ...,
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = ...,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Scene units a step of 16-bit depth (png16, transforms).",
+            metavar="X",
+            show_default="1 mm; in an unknown unit what the depths need",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The views of a results folder in other tools' formats."""
+    from nasrecon.export import export as export_estimates
+    from nasrecon.results import Results
+    from nasrecon.terminal import Bar
+
+    estimates = Results.open(results)
+    with Bar() as bar:
+        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar.set)
+    if as_json:
+        print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
+    else:
+        print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))
 
 
 weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")

@@ -13,6 +13,10 @@ class InputError(NasReconError):
     exit_code = 2
 
 
+class NoPosesError(InputError):
+    """Report images without cameras: none were named, and no known layout is there; they can be found (exit code 2)."""
+
+
 class WeightsError(InputError):
     """Report weights that are missing, damaged, or belong to another network (exit code 2)."""
 

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from nasrecon.adapter import Posed, autocast, device_of, fitted_size, predict
 from nasrecon.errors import EmptyResultError, InputError, NasReconError
 from nasrecon.ingest.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.ingest.images import read_view
+from nasrecon.ingest.masks import read_mask
 from nasrecon.ingest.neighbors import rank_sources
 from nasrecon.nas import Network
 from nasrecon.results import Results, ResultsWriter, Run
@@ -109,8 +110,8 @@ def estimate_views(
         on_drop: told of each reference that is left out, and why; by default a warning is logged.
 
     Yields:
-        one Estimate a view, in order. A view whose image cannot be read, that no other view serves as source, or whose
-        nearest plane is unknown, is left out.
+        one Estimate a view, in order, without depth where the view's mask is zero. A view whose image or mask cannot be
+        read, that no other view serves as source, or whose nearest plane is unknown, is left out.
 
     Raises:
         NasReconError: if memory does not suffice for a single view.
@@ -142,10 +143,28 @@ def _batches(
                 logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
                 continue
             del ready[: len(now)]
+            estimates = _masked(estimates, on_drop)
             yield estimates, time.perf_counter() - since
             since = time.perf_counter()
     finally:
         items.close()
+
+
+def _masked(estimates: Sequence[Estimate], on_drop: DropCallback) -> list[Estimate]:
+    """Return the estimates without depth where the views' masks are zero; those whose mask cannot be read are dropped."""
+    out = []
+    for estimate in estimates:
+        try:
+            keep = read_mask(estimate.view)
+        except InputError as error:
+            on_drop(estimate.view.name, str(error))
+            continue
+        if keep is not None:
+            maps = {name: getattr(estimate, name) for name in ("depth", "normal", "confidence", "sigma")}
+            maps = {name: np.where(keep[..., None] if m.ndim == 3 else keep, m, 0) for name, m in maps.items()}
+            estimate = replace(estimate, **{name: m.astype(np.float32) for name, m in maps.items()})
+        out.append(estimate)
+    return out
 
 
 class Progress(Protocol):
@@ -190,9 +209,9 @@ def infer(
     """
     options = options or InferOptions()
     progress = progress or _LogProgress()
-    scene = with_depth_ranges(scene, options.min_depth)
     digest = {"weights": weights, "weights_sha256": weights_sha256}
     run = Run.describe(scene, network=network.name, options=options.settings(), **digest)
+    scene = with_depth_ranges(scene, options.min_depth)
     order = [view.name for view in scene.views]
     # One thread writes while the network goes on; everything that touches the writer runs there, in order.
     with (
@@ -211,8 +230,7 @@ def infer(
             drop(name, reason)
         for estimates, seconds in _batches(scene, network, options, todo, drop):
             for estimate in estimates:
-                each, range_from = seconds / len(estimates), depth_range_source(scene)
-                pending.append(thread.submit(_finish, writer, estimate, each, range_from, progress))
+                pending.append(thread.submit(_finish, writer, estimate, seconds / len(estimates), progress))
             while len(pending) > _WRITES_WAITING:
                 pending.popleft().result()
         while pending:
@@ -222,10 +240,8 @@ def infer(
     return Results.open(folder)
 
 
-def _finish(
-    writer: ResultsWriter, estimate: Estimate, seconds: float, depth_range_from: str, progress: Progress
-) -> None:
-    writer.add(estimate, seconds=seconds, depth_range_from=depth_range_from)
+def _finish(writer: ResultsWriter, estimate: Estimate, seconds: float, progress: Progress) -> None:
+    writer.add(estimate, seconds=seconds)
     progress.finished(estimate.view.name, seconds)
 
 

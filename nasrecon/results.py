@@ -29,6 +29,7 @@ import numpy as np
 
 from nasrecon import __version__
 from nasrecon.errors import InputError
+from nasrecon.ingest.neighbors import sources_origin
 from nasrecon.preview import color_normal, depth_preview, png_bytes
 from nasrecon.types import Estimate, Scene, Unit, View
 from nasrecon.view_file import (
@@ -50,15 +51,19 @@ _SHARED = ("format", "settings", "scene", "weights")
 
 
 def scene_digest(scene: Scene) -> str:
-    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files.
+    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files, masks.
 
-    The place of the scene is not part of it.
+    Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of the scene is not part of it.
     """
     digest = hashlib.sha256()
     for view in scene.views:
         size = view.image_path.stat().st_size if view.image_path.exists() else -1
         digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{size}|{view.lens}|".encode())
         digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
+        if view.sources is not None or view.video_frame is not None or view.depth_range is not None:
+            digest.update(f"{view.sources}|{view.video_frame}|{view.depth_range}".encode())
+        if view.mask_path is not None:
+            digest.update(view.mask_path.read_bytes() if view.mask_path.is_file() else b"no mask")
     if scene.points_in_world is not None:
         digest.update(np.ascontiguousarray(scene.points_in_world, dtype=np.float64).tobytes())
     return digest.hexdigest()
@@ -90,6 +95,7 @@ class Run:
             "options": options,
         }
         about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
+        about["sources_from"] = sources_origin(scene)
         return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
 
 
@@ -153,13 +159,12 @@ class ResultsWriter:
         """Inputs that were left out, and why."""
         return dict(self._dropped)
 
-    def add(self, estimate: Estimate, *, seconds: float, depth_range_from: str = "") -> None:
+    def add(self, estimate: Estimate, *, seconds: float) -> None:
         """Write one view, its npz last, so that a view with an npz is a finished one.
 
         Args:
             estimate: what to write.
             seconds: what it took to compute.
-            depth_range_from: how its depth range was found.
         """
         name = file_name(estimate.view.name)
         unit: Unit = self.run.scene.get("unit", "unknown")
@@ -168,7 +173,6 @@ class ResultsWriter:
         self._records[estimate.view.name] = write_view(
             self.folder / "views" / f"{name}.npz",
             estimate,
-            depth_range_from=depth_range_from,
             seconds=round(seconds, 3),
             **asdict(self.run),
         )

@@ -128,7 +128,11 @@ class View:
         camera: the pinhole camera of the undistorted image.
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
+        depth_range_from: how it was found ("sparse points" ...), "" while it is not.
         lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s), else None.
+        sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
+        mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
+        video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
     """
 
     name: str
@@ -136,7 +140,11 @@ class View:
     camera: Camera
     cam_from_world: np.ndarray
     depth_range: tuple[float, float] | None = None
+    depth_range_from: str = ""
     lens: Lens | None = None
+    sources: tuple[str, ...] | None = None
+    mask_path: Path | None = None
+    video_frame: int | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)
@@ -144,7 +152,9 @@ class View:
             matrix = np.vstack([matrix, (0, 0, 0, 1)])
         object.__setattr__(self, "cam_from_world", matrix)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise InputError(f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}")
+            raise InputError(
+                f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}"
+            )
         R = matrix[:3, :3]
         off = np.abs(R @ R.T - np.eye(3)).max()
         if off > 1e-2 or np.linalg.det(R) < 0 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6:
@@ -177,6 +187,7 @@ class Scene:
         source: what ingest recognised ("COLMAP model (bin), 11 images"), one line for people.
         dropped: (name, reason) of every input that was left out.
         depth_ranges_from: how the views' depth ranges were found, one line; "" while they are not.
+        sources_from: where the lists of sources in the views come from ("pair.txt"); "" where there are none.
     """
 
     root: Path
@@ -187,6 +198,7 @@ class Scene:
     source: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
     depth_ranges_from: str = ""
+    sources_from: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))

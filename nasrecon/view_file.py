@@ -61,9 +61,12 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
         "K": view.camera.K.tolist(),
         "cam_from_world": view.cam_from_world.tolist(),
         "depth_range": [float(x) for x in view.depth_range] if view.depth_range else None,
+        "depth_range_from": view.depth_range_from,
         "sources": list(estimate.sources),
         "image_path": str(view.image_path),
         "lens": asdict(view.lens) if view.lens else None,
+        "mask_path": str(view.mask_path) if view.mask_path else None,
+        "video_frame": view.video_frame,
         **about,
     }
     sigma_over_depth = estimate.sigma / np.where(depth > 0, depth, 1)
@@ -124,7 +127,10 @@ def view_of(record: Record) -> View:
         camera=Camera(width=record["width"], height=record["height"], K=np.array(record["K"])),
         cam_from_world=np.array(record["cam_from_world"]),
         depth_range=tuple(record["depth_range"]) if record["depth_range"] else None,
+        depth_range_from=record["depth_range_from"],
         lens=Lens(**lens | {"params": tuple(lens["params"])}) if lens else None,
+        mask_path=Path(record["mask_path"]) if record.get("mask_path") else None,
+        video_frame=record.get("video_frame"),
     )
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from nasrecon.terminal import rate, table
 OPTIONS = {
     "": ["--version"],
     "infer": [
-        "--poses", "--intrinsics", "--convention", "--every", "--out", "--network", "--device", "--sources",
-        "--min-depth", "--size", "--max-side", "--batch", "--overwrite", "--json",
+        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--out",
+        "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch", "--triangulate",
+        "--overwrite", "--json",
     ],
+    "export": ["--format", "--out", "--scale", "--json"],
     "fuse": [
         "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
         "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--voxel", "--min-component-faces", "--json",
@@ -78,6 +81,12 @@ def test_defaults_are_those_of_the_options_classes():
         assert infer[name].default == getattr(InferOptions(), name), name
     assert infer["max_side"].annotation.__metadata__[0].show_default == str(InferOptions().max_side)
     assert cli.DEFAULT_FOLDER == DEFAULT_FOLDER
+
+
+def test_formats_are_the_layouts_that_are_read():
+    from nasrecon.ingest import LAYOUTS
+
+    assert [each.value for each in cli.Format] == [layout.key for layout in LAYOUTS]
 
 
 @pytest.fixture
@@ -154,6 +163,90 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert len(mesh.faces) > 1000 and np.median(np.abs(off_plane(mesh.vertices))) < 0.02
     facing = mesh.face_normals @ PLANE_NORMAL_IN_WORLD
     assert np.median(facing) > 0.9
+
+
+def test_format_masks_and_hints_reach_the_scene(run, files, tmp_path, monkeypatch):
+    """The options' way into ``open_scene``, and its answer into the manifest."""
+    import nasrecon.ingest
+    from PIL import Image
+
+    asked = []
+    real = nasrecon.ingest.open_scene
+
+    def open_scene(*args, **kwargs):
+        asked.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nasrecon.ingest, "open_scene", open_scene)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (96, 64), 1).save(tmp_path / "masks" / "0002.png")
+    arguments = ["--masks", tmp_path / "masks", "--format", "matrices", "--ignore-hints", "--min-depth", 1.5]
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", *arguments)
+    assert code == 0 and "masks of 1 of 5 views" in stderr
+    assert [asked[0][key] for key in ("layout", "hints", "masks")] == ["matrices", False, tmp_path / "masks"]
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["scene"]["sources_from"] == "overlap and angle"
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "p", "--format", "kitti")
+    assert code == 2 and "KITTI sequence was asked for" in stderr
+
+
+def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path):
+    """And the model is kept: a rerun reads it, and so does --poses."""
+    import shutil
+
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
+    photos.mkdir()
+    for path in sorted((Path(__file__).parents[1] / "examples/room/images").iterdir())[:4]:
+        shutil.copy(path, photos)
+    asked = ["infer", photos, "--out", out, "--size", "96x64"]
+    code, stdout, stderr = run(*asked)
+    assert code == 0, stderr
+    assert "finding those of 4 images by structure from motion" in stderr and "4 of 4 images registered" in stderr
+    assert "depth ranges: sparse points (4 of 4 views)" in stderr and "4 views estimated" in stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["scene"]["source"].startswith("structure from motion: COLMAP model (bin): 4 of 4 images")
+    assert {line["depth_range_from"] for line in manifest["views"]} == {"sparse points"}
+    code, stdout, stderr = run(*asked)
+    assert code == 0 and "in an earlier run" in stderr and "0 views estimated, 4 kept" in stdout
+    code, stdout, stderr = run("infer", photos, "--poses", out / "sfm", "--out", tmp_path / "o", "--size", "96x64")
+    assert code == 0 and "4 views estimated" in stdout
+    code, _, stderr = run(*asked, "--convention", "cam-from-world")
+    assert code == 2 and "there are no cameras" in stderr
+
+
+def test_triangulate_gives_points_to_known_cameras(run, tmp_path):
+    from nasrecon.ingest import open_scene
+
+    room, cameras = Path(__file__).parents[1] / "examples/room", tmp_path / "cameras"
+    cameras.mkdir()
+    scene = open_scene(room)
+    (tmp_path / "images").mkdir()
+    for view in scene.views[:3]:
+        (tmp_path / "images" / view.name).write_bytes(view.image_path.read_bytes())
+        np.savetxt(cameras / f"{view.image_path.stem}.txt", view.cam_from_world)
+    np.savetxt(tmp_path / "K.txt", scene.views[0].camera.K)
+    given = [tmp_path / "images", "--poses", cameras, "--intrinsics", tmp_path / "K.txt", "--size", "96x64"]
+    asked = ["infer", *given, "--convention", "cam-from-world", "--out", tmp_path / "o", "--triangulate"]
+    code, stdout, stderr = run(*asked)
+    assert code == 0, stderr
+    assert "triangulating sparse points from 3 views" in stderr and "sparse points (3 of 3 views)" in stderr
+    code, stdout, stderr = run(*asked)
+    assert code == 0 and "triangulated in an earlier run" in stderr and "0 views estimated, 3 kept" in stdout
+    code, _, stderr = run("infer", room, "--out", tmp_path / "r", "--triangulate", "--every", "3", "--size", "96x64")
+    assert code == 0 and "sparse points already" in stderr and not (tmp_path / "r" / "triangulated").exists()
+
+
+def test_export(run, files, tmp_path):
+    run("infer", *scene_arguments(files), "--out", tmp_path / "r", "--min-depth", 1.5)
+    code, stdout, stderr = run("export", tmp_path / "r", "--format", "png16", "--out", tmp_path / "e", "--scale", 0.001)
+    assert code == 0, stderr
+    said = stdout.splitlines()
+    assert said[0] == f"{tmp_path / 'e'}: 5 depth maps, 16-bit PNG, 0.001 scene units a step, as given"
+    assert "depths lie beyond 65.535 and have no value here" in said[1]
+    assert len(list((tmp_path / "e" / "depth").iterdir())) == 5
+    code, stdout, _ = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x", "--json")
+    assert code == 0 and json.loads(stdout)["views"] == 5
+    code, _, stderr = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x")
+    assert code == 2 and "not empty" in stderr
 
 
 def test_json_is_all_there_is_on_stdout(run, files, tmp_path):
@@ -253,6 +346,9 @@ def test_what_is_left_out_is_said(run, tmp_path):
         (["infer", "IMAGES", "--max-side", "0"], "max_side must be at least 32"),
         (["infer", "IMAGES", "--every", "0"], "--every"),
         (["infer"], "IMAGES"),
+        (["infer", "IMAGES", "--triangulate", "--every", "9"], "two views or more are needed to triangulate"),
+        (["export", "nowhere", "--format", "exr", "--out", "o"], "nasrecon infer"),
+        (["export", "nowhere", "--out", "o"], "--format"),
         (["fuse", "nowhere"], "nasrecon infer"),
         (["fuse", "nowhere", "--out", "mesh.fbx"], ".glb"),
         (["fuse", "nowhere", "--cloud", "cloud.xyz"], ".ply"),

@@ -11,11 +11,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plane_world import SweepNetwork, make_view, plane_depth, write_scene
 
 from nasrecon import estimate
 from nasrecon.errors import EmptyResultError, InputError, NasReconError
 from nasrecon.estimate import InferOptions, estimate_views, infer, working_size
+from nasrecon.geometry import transform
 from nasrecon.ingest import open_scene
 from nasrecon.results import Results
 from nasrecon.types import Camera, Scene
@@ -368,3 +370,49 @@ def test_subset_of_a_scene_keeps_visibility_with_its_view(scene):
         4,
         1,
     ]
+
+
+def write_masks(scene, folder):
+    """Zero in the left 40 of 96 columns, for all views but the first."""
+    keep = np.full((64, 96), 255, dtype=np.uint8)
+    keep[:, :40] = 0
+    folder.mkdir()
+    for view in scene.views[1:]:
+        Image.fromarray(keep).save(folder / f"{view.name}.png")
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 64)])
+def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, size):
+    from nasrecon.fuse import FuseOptions, fuse
+    from nasrecon.ingest.masks import with_masks
+
+    write_masks(fresh_scene, tmp_path / "masks")
+    options = InferOptions(min_depth=1.5, size=size)
+    whole = infer(fresh_scene, SweepNetwork(), tmp_path / "whole", options)
+    masked = with_masks(fresh_scene, tmp_path / "masks")
+    with pytest.raises(InputError, match="scene_sha256"):  # other depths: not to be mixed with those without masks
+        infer(masked, SweepNetwork(), tmp_path / "whole", options)
+    results = infer(masked, SweepNetwork(), tmp_path / "masked", options)
+    assert "masks of 4 of 5 views (masks), none for 0000.png" in results.manifest["scene"]["source"]
+    edge = round(40 * size[0] / 96)
+    for i, (a, b) in enumerate(zip(whole, results, strict=True)):
+        np.testing.assert_array_equal(a.depth[:, edge + 1 :], b.depth[:, edge + 1 :])
+        for name in ("depth", "normal", "confidence", "sigma"):
+            left = getattr(b, name)[:, : edge - 1]
+            assert (left == 0).all() if i else (left != 0).any(), name
+    one = fuse(results[1:2], FuseOptions(min_support=1), mesh=False).cloud
+    pixels = results[1].view.camera.project(transform(results[1].view.cam_from_world, one.xyz))
+    assert len(one) > 500 and pixels[:, 0].min() > edge - 1
+
+
+def test_a_view_whose_mask_cannot_be_read_is_dropped(fresh_scene, tmp_path):
+    from nasrecon.ingest.masks import with_masks
+
+    write_masks(fresh_scene, tmp_path / "masks")
+    masked = with_masks(fresh_scene, tmp_path / "masks")
+    (tmp_path / "masks" / "0002.png.png").write_bytes(b"no image")
+    told = []
+    options = InferOptions(min_depth=1.5)
+    estimates = list(estimate_views(masked, SweepNetwork(), options, on_drop=lambda *drop: told.append(drop)))
+    assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
+    assert [name for name, _ in told] == ["0002.png"] and "cannot be read as a mask" in told[0][1]

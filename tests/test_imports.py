@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nasrecon"
-HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "scipy"}
+HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "av", "scipy", "OpenEXR"}
 
 # architecture.md: a module imports its own rank's package-mates and what has a lower rank, nothing else.
 RANKS = [

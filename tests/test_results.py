@@ -30,6 +30,7 @@ def make_view(name, seed=0):
         camera=camera,
         cam_from_world=cam_from_world,
         depth_range=(0.3, 7.0),
+        depth_range_from="sparse points",
     )
 
 
@@ -66,7 +67,7 @@ def make_run(scene=None, **options):
 def write(folder, names=NAMES, run=None, **kwargs):
     with ResultsWriter(folder, run or make_run(), NAMES, **kwargs) as writer:
         for name in names:
-            writer.add(make_estimate(name, NAMES.index(name)), seconds=1.25, depth_range_from="a test")
+            writer.add(make_estimate(name, NAMES.index(name)), seconds=1.25)
     return folder
 
 
@@ -120,7 +121,7 @@ def test_results_are_a_lazy_sequence_in_the_order_of_the_scene(tmp_path):
 
 def test_manifest_says_what_was_run_and_what_was_left_out(tmp_path):
     with ResultsWriter(tmp_path, make_run(max_side=64), NAMES) as writer:
-        writer.add(make_estimate("b.jpg", 3), seconds=1.23456, depth_range_from="sparse points")
+        writer.add(make_estimate("b.jpg", 3), seconds=1.23456)
         writer.drop("IMG 7.jpg", "no source")
         unfinished = json.loads((tmp_path / "manifest.json").read_text())
     manifest = json.loads((tmp_path / "manifest.json").read_text())

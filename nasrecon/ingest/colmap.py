@@ -14,8 +14,8 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.colmap_files import check_whole
-from nasrecon.ingest.images import direct_images, image_files
-from nasrecon.ingest.layout import Layout, Request
+from nasrecon.ingest.images import image_files
+from nasrecon.ingest.layout import Layout, Request, image_root
 from nasrecon.types import Scene, View
 
 PLACES = ("", "sparse/0", "sparse", "0", "colmap/sparse/0", "dense/sparse")
@@ -51,7 +51,7 @@ def _read(request: Request, model: Path) -> Scene:
     if request.intrinsics is not None:
         raise InputError(f"{model}: a COLMAP model has its own intrinsics; leave {request.intrinsics} out")
     reconstruction = read_model(model)
-    root = _image_root(request)
+    root = image_root(request.images)
     images = sorted(reconstruction.images.values(), key=lambda image: image.name)
     kept, dropped = [], []
     for image in images:
@@ -72,7 +72,7 @@ def _read(request: Request, model: Path) -> Scene:
     dropped += [
         (str(other.relative_to(model.parent)), f"another model; {model.name} was read") for other in _siblings(model)
     ]
-    points_in_world, visible = _sparse_points(reconstruction, kept)
+    points_in_world, visible = sparse_points(reconstruction, kept)
     cameras = Counter(image.camera.model_name for image in kept)
     ending = _ending(model) or ""
     return Scene(
@@ -111,12 +111,6 @@ def read_model(folder: Path) -> Any:
         ) from error
 
 
-def _image_root(request: Request) -> Path:
-    """Return the folder that image names start from: as given, or its ``images`` where it holds no images itself."""
-    inside = request.images / "images"
-    return inside if inside.is_dir() and not direct_images(request.images) else request.images
-
-
 def _siblings(model: Path) -> list[Path]:
     """Return the other models of a ``sparse`` folder (COLMAP's mapper leaves 0, 1, 2 ... where a set falls apart)."""
     if not model.name.isdigit():
@@ -152,7 +146,7 @@ def _views(images: list[Any], root: Path) -> tuple[View, ...]:
     return tuple(views)
 
 
-def _sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Return points (P, 3) in the world and, for each image, the indices of those that it sees."""
     ids = sorted(reconstruction.points3D)
     index = {point_id: i for i, point_id in enumerate(ids)}
@@ -165,6 +159,7 @@ def _sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, 
 
 
 LAYOUT = Layout(
+    key="colmap",
     name="COLMAP model",
     looks_for="cameras, images and points3D as .bin or .txt, in the folder or in its sparse/0",
     find=_find,

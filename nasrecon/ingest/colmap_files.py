@@ -12,13 +12,17 @@ COUNT = struct.Struct("<Q")
 
 
 def check_whole(folder: Path) -> None:
-    """Walk the records of cameras.bin, images.bin and points3D.bin.
+    """Walk the records of cameras.bin, images.bin, points3D.bin, and of rigs.bin and frames.bin where they are there.
 
     Raises:
         InputError: naming the file whose bytes are not exactly the records that it promises.
     """
-    for name, skip in (("cameras.bin", _skip_camera), ("images.bin", _skip_image), ("points3D.bin", _skip_point)):
-        path = folder / name
+    parts = {"cameras": _skip_camera, "images": _skip_image, "points3D": _skip_point}
+    parts |= {"rigs": _skip_rig, "frames": _skip_frame}
+    for name, skip in parts.items():
+        path = folder / f"{name}.bin"
+        if name in ("rigs", "frames") and not path.is_file():
+            continue  # before COLMAP 3.12 there were none
         data = path.read_bytes()
         if not _is_whole(data, skip):
             raise InputError(
@@ -62,3 +66,22 @@ def _skip_point(data: bytes, at: int) -> int:
     head = struct.calcsize("<QdddBBBd")
     (count,) = COUNT.unpack_from(data, at + head)
     return at + head + COUNT.size + count * struct.calcsize("<II")
+
+
+def _skip_rig(data: bytes, at: int) -> int:
+    """Return where a rig ends: id, count, the reference sensor; for each other sensor its pose, if it has one."""
+    _, count = struct.unpack_from("<II", data, at)
+    at += 8 + (8 if count else 0)
+    for _ in range(count - 1):
+        has_pose = data[at + 8] if at + 8 < len(data) else 0
+        at += 9 + (struct.calcsize("<7d") if has_pose else 0)
+        if at > len(data):
+            return at
+    return at
+
+
+def _skip_frame(data: bytes, at: int) -> int:
+    """Return where a frame ends: id, rig, quaternion, translation, count, (sensor type, sensor, image) each."""
+    head = struct.calcsize("<II7d")
+    (count,) = struct.unpack_from("<I", data, at + head)
+    return at + head + 4 + count * struct.calcsize("<iIQ")

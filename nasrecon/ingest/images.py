@@ -1,13 +1,15 @@
-"""Image files: list, read, undistort, and resize together with the camera."""
+"""Image files and frames of videos: list, read, undistort, and resize together with the camera."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nasrecon.errors import InputError
+from nasrecon.ingest import video
 from nasrecon.types import View
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
@@ -34,6 +36,36 @@ def direct_images(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
 
 
+class UnreadableImageError(InputError):
+    """Report an image file that is missing or cannot be read; the rest of its set goes on without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of a set: its name in the set, and the file or the frame (from 0) of a video that it is read from."""
+
+    name: str
+    path: Path
+    video_frame: int | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The fields of a ``Frame`` or ``View`` that say where the pixels are."""
+        return {"name": self.name, "image_path": self.path, "video_frame": self.video_frame}
+
+
+def pictures(source: Path) -> tuple[Picture, ...]:
+    """List the images under a folder, by their names, or the frames of a video ("000012"), by their numbers.
+
+    Raises:
+        InputError: if a video cannot be read.
+    """
+    if source.is_dir():
+        return tuple(Picture(name=name, path=source / name) for name in image_files(source))
+    count = video.frame_count(source)
+    return tuple(Picture(name=f"{i:06d}", path=source, video_frame=i) for i in range(count))
+
+
 def image_mode(path: Path) -> str:
     """Return Pillow's name of the pixels of an image file ("RGB", "L", "I;16" ...), from its header.
 
@@ -50,13 +82,15 @@ def image_mode(path: Path) -> str:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) [px] of an image file as stored (EXIF orientation ignored), from its header.
+    """Return (width, height) [px] of an image file as stored (EXIF orientation ignored), or of a video, from its header.
 
     Raises:
-        InputError: if the file cannot be read as an image.
+        InputError: if the file cannot be read as an image or a video.
     """
     from PIL import Image
 
+    if video.is_video(path):
+        return video.frame_size(path)
     try:
         with Image.open(path) as image:
             return image.size
@@ -64,8 +98,8 @@ def image_size(path: Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as rgb (H, W, 3) uint8.
+def read_image(path: Path, video_frame: int | None = None) -> np.ndarray:
+    """Read an image file, or a frame (from 0) of a video, as rgb (H, W, 3) uint8.
 
     Grey is repeated, alpha dropped, 16 bits become 8; the EXIF orientation is ignored, as COLMAP does.
 
@@ -73,6 +107,9 @@ def read_image(path: Path) -> np.ndarray:
         InputError: if the file is missing or cannot be read as an image.
     """
     import imageio.v3 as iio
+
+    if video_frame is not None:
+        return video.read_frame(path, video_frame)
 
     deep = image_mode(path) in DEEP_MODES
     try:
@@ -93,8 +130,9 @@ def _eight_bit(stored: np.ndarray, path: Path) -> np.ndarray:
     return np.repeat(stored[..., None], 3, axis=-1)
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: {'cannot be read as an image' if path.is_file() else 'no such file'} ({error})")
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    what = "cannot be read as an image" if path.is_file() else "no such file"
+    return UnreadableImageError(f"{path}: {what} ({error})")
 
 
 def read_view(view: View, width: int | None = None, height: int | None = None) -> tuple[np.ndarray, View]:
@@ -111,7 +149,7 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
     Raises:
         InputError: if the file is missing, or its size is not the one that its camera is made for.
     """
-    rgb = read_image(view.image_path)
+    rgb = read_image(view.image_path, view.video_frame)
     expected = view.lens or view.camera
     found = rgb.shape[1], rgb.shape[0]
     if found != (expected.width, expected.height):

@@ -36,7 +36,8 @@ def rank_sources(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
     """Return the best source views for a reference, best first.
 
     Sources are taken one by one; one that stands beside a source already taken counts half, because it adds no new
-    look. Views that share nothing useful with the reference (no overlap, the same place) are not returned.
+    look. Views that share nothing useful with the reference (no overlap, the same place) are not returned. Where the set
+    lists the reference's sources (``View.sources``) and any of them is in the scene, these are taken as they stand.
 
     Args:
         scene: with sparse points, or with depth ranges (``depth_range.with_depth_ranges``); with neither, the depths
@@ -47,6 +48,9 @@ def rank_sources(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
     Returns:
         Indices of up to ``count`` views; none if nothing overlaps.
     """
+    listed = listed_sources(scene, ref)
+    if listed:
+        return listed[:count]
     scores = source_scores(scene, ref)
     centers = np.array([view.center_in_world for view in scene.views])
     from_ref = np.linalg.norm(centers - centers[ref], axis=-1)
@@ -61,6 +65,24 @@ def rank_sources(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
         factor = np.minimum(factor, 1 - 0.5 * np.exp(-((apart / 0.5) ** 2)))
         factor[best] = 0
     return tuple(chosen)
+
+
+def listed_sources(scene: Scene, ref: int) -> tuple[int, ...]:
+    """Return the sources that the set lists for a reference, as far as they are in the scene, best first."""
+    names = scene.views[ref].sources
+    if not names:
+        return ()
+    index = {view.name: i for i, view in enumerate(scene.views)}
+    return tuple(index[name] for name in names if name in index and index[name] != ref)
+
+
+def sources_origin(scene: Scene) -> str:
+    """Say where the source views of a scene come from, one line for people and for the manifest."""
+    listed = sum(bool(listed_sources(scene, i)) for i in range(len(scene.views)))
+    if not listed:
+        return "overlap and angle"
+    others = "" if listed == len(scene.views) else "; else overlap and angle"
+    return f"{scene.sources_from or 'as read'} ({listed} of {len(scene.views)} views){others}"
 
 
 def source_scores(scene: Scene, ref: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Plain text: one K for all images, and one 4x4 (or 3x4) per image, in a file each or in one file for all.
+"""Plain text: one 4x4 (or 3x4) per image, in a file each or in one file for all; one K for all images, or one for each.
 
-Nothing in bare matrices says whether they are cam_from_world or world_from_cam, so the convention must be given. K is
+The images may be the frames of a video: transforms in one file are then those of all its frames in order, files with
+one each are named by the frame's number (``000012.txt``, counted from 0). Nothing in bare matrices says whether they are cam_from_world or world_from_cam, so the convention must be given. K is
 taken with half-pixel centres (the centre of the top-left pixel at (0.5, 0.5)): add 0.5 to cx and cy of a K that has
 integer ones.
 """
@@ -12,34 +13,35 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.images import image_files
-from nasrecon.ingest.layout import Frame, Layout, Request, one_camera, posed_views
-from nasrecon.ingest.textfiles import is_number, numbers, read_intrinsics, read_transform, rows
+from nasrecon.ingest.images import image_files, pictures
+from nasrecon.ingest.layout import Frame, Layout, Request, cameras_of, posed_views
+from nasrecon.ingest.textfiles import file_of, is_number, numbers, read_transform, rows
 from nasrecon.types import Scene
 
 K_NAMES = ("K.txt", "intrinsics.txt", "intrinsic.txt", "camera.txt", "cam.txt", "camera.json", "intrinsics.json")
+K_FOLDERS = ("intrinsics", "intrinsic")
 POSES_NAMES = ("poses.txt", "extrinsics.txt")
 
 
 def _transform_file(folder: Path, name: str) -> Path | None:
     """Return the text file that goes with an image ("left/1.png"), by its name, in a folder; None if there is none."""
-    stem = Path(name).with_suffix("")
-    for candidate in (folder / f"{stem}.txt", folder / f"{stem}.pose.txt", folder / f"{stem.name}.txt"):
-        if candidate.is_file():
-            return candidate
-    return None
+    own = file_of(folder, name, (".txt", ".pose.txt"))
+    beside = folder / f"{Path(name).stem}.txt"
+    return own or (beside if beside.is_file() else None)
 
 
 def _find(request: Request) -> Path | None:
-    if not request.images.is_dir():
-        return None
     if request.place.is_file():
         return request.place if _looks_like_matrices(request.place) else None
-    names = image_files(request.images)
+    if request.images.is_dir():
+        names = image_files(request.images)
+    else:
+        names = tuple(path.stem for path in request.place.glob("*.txt") if path.stem.isdigit())
     if any(_transform_file(request.place, name) for name in names):
         return request.place
     listed = (request.place / name for name in POSES_NAMES)
-    return next((path for path in listed if names and path.is_file() and _looks_like_matrices(path)), None)
+    any_images = bool(names) or request.images.is_file()
+    return next((path for path in listed if any_images and path.is_file() and _looks_like_matrices(path)), None)
 
 
 def _looks_like_matrices(path: Path) -> bool:
@@ -59,19 +61,20 @@ def _read(request: Request, place: Path) -> Scene:
             "world-from-cam: it takes a camera point into the world, its last column is the camera's position "
             "(7-Scenes, ScanNet, TUM, most SLAM systems)."
         )
-    names = image_files(request.images)
+    found = {picture.name: picture for picture in pictures(request.images)}
+    names = tuple(found)
     pairs, dropped = _one_file(names, place) if place.is_file() else _file_each(names, place)
-    frames = [
-        Frame(name=name, image_path=request.images / name, matrix=matrix, origin=origin)
-        for name, matrix, origin in pairs
-    ]
-    intrinsics = read_intrinsics(request.intrinsics or _intrinsics(request, place))
-    views, lost = posed_views(frames, one_camera(intrinsics, first_center=0.5), request.convention)
+    frames = [Frame(matrix=matrix, origin=origin, **found[name].place) for name, matrix, origin in pairs]
+    intrinsics = request.intrinsics or _intrinsics(request, place, names)
+    camera_of, which = cameras_of(intrinsics, first_center=0.5)
+    views, lost = posed_views(frames, camera_of, request.convention)
+    what = "images" if request.images.is_dir() else f"frames of {request.images.name}"
     source = (
-        f"plain matrices: {len(views)} of {len(names)} images, {place.name} "
-        f"({request.convention.replace('-', '_')}, as given), K of {intrinsics.path.name}"
+        f"plain matrices: {len(views)} of {len(names)} {what}, {place.name} "
+        f"({request.convention.replace('-', '_')}, as given), {which}"
     )
-    return Scene(root=request.images, views=views, source=source, dropped=(*dropped, *lost))
+    root = request.images if request.images.is_dir() else request.images.parent
+    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
 
 
 Posed = list[tuple[str, np.ndarray, str]]
@@ -134,22 +137,31 @@ def _named_rows(names: tuple[str, ...], table: list[list[str]], path: Path) -> t
     return sorted(posed, key=lambda item: item[0]), dropped
 
 
-def _intrinsics(request: Request, place: Path) -> Path:
-    folders = dict.fromkeys((place if place.is_dir() else place.parent, request.images, request.images.parent))
+def _intrinsics(request: Request, place: Path, names: tuple[str, ...]) -> Path:
+    """Return the file with K, or the folder with a K for each image, among or beside the transforms and the images."""
+    near = (place if place.is_dir() else place.parent, request.images, request.images.parent)
+    folders = [folder for folder in dict.fromkeys(near) if folder.is_dir()]
     for folder in folders:
         for name in K_NAMES:
             if (folder / name).is_file():
                 return folder / name
+    for folder in (folder / name for folder in (*folders, folders[0].parent) for name in K_FOLDERS):
+        if folder.is_dir() and any(file_of(folder, name, (".txt", ".json")) for name in names):
+            return folder
     where = ", ".join(str(folder) for folder in folders)
     raise InputError(
-        f"{place}: transforms, but no intrinsics: none of {', '.join(K_NAMES)} in {where}. "
-        "Pass a text file with a 3x3 K or fx fy cx cy."
+        f"{place}: transforms, but no intrinsics: none of {', '.join(K_NAMES)} in {where}, and no folder "
+        f"{' or '.join(f'{name}/' for name in K_FOLDERS)} with a file for each image. Pass a text file with a 3x3 K or "
+        "fx fy cx cy, one with an image's name before each, or a folder with a file for each image."
     )
 
 
 LAYOUT = Layout(
+    key="matrices",
     name="plain matrices",
     looks_for="a .txt with a 4x4 or 3x4 for each image (named after it), or one file with all, and K.txt",
     find=_find,
     read=_read,
+    takes_video=True,
+    says_little=True,
 )

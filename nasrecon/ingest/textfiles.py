@@ -60,6 +60,16 @@ def read_transform(path: Path) -> np.ndarray:
     return values.reshape(-1, 4)
 
 
+def file_of(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:
+    """Return the file in a folder that goes with an image ("left/1.png"), or None.
+
+    Its name is the image's with another ending ("left/1.txt"), or with one more ("left/1.png.txt").
+    """
+    bases = (folder / Path(name).with_suffix(""), folder / name)
+    candidates = (base.with_name(base.name + ending) for base in bases for ending in endings)
+    return next((path for path in candidates if path.is_file()), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Intrinsics:
     """K (3, 3) as a file has it.
@@ -110,15 +120,45 @@ def read_intrinsics(path: Path) -> Intrinsics:
     if path.suffix.lower() == ".json":
         return _intrinsics_from_json(path)
     values = numbers(path)
+    if values.size not in (4, 9, 16):
+        raise InputError(
+            f"{path}: expected a 3x3 K, a 4x4 with K in its corner, or fx fy cx cy; found {values.size} numbers"
+        )
+    return Intrinsics(path=path, K=_K_of(values))
+
+
+def _K_of(values: np.ndarray) -> np.ndarray:
+    """Return K (3, 3) of 4 numbers (fx fy cx cy), 9, or 16 (K in the corner of a 4x4)."""
     if values.size == 4:
         fx, fy, cx, cy = values
-        return Intrinsics(path=path, K=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
-    if values.size in (9, 16):
-        side = int(values.size**0.5)
-        return Intrinsics(path=path, K=values.reshape(side, side)[:3, :3])
-    raise InputError(
-        f"{path}: expected a 3x3 K, a 4x4 with K in its corner, or fx fy cx cy; found {values.size} numbers"
-    )
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    side = int(values.size**0.5)
+    return values.reshape(side, side)[:3, :3]
+
+
+def named_intrinsics(path: Path) -> dict[str, Intrinsics] | None:
+    """Read a text file with an image's name, then 4, 9 or 16 numbers (as in ``read_intrinsics``), a row.
+
+    Returns:
+        the intrinsics by name; None if the rows do not begin with names.
+
+    Raises:
+        InputError: if a row does not hold that, or a name is there twice.
+    """
+    table = [] if path.suffix.lower() == ".json" else rows(path)
+    if not table or (all(is_number(row[0]) for row in table) and any(len(row) not in (5, 10, 17) for row in table)):
+        return None
+    out: dict[str, Intrinsics] = {}
+    for i, (name, *words) in enumerate(table):
+        if len(words) not in (4, 9, 16) or not all(map(is_number, words)):
+            raise InputError(
+                f"{path}, row {i + 1}: expected an image's name and 4 (fx fy cx cy), 9 or 16 numbers, found "
+                f"{' '.join((name, *words))[:80]}"
+            )
+        if name in out:
+            raise InputError(f"{path}, row {i + 1}: {name} is there twice")
+        out[name] = Intrinsics(path=path, K=_K_of(np.array([float(word) for word in words])))
+    return out
 
 
 def _intrinsics_from_json(path: Path) -> Intrinsics:

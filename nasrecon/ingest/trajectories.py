@@ -21,18 +21,19 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import rotation_from_quaternion
-from nasrecon.ingest.images import direct_images
+from nasrecon.ingest.images import Picture, direct_images, pictures
 from nasrecon.ingest.layout import (
     CameraOf,
     Frame,
     Layout,
     Request,
+    cameras_of,
     choose_convention,
     image_folder,
-    one_camera,
     posed_views,
 )
-from nasrecon.ingest.textfiles import is_number, numbers, read_intrinsics, rows
+from nasrecon.ingest.textfiles import is_number, numbers, rows
+from nasrecon.ingest.video import is_video
 from nasrecon.types import Camera, Lens, Scene
 
 WITHIN_S = 0.02
@@ -65,23 +66,24 @@ def _find_redwood(request: Request) -> Path | None:
 
 
 def _read_redwood(request: Request, log: Path) -> Scene:
-    folder = image_folder(request.images)
-    intrinsics = read_intrinsics(request.intrinsics or _redwood_intrinsics(folder, log))
+    clip = is_video(request.images)
+    folder = request.images.parent if clip else image_folder(request.images)
+    camera_of, which = cameras_of(request.intrinsics or _redwood_intrinsics(folder, log), first_center=0.0)
     values = numbers(log)
     if values.size % 19:
         raise InputError(
             f"{log}: expected blocks of 3 + 16 numbers, found {values.size} numbers. Is the file cut short?"
         )
     blocks = values.reshape(-1, 19)
-    pairs, dropped = _match_by_number(direct_images(folder), blocks[:, 0].astype(int), log)
+    found = pictures(request.images) if clip else [Picture(name=n, path=folder / n) for n in direct_images(folder)]
+    of_name = {picture.name: picture for picture in found}
+    pairs, dropped = _match_by_number(tuple(of_name), blocks[:, 0].astype(int), log)
     matrices = blocks[:, 3:].reshape(-1, 4, 4)
-    frames = [
-        Frame(name=name, image_path=folder / name, matrix=matrices[i], origin=f"{log}, block {i + 1}")
-        for name, i in pairs
-    ]
+    frames = [Frame(matrix=matrices[i], origin=f"{log}, block {i + 1}", **of_name[name].place) for name, i in pairs]
     convention, words = choose_convention(request, "world-from-cam")
-    views, lost = posed_views(frames, one_camera(intrinsics, first_center=0.0), convention)
-    source = f"Redwood trajectory: {len(views)} images, {log.name} ({words}), K of {intrinsics.path.name}"
+    views, lost = posed_views(frames, camera_of, convention)
+    what = f"frames of {request.images.name}" if clip else "images"
+    source = f"Redwood trajectory: {len(views)} {what}, {log.name} ({words}), {which}"
     return Scene(root=folder, views=views, unit="m", source=source, dropped=(*dropped, *lost))
 
 
@@ -189,12 +191,12 @@ def _at_time(table: np.ndarray, time: float) -> np.ndarray | None:
 
 
 def _tum_camera(request: Request, trajectory: Path) -> tuple[CameraOf, str]:
-    """Return the function from an image's path to (camera, lens), and the words that say which K it is."""
+    """Return the function from a frame to (camera, lens), and the words that say which K it is."""
     folders, names = (trajectory.parent, request.images), ("K.txt", "camera.txt", "intrinsics.txt")
     beside = (folder / name for folder in folders for name in names)
     given = request.intrinsics or next((path for path in beside if path.is_file()), None)
     if given is not None:
-        return one_camera(read_intrinsics(given), first_center=0.0), f"K of {given.name}"
+        return cameras_of(given, first_center=0.0)
     which = _freiburg_number(trajectory)
     if which is None:
         raise InputError(
@@ -202,7 +204,7 @@ def _tum_camera(request: Request, trajectory: Path) -> tuple[CameraOf, str]:
             "Pass the intrinsics (a text file with a 3x3 K or fx fy cx cy, integer pixel centres)."
         )
     camera, lens = _freiburg_camera(which)
-    return lambda path: (camera, lens), f"published calibration of freiburg{which}{', undistorted' if lens else ''}"
+    return lambda frame: (camera, lens), f"published calibration of freiburg{which}{', undistorted' if lens else ''}"
 
 
 def _freiburg_number(trajectory: Path) -> int | None:
@@ -226,12 +228,15 @@ def _freiburg_camera(which: int) -> tuple[Camera, Lens | None]:
 
 
 REDWOOD = Layout(
+    key="redwood",
     name="Redwood trajectory",
     looks_for="trajectory.log (or another .log with 3 integers and a 4x4 a block) with camera.json",
     find=_find_redwood,
     read=_read_redwood,
+    takes_video=True,
 )
 TUM = Layout(
+    key="tum",
     name="TUM trajectory",
     looks_for="groundtruth.txt (timestamp tx ty tz qx qy qz qw) with rgb.txt, or images named by their time",
     find=_find_tum,

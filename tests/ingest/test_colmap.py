@@ -120,7 +120,7 @@ def test_what_a_model_does_not_need_is_refused(tmp_path) -> None:
         open_scene(tmp_path, intrinsics=tmp_path / "K.txt")
 
 
-@pytest.mark.parametrize("part", ["cameras.bin", "images.bin", "points3D.bin"])
+@pytest.mark.parametrize("part", ["cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"])
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.6, 0.95, 1.05])
 def test_a_file_cut_short_or_too_long_is_an_error_and_no_hang(part, keep, tmp_path) -> None:
     worlds.write_colmap(scene_with_points(), tmp_path)
@@ -129,6 +129,26 @@ def test_a_file_cut_short_or_too_long_is_an_error_and_no_hang(part, keep, tmp_pa
     path.write_bytes((data + data)[: int(keep * len(data))])
     with pytest.raises(InputError, match=f"{part}: the file is cut short or damaged"):
         open_scene(tmp_path)
+
+
+def test_a_rig_of_two_cameras_is_read_whole(tmp_path) -> None:
+    """As COLMAP's rig bundle adjustment leaves it: frames of two images, the second camera posed in the rig."""
+    import pycolmap
+
+    config = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_cameras_per_rig=2, num_frames_per_rig=3, num_points3D=30)
+    reconstruction = pycolmap.synthesize_dataset(config)
+    (tmp_path / "sparse").mkdir()
+    reconstruction.write_binary(tmp_path / "sparse")
+    for image in reconstruction.images.values():
+        path = tmp_path / "images" / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        iio.imwrite(path.with_suffix(".png"), np.zeros((4, 4, 3), np.uint8))
+        path.with_suffix(".png").rename(path)
+    scene = open_scene(tmp_path / "images", tmp_path / "sparse")
+    assert len(scene.views) == 6
+    for view in scene.views:
+        expected = reconstruction.find_image_with_name(view.name).cam_from_world().matrix()
+        np.testing.assert_allclose(view.cam_from_world[:3], expected, atol=1e-12)
 
 
 def test_a_missing_part_is_named(tmp_path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.geometry import transform
-from nasrecon.ingest.depth_range import LEAST_POINTS, depth_range_source, with_depth_ranges
+from nasrecon.geometry import rotation_from_quaternion, transform
+from nasrecon.ingest.depth_range import LEAST_POINTS, depth_range_source, unseen_share, with_depth_ranges
 from nasrecon.ingest.neighbors import rank_sources, sees
 from nasrecon.ingest.sweep import sweep, thumbnail
 from nasrecon.types import Scene
@@ -53,7 +53,7 @@ def test_a_few_wrong_points_do_not_draw_near_in() -> None:
         )
     wrong = with_depth_ranges(replace(scene, points_in_world=points, visible=visible))
     for found, true in zip(wrong.views, clean.views, strict=True):
-        assert found.depth_range[0] > 0.6 * true.depth_range[0]
+        assert found.depth_range[0] > 0.5 * true.depth_range[0]
 
 
 def test_points_that_only_others_saw_count_too() -> None:
@@ -81,10 +81,37 @@ def test_min_depth_overrides_and_a_range_that_was_read_stays() -> None:
     mixed = with_depth_ranges(scene.replace_views([first, *scene.views[1:]]))
     assert mixed.views[0].depth_range == (1.0, 9.0)
     assert depth_range_source(mixed) == "as read (1 of 5 views); sparse points (4 of 5 views)"
+    assert [view.depth_range_from for view in mixed.views] == ["as read", *["sparse points"] * 4]
+    assert depth_range_source(with_depth_ranges(mixed)) == depth_range_source(mixed)
+    assert {view.depth_range_from for view in given.views} == {"min_depth as given (0.7)"}
     for bad in (0, -1, np.nan, np.inf):
         with pytest.raises(InputError, match="min_depth must be positive"):
             with_depth_ranges(scene, min_depth=bad)
     assert depth_range_source(scene) == "not known yet"
+
+
+def turned(view, degrees: float):
+    """The view turned about its y axis: to its right, by that much."""
+    half = np.radians(degrees) / 2
+    cam_from_world = view.cam_from_world.copy()
+    cam_from_world[:3] = rotation_from_quaternion(np.array([np.cos(half), 0, -np.sin(half), 0])) @ cam_from_world[:3]
+    return replace(view, cam_from_world=cam_from_world)
+
+
+def test_near_leaves_room_where_no_other_view_looks() -> None:
+    """The same points; but the others have turned away from half of the image, where something near may stand."""
+    scene = worlds.small_scene(count=2)
+    points = np.random.default_rng(4).uniform([0.2, -0.2, 3.0], [0.6, 0.2, 3.4], (200, 3))  # in both views
+    visible = tuple(np.arange(len(points)) for _ in scene.views)
+    nears, shares = [], []
+    for angle in (0, 25, 180):
+        aside = scene.replace_views([scene.views[0], turned(scene.views[1], angle)])
+        found = with_depth_ranges(replace(aside, points_in_world=points, visible=visible))
+        nears.append(found.views[0].depth_range[0])
+        shares.append(unseen_share(aside, 0, 2.0))
+    assert shares[0] < 0.3 < shares[1] < shares[2] == 1
+    depths = transform(scene.views[0].cam_from_world, points)[:, 2]
+    assert nears[2] < 0.9 * nears[1] < nears[1] < 0.95 * nears[0] < 0.5 * depths.min()
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +51,54 @@ def test_every_kind_of_png_becomes_rgb(image, expected, tmp_path) -> None:
     assert found.shape == (6, 8, 3) and found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")) if expected is None else expected)
     assert image_size(tmp_path / "x.png") == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "options", "within"),
+    [
+        ("x.jpg", Image.fromarray(RGB.repeat(8, 0).repeat(8, 1)), {"quality": 95, "subsampling": 0}, 12),
+        ("grey.jpg", Image.fromarray(RGB[..., 0].repeat(8, 0).repeat(8, 1)), {"quality": 95}, 6),
+        ("cmyk.jpg", Image.fromarray(RGB.repeat(8, 0).repeat(8, 1)).convert("CMYK"), {"quality": 95}, 12),
+        ("x.tif", Image.fromarray(RGB), {}, 0),
+        ("packed.tiff", Image.fromarray(RGB), {"compression": "tiff_lzw"}, 0),
+        ("deep.tif", Image.fromarray(RGB[..., 0].astype(np.uint16) * 257), {}, 0),
+        ("x.webp", Image.fromarray(RGB), {"lossless": True}, 0),
+        ("alpha.webp", Image.fromarray(np.dstack([RGB, np.full((6, 8), 200, np.uint8)])), {"lossless": True}, 0),
+        ("x.bmp", Image.fromarray(RGB), {}, 0),
+    ],
+)
+def test_every_kind_of_file_becomes_rgb(name, image, options, within, tmp_path) -> None:
+    image.save(tmp_path / name, **options)
+    found = read_image(tmp_path / name)
+    height, width = found.shape[:2]
+    small = found.reshape(6, height // 6, 8, width // 8, 3).mean(axis=(1, 3))
+    grey = image.mode in ("L", "I;16")
+    assert np.abs(small - (np.repeat(RGB[..., :1], 3, axis=-1) if grey else RGB)).max() <= within
+    assert image_size(tmp_path / name) == (width, height)
+
+
+def write_16_bit_png(path, values: np.ndarray) -> None:
+    """Write (H, W, C) uint16, C 2 to 4 (grey and alpha, rgb, rgb and alpha), which Pillow does not write."""
+    height, width, channels = values.shape
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_png_with_colours_and_alpha(channels, tmp_path) -> None:
+    deep = np.dstack([RGB.astype(np.uint16) * 257, np.full((6, 8), 30000, np.uint16)])
+    write_16_bit_png(tmp_path / "x.png", deep[..., [0, 3]] if channels == 2 else deep[..., :channels])
+    expected = np.repeat(RGB[..., :1], 3, axis=-1) if channels == 2 else RGB
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), expected)
+
+
+def test_floating_point_pixels_are_refused(tmp_path) -> None:
+    Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match="x.tif: pixels are float32; expected 8 or 16 bits"):
+        read_image(tmp_path / "x.tif")
 
 
 def test_exif_orientation_is_ignored(tmp_path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
 from nasrecon.ingest import open_scene
+from nasrecon.ingest.images import read_view
+from nasrecon.types import Camera
 
 from . import worlds
 
@@ -20,6 +24,15 @@ WRITERS = {
     "plain matrices, a file each": worlds.write_plain_file_each,
     "plain matrices, one file": worlds.write_plain_one_file,
     "plain matrices, named rows": worlds.write_plain_named_rows,
+    "plain matrices, a K each": worlds.write_plain_K_each,
+    "transforms.json, nerfstudio": worlds.write_nerfstudio,
+    "transforms.json, instant-ngp": worlds.write_instant_ngp,
+    "ScanNet folder": worlds.write_scannet,
+    "KITTI sequence": worlds.write_kitti,
+    "MVSNet cams, two numbers": worlds.write_mvsnet,
+    "MVSNet cams, four numbers": lambda scene, folder: worlds.write_mvsnet(scene, folder, "1.5 0.01 192 3.42"),
+    "Middlebury cameras": worlds.write_middlebury,
+    "Strecha cameras": worlds.write_strecha,
 }
 
 
@@ -40,7 +53,7 @@ def test_the_same_scene_in_every_layout(layout, tmp_path) -> None:
         np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-9)
         assert (found.camera.width, found.camera.height) == (24, 18)
         assert found.lens is None and found.image_path.is_file()
-    metric = layout.split()[0] in ("Redwood", "TUM", "7-Scenes")
+    metric = layout.split()[0] in ("Redwood", "TUM", "7-Scenes", "ScanNet", "KITTI")
     assert scene.unit == ("m" if metric else "unknown")
 
 
@@ -48,7 +61,7 @@ def test_the_same_scene_in_every_layout(layout, tmp_path) -> None:
 def test_one_unreadable_or_missing_image_is_dropped_with_its_name(layout, tmp_path) -> None:
     truth = worlds.small_scene()
     given = WRITERS[layout](truth, tmp_path)
-    victim = sorted(path for path in tmp_path.rglob("*.png"))[2]
+    victim = sorted(tmp_path.rglob("*.png"), key=lambda path: (len(path.name), path.name))[2]
     victim.unlink()
     if layout in ("DeMoN folder", "plain matrices, one file"):  # rows without names: nobody can tell which is missing
         with pytest.raises(InputError, match=r"(all|poses)\.txt: expected one"):
@@ -62,7 +75,7 @@ def test_one_unreadable_or_missing_image_is_dropped_with_its_name(layout, tmp_pa
         np.testing.assert_allclose(found.cam_from_world, truth.views[i].cam_from_world, atol=1e-9)
     name, reason = scene.dropped[0]
     assert "no such image" in reason or "no image" in reason or "no colour image" in reason
-    assert "2" in name or "3" in name or "101.000000" in name  # image 0002, block 3 or the image at 101 s
+    assert victim.stem in name or "2" in name or "3" in name  # the image, its transform, or the third block or row
 
 
 def test_nothing_found_lists_what_was_looked_for(tmp_path) -> None:
@@ -200,13 +213,97 @@ def test_two_images_that_ask_for_one_pose_file_are_refused(tmp_path) -> None:
         open_scene(tmp_path / "images", tmp_path / "cams", convention="cam-from-world")
 
 
-def test_a_second_layout_in_the_folder_is_reported(tmp_path) -> None:
+def test_two_layouts_that_fit_are_an_error_until_one_is_chosen(tmp_path) -> None:
     truth = worlds.small_scene()
-    worlds.write_seven_scenes(truth, tmp_path)
-    worlds.write_model(truth, tmp_path / "sparse" / "0")
-    for view in truth.views:
-        (tmp_path / f"frame-{view.name[:4]}.color.png").rename(tmp_path / view.name)
-    worlds.write_images(truth, tmp_path, lambda name: f"frame-{name[:4]}.color.png")
-    scene = open_scene(tmp_path)
-    assert scene.source.startswith("COLMAP")
-    assert ("7-Scenes folder", f"{tmp_path}: found too, but the COLMAP model was read") in scene.dropped
+    worlds.write_nerfstudio(truth, tmp_path)
+    worlds.write_model(worlds.in_unit(truth, 2.0), tmp_path / "sparse" / "0")
+    with pytest.raises(InputError) as error:
+        open_scene(tmp_path)
+    for words in ("COLMAP model (", "transforms.json (", "--format colmap or --format transforms", "sparse/0"):
+        assert words in str(error.value)
+    for given, scale in (
+        ({"layout": "transforms"}, 1),
+        ({"layout": "colmap"}, 2),
+        ({"poses": tmp_path / "transforms.json"}, 1),
+        ({"poses": tmp_path / "sparse"}, 2),
+    ):
+        found = open_scene(tmp_path, **given).views[3].cam_from_world
+        np.testing.assert_allclose(found[:3, 3], scale * truth.views[3].cam_from_world[:3, 3], atol=1e-9)
+    with pytest.raises(InputError, match=r"KITTI sequence was asked for, but there is no calib.txt"):
+        open_scene(tmp_path, layout="kitti")
+    with pytest.raises(InputError, match=r"format 'colmapp' is not known; known are colmap, transforms, .*matrices"):
+        open_scene(tmp_path, layout="colmapp")
+
+
+def test_plain_matrices_are_never_the_second_layout_but_can_be_chosen(tmp_path) -> None:
+    truth = worlds.small_scene()
+    worlds.write_demon(truth, tmp_path)
+    assert open_scene(tmp_path).source.startswith("DeMoN")
+    scene = open_scene(tmp_path, layout="matrices", convention="world-from-cam")
+    np.testing.assert_allclose(scene.views[1].cam_from_world, truth.views[1].world_from_cam, atol=1e-9)
+    (tmp_path / "cam.txt").rename(tmp_path.parent / "K_of_mine.txt")
+    with pytest.raises(InputError, match="do not say which way they go"):  # rows of 12 numbers may be anything's
+        open_scene(tmp_path, intrinsics=tmp_path.parent / "K_of_mine.txt")
+
+
+EACH_ITS_OWN = {
+    "COLMAP": worlds.write_colmap,
+    "transforms.json": worlds.write_instant_ngp,
+    "MVSNet": worlds.write_mvsnet,
+    "Middlebury": worlds.write_middlebury,
+    "Strecha": worlds.write_strecha,
+    "plain, a file each": worlds.write_plain_K_each,
+    "plain, named rows": lambda scene, folder: worlds.write_plain_K_each(scene, folder, named_rows=True),
+}
+
+
+@pytest.mark.parametrize("layout", EACH_ITS_OWN)
+def test_each_view_has_its_own_camera_and_size(layout, tmp_path) -> None:
+    base = worlds.small_scene()
+    cameras = [
+        Camera(width=24 + 2 * i, height=18 + i, K=[[20 + i, 0, 12 + i], [0, 21, 9], [0, 0, 1]]) for i in range(5)
+    ]
+    truth = replace(base, views=[replace(v, camera=c) for v, c in zip(base.views, cameras, strict=True)])
+    scene = opened(tmp_path, EACH_ITS_OWN[layout](truth, tmp_path))
+    assert scene.dropped == ()
+    for found, true in zip(scene.views, truth.views, strict=True):
+        np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-12)
+        np.testing.assert_allclose(found.cam_from_world, true.cam_from_world, atol=1e-9)
+        rgb, _ = read_view(found)
+        assert rgb.shape[:2] == (true.camera.height, true.camera.width)
+
+
+def test_views_without_intrinsics_are_dropped_and_bad_rows_named(tmp_path) -> None:
+    given = worlds.write_plain_K_each(worlds.small_scene(), tmp_path)
+    (tmp_path / "K" / "0002.png.txt").unlink()
+    scene = opened(tmp_path, given)
+    assert len(scene.views) == 4 and scene.dropped[0][0] == "0002.png" and "no intrinsics" in scene.dropped[0][1]
+    text = (tmp_path / "Ks.txt").read_text()
+    (tmp_path / "Ks.txt").write_text(text + "0009.png 1 2 3\n")
+    with pytest.raises(InputError, match=r"Ks.txt, row 6: expected an image's name and 4"):
+        opened(tmp_path, given | {"intrinsics": tmp_path / "Ks.txt"})
+    (tmp_path / "Ks.txt").write_text(text + text)
+    with pytest.raises(InputError, match=r"Ks.txt, row 6: 0000.png is there twice"):
+        opened(tmp_path, given | {"intrinsics": tmp_path / "Ks.txt"})
+
+
+def test_every_layout_takes_other_intrinsics_for_each_view_where_it_has_none_of_its_own(tmp_path) -> None:
+    truth = worlds.small_scene()
+    for name, write in (("7", worlds.write_seven_scenes), ("t", worlds.write_tum), ("s", worlds.write_scannet)):
+        write(truth, tmp_path / name)
+        names = [view.name for view in open_scene(tmp_path / name).views]
+        rows = [f"{name} {30 + i} 31 12 9" for i, name in enumerate(names)]
+        (tmp_path / "Ks.txt").write_text("\n".join(rows))
+        scene = open_scene(tmp_path / name, intrinsics=tmp_path / "Ks.txt")
+        assert [view.camera.K[0, 0] for view in scene.views] == [30, 31, 32, 33, 34]
+        assert "a K for each view (Ks.txt)" in scene.source
+
+
+@pytest.mark.parametrize("layout", ["7-Scenes folder", "transforms.json, instant-ngp", "MVSNet cams, two numbers"])
+def test_an_image_that_is_none_is_dropped_with_its_name(layout, tmp_path) -> None:
+    given = WRITERS[layout](worlds.small_scene(), tmp_path)
+    victim = sorted(tmp_path.rglob("*.png"))[2]
+    victim.write_bytes(b"")
+    scene = opened(tmp_path, given)
+    assert len(scene.views) == 4
+    assert [name for name, _ in scene.dropped] == [victim.name] and "cannot be read as an image" in scene.dropped[0][1]

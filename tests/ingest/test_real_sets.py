@@ -15,7 +15,7 @@ from nasrecon.ingest.neighbors import rank_sources, source_scores
 from nasrecon.ingest.truth import read_true_depth
 from nasrecon.types import Scene, View
 
-from .worlds import DATA
+from .worlds import DATA, in_unit
 
 
 def dataset(name: str):
@@ -140,14 +140,37 @@ def near_shares(scene: Scene) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "views", "least"),
-    [("livingroom1", range(0, 211, 21), 0.55), ("redkitchen_sample", range(8, 18), 0.4)],
+    [
+        ("livingroom1", range(0, 211, 21), 0.5),
+        ("redkitchen_sample", range(8, 18), 0.4),
+        ("redkitchen_sample", range(0, 40, 3), 0.4),  # some views share little with any other
+    ],
 )
 def test_the_swept_near_covers_the_nearest_surfaces(name, views, least) -> None:
     scene = with_depth_ranges(open_scene(dataset(name)).subset(views))
     assert depth_range_source(scene).startswith("coarse sweep of the images")
     shares = near_shares(scene)
     assert shares.max() < 1.0  # no surface cut off
-    assert shares.min() > least and np.median(shares) > 0.65  # and not half of the planes wasted
+    assert shares.min() > least and np.median(shares) > 0.55  # and not half of the planes wasted
+
+
+def test_the_swept_near_of_pairs_covers_the_nearest_surfaces_in_any_unit() -> None:
+    """Of sun3d_test_00006 the nearest surfaces lie where the other view does not look."""
+    shares = []
+    for pair in sorted(path for path in dataset("demon_sample").iterdir() if path.is_dir()):
+        scene = with_depth_ranges(open_scene(pair))
+        shares += [*near_shares(scene)]
+        for unit in (0.01, 1000.0):
+            found = with_depth_ranges(in_unit(open_scene(pair), unit))
+            for view, true in zip(found.views, scene.views, strict=True):
+                np.testing.assert_allclose(view.depth_range, np.array(true.depth_range) * unit, rtol=1e-6)
+    assert len(shares) == 16 and max(shares) < 1.0 and min(shares) > 0.15
+
+
+def test_the_swept_near_of_a_camera_that_hardly_moves_covers_the_nearest_surfaces() -> None:
+    """fr1/rpy turns on the spot: some nears come out far too small, none too large."""
+    scene = open_scene(dataset("tum_sample"))
+    assert near_shares(with_depth_ranges(scene)).max() < 1.0
 
 
 def test_the_sweep_agrees_with_the_sparse_points_of_fountain() -> None:

@@ -122,6 +122,122 @@ def write_plain_named_rows(scene: Scene, folder: Path) -> dict:
     return {"convention": "cam-from-world"}
 
 
+def write_plain_K_each(scene: Scene, folder: Path, named_rows: bool = False) -> dict:
+    """A 4x4 and a K for each image: a folder of files, or one file with names."""
+    write_images(scene, folder / "images")
+    for name in ("poses", "K"):
+        (folder / name).mkdir()
+    rows = []
+    for view in scene.views:
+        np.savetxt(folder / "poses" / f"{view.name[:4]}.txt", view.world_from_cam)
+        K = view.camera.K
+        np.savetxt(folder / "K" / f"{view.name}.txt", K)
+        rows.append(f"{view.name} {K[0, 0]} {K[1, 1]} {K[0, 2]} {K[1, 2]}\n")
+    (folder / "Ks.txt").write_text("# name fx fy cx cy\n" + "".join(rows))
+    given = {"poses": folder / "poses", "intrinsics": folder / ("Ks.txt" if named_rows else "K")}
+    return {"images": folder / "images", "convention": "world-from-cam", **given}
+
+
+OPENGL = np.diag([1.0, -1, -1, 1])
+APPLIED = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])  # what nerfstudio does to a COLMAP model's world
+
+
+def write_nerfstudio(scene: Scene, folder: Path) -> dict:
+    """Intrinsics at the top where all share them; the world turned, shifted and scaled as nerfstudio notes it."""
+    write_images(scene, folder / "images")
+    applied, scale = np.vstack([np.hstack([APPLIED[:, :3], [[0.1], [0.2], [0.3]]]), (0, 0, 0, 1)]), 0.25
+    frames = []
+    for view in scene.views:
+        matrix = applied @ view.world_from_cam @ OPENGL
+        matrix[:3, 3] *= scale
+        frames.append({"file_path": f"images/{view.name}", "transform_matrix": matrix.tolist()})
+    fields = {"camera_model": "OPENCV", **_transforms_K(scene.views[0]), "frames": frames}
+    fields |= {"k1": 0.0, "k2": 0.0, "applied_transform": applied[:3].tolist(), "applied_scale": scale}
+    (folder / "transforms.json").write_text(json.dumps(fields))
+    return {}
+
+
+def write_instant_ngp(scene: Scene, folder: Path) -> dict:
+    """Intrinsics in every frame, some wrong ones at the top; paths without their endings."""
+    write_images(scene, folder / "images")
+    frames = [
+        {"file_path": f"./images/{Path(view.name).stem}", "sharpness": 30.0, **_transforms_K(view)}
+        | {"transform_matrix": (view.world_from_cam @ OPENGL).tolist()}
+        for view in scene.views
+    ]
+    fields = {"camera_angle_x": 0.5, "fl_x": 1.0, "aabb_scale": 16, "scale": 0.33, "offset": [0.5, 0.5, 0.5]}
+    (folder / "transforms.json").write_text(json.dumps(fields | {"frames": frames}))
+    return {}
+
+
+def _transforms_K(view: View) -> dict:
+    K = view.camera.K
+    fields = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2]}
+    return fields | {"w": float(view.camera.width), "h": float(view.camera.height)}
+
+
+def write_scannet(scene: Scene, folder: Path) -> dict:
+    write_images(scene, folder / "color", lambda name: f"{int(name[:4]) * 5}.png")
+    for name in ("pose", "depth", "intrinsic"):
+        (folder / name).mkdir()
+    K = np.eye(4)
+    K[:3, :3] = scene.views[0].camera.K
+    K[:2, 2] -= 0.5
+    np.savetxt(folder / "intrinsic" / "intrinsic_color.txt", K)
+    np.savetxt(folder / "intrinsic" / "intrinsic_depth.txt", np.eye(4))
+    for view in scene.views:
+        np.savetxt(folder / "pose" / f"{int(view.name[:4]) * 5}.txt", view.world_from_cam)
+    return {}
+
+
+def write_kitti(scene: Scene, folder: Path) -> dict:
+    """The scene is what camera 2 sees, which sits 0.4 to the right of camera 0."""
+    sequence = folder / "sequences" / "07"
+    write_images(scene, sequence / "image_2", lambda name: f"00{name}")
+    cam_from_cam0 = np.eye(4)
+    cam_from_cam0[0, 3] = -0.4
+    K = scene.views[0].camera.K - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+    row = lambda matrix: " ".join(f"{value:.17g}" for value in np.ravel(matrix))
+    projections = {0: np.hstack([K, np.zeros((3, 1))]), 2: K @ cam_from_cam0[:3]}
+    (sequence / "calib.txt").write_text("".join(f"P{i}: {row(P)}\n" for i, P in projections.items()) + "Tr: 1 0 0\n")
+    (folder / "poses").mkdir()
+    poses = [row((view.world_from_cam @ cam_from_cam0)[:3]) for view in scene.views]
+    (folder / "poses" / "07.txt").write_text("\n".join(poses) + "\n")
+    return {"images": sequence / "image_2"}
+
+
+def write_mvsnet(scene: Scene, folder: Path, last_row: str = "1.5 0.01", prefix: str = "0000") -> dict:
+    write_images(scene, folder / "images", lambda name: f"{prefix}{name}")
+    (folder / "cams").mkdir()
+    for view in scene.views:
+        text = f"extrinsic\n{_lines(view.cam_from_world)}\nintrinsic\n{_lines(view.camera.K)}\n{last_row}\n"
+        (folder / "cams" / f"{prefix}{view.name[:4]}_cam.txt").write_text(text)
+    return {}
+
+
+def write_middlebury(scene: Scene, folder: Path) -> dict:
+    write_images(scene, folder)
+    rows = [
+        " ".join([view.name, *(f"{value:.17g}" for value in np.concatenate(parts))])
+        for view in scene.views
+        for matrix in [view.cam_from_world]
+        for parts in [(view.camera.K.ravel(), matrix[:3, :3].ravel(), matrix[:3, 3])]
+    ]
+    (folder / "dino_par.txt").write_text("\n".join([str(len(rows)), *rows]) + "\n")
+    return {}
+
+
+def write_strecha(scene: Scene, folder: Path) -> dict:
+    write_images(scene, folder / "images")
+    (folder / "cameras").mkdir()
+    for view in scene.views:
+        world_from_cam, center = view.world_from_cam[:3, :3], view.center_in_world[None]
+        text = _lines(view.camera.K) + "0 0 0\n" + _lines(world_from_cam) + _lines(center)
+        path = folder / "cameras" / f"{view.name}.camera"
+        path.write_text(text + f"{view.camera.width} {view.camera.height}\n")
+    return {}
+
+
 def write_colmap(scene: Scene, folder: Path, ending: str = ".bin") -> dict:
     write_images(scene, folder / "images")
     write_model(scene, folder / "sparse" / "0", ending)

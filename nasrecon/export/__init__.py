@@ -1,0 +1,87 @@
+"""Estimates in other tools' formats: a COLMAP dense workspace, 16-bit PNG, PFM with MVSNet's cameras, EXR, transforms.json.
+
+Each format is a module with one function that writes into a folder and returns what is to be said about it. All keep
+the size of the maps; pixel centres are stated in each module.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from nasrecon.errors import InputError
+from nasrecon.export import colmap, exr, mvsnet, png16, transforms
+from nasrecon.types import Estimate, Unit
+
+Format = Literal["colmap", "png16", "pfm", "exr", "transforms"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def export(
+    estimates: Sequence[Estimate],
+    format: Format,
+    out: str | Path,
+    *,
+    unit: Unit = "unknown",
+    scale: float | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[str, ...]:
+    """Write estimates in another tool's format.
+
+    Args:
+        estimates: a results folder (``Results.open``), or any sequence of estimates; each is read a few times.
+        format: one of ``FORMATS``.
+        out: the folder to make.
+        unit: of the scene.
+        scale: scene units that one step of a 16-bit depth stands for (png16, transforms); default: a millimetre where
+            the unit is known, else the finest power of ten that holds almost all depths.
+        progress: told how far it is.
+
+    Returns:
+        lines for people: what was written, scales, pixels that did not fit.
+
+    Raises:
+        InputError: if there is no such format, nothing to export, the folder holds something already, or a scale is
+            given that is not positive or that the format does not have.
+    """
+    out = Path(out)
+    if format not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}, found {format!r}")
+    if not len(estimates):
+        raise InputError("no view to export")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: it exists and is not empty; give another folder with --out, or remove it")
+    if scale is not None and format not in ("png16", "transforms"):
+        raise InputError(f"a scale is for 16-bit depth (png16, transforms); {format} holds float depth")
+    if scale is not None and not 0 < scale < float("inf"):
+        raise InputError(f"scale must be positive (scene units a step), found {scale}")
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        lines = _write(estimates, format, part, unit, scale, progress)
+        if out.exists():
+            out.rmdir()
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return lines
+
+
+def _write(
+    estimates: Sequence[Estimate], format: Format, part: Path, unit: Unit, scale: float | None, progress: Progress
+) -> tuple[str, ...]:
+    if format == "colmap":
+        return colmap.write(estimates, part, progress)
+    if format == "png16":
+        return png16.write(estimates, part, unit, scale, progress)
+    if format == "pfm":
+        return mvsnet.write(estimates, part, progress)
+    if format == "exr":
+        return exr.write(estimates, part, unit, progress)
+    return transforms.write(estimates, part, unit, scale, progress)

@@ -1,0 +1,95 @@
+"""Depth as 16-bit PNG: ``depth/<name>.png``, stored value x scale = depth; ``cameras.json`` has the scale and cameras.
+
+Pixel centres as here: K is for half-pixel centres (the first at 0.5), and each value is the depth at its pixel's
+centre. 0 = no value; depths beyond the last step, which do not fit, become 0 and are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nasrecon.export.files import camera_entry, map_name, write_cameras
+from nasrecon.types import Estimate, Unit
+
+LAST_STEP = 65535
+OUTLIERS_PCT = 0.5
+MILLIMETRE = {"m": 1e-3, "mm": 1.0}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How 16-bit depth is stored: scene units a step, and in words."""
+
+    units_per_step: float
+    words: str
+
+
+def choose_scale(estimates: Sequence[Estimate], unit: Unit, given: float | None) -> Scale:
+    """Return the scale of 16-bit depth: as given, a millimetre, or the finest power of ten that holds almost all depths.
+
+    Almost all: every view's but for the farthest ``OUTLIERS_PCT`` per cent, so that no stray depth sets the scale.
+    """
+    if given is not None:
+        return Scale(given, f"{given:g} {'scene units' if unit == 'unknown' else unit} a step, as given")
+    if unit in MILLIMETRE:
+        return Scale(MILLIMETRE[unit], "1 mm a step")
+    farthest = max(_almost_farthest(estimate.depth) for estimate in estimates)
+    step = 10.0 ** np.ceil(np.log10(farthest / LAST_STEP)) if farthest > 0 else 1e-3
+    return Scale(float(step), f"{step:g} scene units a step (the unit is unknown; depths reach {farthest:.4g})")
+
+
+def _almost_farthest(depth: np.ndarray) -> float:
+    known = depth[depth > 0]
+    return float(np.percentile(known, 100 - OUTLIERS_PCT)) if len(known) else 0.0
+
+
+def in_steps(depth: np.ndarray, scale: Scale) -> tuple[np.ndarray, int]:
+    """Return depth (H, W) as uint16 steps, and how many pixels lie beyond the last step (they become 0).
+
+    What is nearer than half a step becomes step 1, because 0 says that there is no value.
+    """
+    steps = np.rint(depth.astype(np.float64) / scale.units_per_step)
+    beyond = steps > LAST_STEP
+    steps = np.where((depth > 0) & ~beyond, np.maximum(steps, 1), 0)
+    return steps.astype(np.uint16), int(beyond.sum())
+
+
+def write_depth(path: Path, depth: np.ndarray, scale: Scale) -> int:
+    """Write a depth map (H, W) as 16-bit PNG; returns how many pixels did not fit."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps, beyond = in_steps(depth, scale)
+    Image.fromarray(steps).save(path)
+    return beyond
+
+
+def saturation(beyond: int, pixels: int, scale: Scale) -> tuple[str, ...]:
+    """Say how many pixels did not fit; nothing if all did."""
+    if not beyond:
+        return ()
+    return (
+        f"{beyond} of {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g} and have no value here; "
+        "a larger --scale holds them",
+    )
+
+
+def write(
+    estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Callable[[str, int, int], None]
+) -> tuple[str, ...]:
+    """Write all views; returns what is to be said."""
+    scale = choose_scale(estimates, unit, given)
+    entries, beyond, pixels = [], 0, 0
+    for i, estimate in enumerate(estimates):
+        progress("views", i, len(estimates))
+        name = f"depth/{map_name(estimate, '.png')}"
+        beyond += write_depth(out / name, estimate.depth, scale)
+        pixels += int((estimate.depth > 0).sum())
+        entries.append(camera_entry(estimate.view) | {"depth_file": name})
+    progress("views", len(estimates), len(estimates))
+    write_cameras(out / "cameras.json", entries, unit, depth_units_per_step=scale.units_per_step)
+    return f"{len(entries)} depth maps, 16-bit PNG, {scale.words}", *saturation(beyond, pixels, scale)

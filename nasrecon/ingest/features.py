@@ -1,0 +1,161 @@
+"""Features and matches of image files in a COLMAP database, through pycolmap, on the CPU.
+
+The images are staged first: linked under plain names (000000.jpg ...) into one folder, because they may lie anywhere
+and COLMAP's lists of pairs break at a space in a name. Pixels are COLMAP's: half-pixel centres, EXIF orientation
+ignored, as everywhere here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+MAX_IMAGE_SIDE_PX = 1600
+MAX_FEATURES = 6000
+
+# Up to this many images every pair is matched. Beyond, a pair is matched if its images are near in the order of their
+# names, or if their largest features match: those are few, quickly compared, and seen from the farthest.
+EXHAUSTIVE_UP_TO = 60
+NEXT_IN_ORDER = 3
+LARGEST_FEATURES = 128
+LIKELY_PER_IMAGE = 15
+LEAST_LARGE_MATCHES = 4
+RATIO, MOST_DISTANCE = 0.8, 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraGroup:
+    """Images that share a camera: positions among the staged ones, COLMAP's model, and its parameters [px] if known."""
+
+    members: tuple[int, ...]
+    model: str = "SIMPLE_RADIAL"
+    params: tuple[float, ...] | None = None
+
+
+def stage(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Link (or, where links are refused, copy) image files into a folder; returns their names there, in order."""
+    folder.mkdir(parents=True)
+    names = [f"{i:06d}{path.suffix.lower()}" for i, path in enumerate(paths)]
+    for name, path in zip(names, paths, strict=True):
+        try:
+            (folder / name).symlink_to(path.resolve())
+        except OSError:
+            shutil.copyfile(path, folder / name)
+    return names
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Send what C++ code prints to stderr to the end of a file; pycolmap's log lines cannot be switched off."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def extract(database: Path, folder: Path, names: Sequence[str], groups: Sequence[CameraGroup]) -> None:
+    """Find SIFT features in staged images, at most ``MAX_IMAGE_SIDE_PX`` wide; each group gets a camera of its own."""
+    import pycolmap
+
+    options = pycolmap.FeatureExtractionOptions()
+    options.max_image_size = MAX_IMAGE_SIDE_PX
+    options.sift.max_num_features = MAX_FEATURES
+    options.num_threads = _threads()
+    for group in groups:
+        reader = pycolmap.ImageReaderOptions()
+        reader.camera_model = group.model
+        if group.params is not None:
+            reader.camera_params = ",".join(f"{value:.17g}" for value in group.params)
+        pycolmap.extract_features(
+            database,
+            folder,
+            image_names=[names[i] for i in group.members],
+            camera_mode=pycolmap.CameraMode.SINGLE,
+            reader_options=reader,
+            extraction_options=options,
+            device=pycolmap.Device.cpu,
+        )
+
+
+def match(database: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    """Match the features of pairs of staged images and keep the matches that one motion explains."""
+    import pycolmap
+
+    listed = database.with_name("pairs.txt")
+    listed.write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    pairing = pycolmap.ImportedPairingOptions()
+    pairing.match_list_path = listed
+    options = pycolmap.FeatureMatchingOptions()
+    options.num_threads = _threads()
+    pycolmap.match_image_pairs(database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu)
+
+
+def _threads() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_pairs(database: Path, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Choose the pairs of staged images to match: all of a small set, else the likely ones (see the constants)."""
+    if len(names) <= EXHAUSTIVE_UP_TO:
+        return list(combinations(names, 2))
+    likely = likely_pairs([_largest_descriptors(database, name) for name in names])
+    near = {(i, i + step) for i in range(len(names)) for step in range(1, NEXT_IN_ORDER + 1) if i + step < len(names)}
+    return [(names[i], names[j]) for i, j in sorted(likely | near)]
+
+
+def _largest_descriptors(database: Path, name: str) -> np.ndarray:
+    """Return the unit descriptors (at most LARGEST_FEATURES, 128) float32 of an image's largest features."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        image = opened.read_image_with_name(name)
+        if image is None or not opened.exists_descriptors(image.image_id):
+            return np.empty((0, 128), dtype=np.float32)
+        keypoints = np.asarray(opened.read_keypoints(image.image_id))
+        descriptors = np.asarray(opened.read_descriptors(image.image_id).data, dtype=np.float32)
+    largest = np.argsort(-np.hypot(keypoints[:, 2], keypoints[:, 4]), kind="stable")[:LARGEST_FEATURES]
+    chosen = descriptors[largest]
+    return chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-9)
+
+
+def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
+    """Return the pairs (i < j) of images whose few descriptors (n, 128), of unit length, match best.
+
+    For each image the ``LIKELY_PER_IMAGE`` others with the most matches, at least ``LEAST_LARGE_MATCHES``.
+    """
+    counts = np.zeros((len(descriptors), len(descriptors)), dtype=int)
+    for i, own in enumerate(descriptors):
+        for j, other in enumerate(descriptors):
+            if i != j and len(own) and len(other) >= 2:
+                nearest = -np.partition(-(own @ other.T), 1, axis=1)[:, :2]  # the two best cosines
+                first, second = (2 - 2 * nearest.clip(-1, 1)).T  # squared distances
+                counts[i, j] = np.sum((first < RATIO**2 * second) & (first < MOST_DISTANCE**2))
+    pairs = set()
+    for i, row in enumerate(np.minimum(counts, counts.T)):
+        best = np.argsort(-row, kind="stable")[:LIKELY_PER_IMAGE]
+        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if row[j] >= LEAST_LARGE_MATCHES}
+    return pairs
+
+
+def verified_pairs(database: Path) -> int:
+    """Return how many pairs of images have matches that one motion explains."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        _, inliers = opened.read_two_view_geometry_num_inliers()
+    return int(np.count_nonzero(np.asarray(inliers)))

@@ -1,0 +1,96 @@
+"""The frames of a video, through imageio: GIF by Pillow, all else by PyAV, which is an extra (``nasrecon[video]``)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nasrecon.errors import InputError
+
+ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif")
+
+
+def is_video(path: Path) -> bool:
+    """Say whether a file is a video, by its ending."""
+    return path.suffix.lower() in ENDINGS
+
+
+def frame_count(path: Path) -> int:
+    """Return how many frames a video has.
+
+    Raises:
+        InputError: if it cannot be read, or PyAV is missing.
+    """
+    return _properties(path)[0]
+
+
+def frame_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) [px] of a video's frames.
+
+    Raises:
+        InputError: if it cannot be read, or PyAV is missing.
+    """
+    _, width, height = _properties(path)
+    return width, height
+
+
+def read_frame(path: Path, number: int) -> np.ndarray:
+    """Read one frame, counted from 0, as rgb (H, W, 3) uint8.
+
+    Raises:
+        InputError: if there is no such frame, the video cannot be read, or PyAV is missing.
+    """
+    import imageio.v3 as iio
+
+    plugin = _plugin(path)
+    wanted = {"mode": "RGB"} if plugin == "pillow" else {"format": "rgb24"}
+    try:
+        return np.ascontiguousarray(iio.imread(path, plugin=plugin, index=number, **wanted))
+    except (OSError, ValueError, IndexError, EOFError, StopIteration) as error:
+        raise InputError(f"{path}: frame {number} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _properties(path: Path) -> tuple[int, int, int]:
+    """Return the number of frames, and their width and height [px]."""
+    return _properties_at(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=16)  # every frame of a video asks for its size
+def _properties_at(path: Path, changed_at: int) -> tuple[int, int, int]:
+    import imageio.v3 as iio
+
+    try:
+        if _plugin(path) == "pillow":
+            from PIL import Image
+
+            with Image.open(path) as image:
+                return (getattr(image, "n_frames", 1), *image.size)
+        count, height, width = iio.improps(path, plugin="pyav").shape[:3]
+        return count or _packet_count(path), width, height
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        what = "cannot be read as a video" if path.is_file() else "no such file"
+        raise InputError(f"{path}: {what} ({error})") from error
+
+
+def _packet_count(path: Path) -> int:
+    """Count the frames of a container whose header does not say (mkv, webm): nothing is decoded for it."""
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def _plugin(path: Path) -> str:
+    """Return imageio's plugin for a video."""
+    if path.suffix.lower() == ".gif":
+        return "pillow"
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading a video needs PyAV, which is not installed: pip install av (or nasrecon[video]); "
+            "or take its frames out as images"
+        ) from error
+    return "pyav"
