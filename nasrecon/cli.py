@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -323,7 +323,7 @@ def fuse(
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
     from nasrecon.fuse import fuse as fuse_estimates
     from nasrecon.fuse.files import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
-    from nasrecon.results import Results
+    from nasrecon.results import Results, write_fusion
     from nasrecon.terminal import Bar, fusion_facts, fusion_table, say
 
     if out is None and cloud is None:
@@ -354,6 +354,7 @@ def fuse(
         files["mesh"] = str(fusion.mesh.save(out))
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
+    write_fusion(results, fusion_facts(fusion, files) | {"options": asdict(options)})
     print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
 
 
