@@ -45,7 +45,7 @@ from nasrecon.view_file import (
 )
 
 DEFAULT_FOLDER = "nasrecon_out"
-FUSION_FILE = "fusion.json"
+MANIFEST_FILE, FUSION_FILE = "manifest.json", "fusion.json"
 _PREVIEWS = ("depth", "normal")
 _MANIFEST_EVERY_S = 2.0
 _SHARED = ("format", "settings", "scene", "weights")
@@ -199,7 +199,7 @@ class ResultsWriter:
         # One line for each view: a file that people can read, and compare.
         lines = ",".join(f"\n  {json.dumps(_line(record))}" for record in records)
         text = f'{json.dumps(manifest, indent=1)[:-2]},\n "views": [{lines}\n ]\n}}\n'
-        write_atomically(self.folder / "manifest.json", text.encode())
+        write_atomically(self.folder / MANIFEST_FILE, text.encode())
         self._written_at = time.monotonic()
 
 
@@ -322,7 +322,7 @@ def _remove_view(folder: Path, path: Path) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / "manifest.json"
+    path = folder / MANIFEST_FILE
     if not path.is_file():
         return None
     try:
