@@ -62,7 +62,7 @@ class Controls:
         gui.main_panel.dock_right()
         gui.main_panel.set_width(320)
         panel.dock_left()
-        panel.set_width(500)
+        panel.set_width(460)
 
 
 def waiting_html(folder: Path) -> str:

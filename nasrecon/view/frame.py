@@ -16,6 +16,7 @@ from nasrecon.types import View
 
 OVERVIEW_FOV_DEG = 45.0
 _ELEVATION_DEG = 28.0
+_MARGIN = 1.35
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,8 +78,14 @@ def _up(views: Sequence[View]) -> np.ndarray:
     return up if up @ mean_up >= 0 else -up
 
 
-def overview(frame: PageFrame, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
-    """Return where to stand and where to look, (3,) each in the page, to see the whole: behind the cameras, raised."""
+def overview(frame: PageFrame, views: Sequence[View], aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return where to stand and where to look, (3,) each in the page, to see the whole: behind the cameras, raised.
+
+    Args:
+        frame: the page's.
+        views: the cameras.
+        aspect: of the window, width over height, whose vertical field of view is OVERVIEW_FOV_DEG.
+    """
     centers = frame.points(np.stack([view.center_in_world for view in views])).astype(np.float64)
     side = centers.mean(axis=0)[:2]
     if np.linalg.norm(side) < 0.25:  # cameras all around: beside the first one
@@ -87,5 +94,5 @@ def overview(frame: PageFrame, views: Sequence[View]) -> tuple[np.ndarray, np.nd
         side = np.array([0.0, -1.0])
     side = side / np.linalg.norm(side)
     elevation = np.radians(_ELEVATION_DEG)
-    distance = 1.0 / np.sin(np.radians(OVERVIEW_FOV_DEG / 2))
+    distance = _MARGIN / np.sin(np.radians(OVERVIEW_FOV_DEG / 2)) / min(1.0, aspect)
     return distance * np.array([*(np.cos(elevation) * side), np.sin(elevation)]), np.zeros(3)

@@ -171,6 +171,7 @@ class LivePage:
         camera = self._server.initial_camera
         camera.position, camera.look_at = position, look_at
         camera.fov = np.radians(OVERVIEW_FOV_DEG)
+        self._server.on_client_connect(self._to_overview)  # whose window may be narrow
         for client in self._server.get_clients().values():
             self._to_overview(client)
         return True
@@ -257,11 +258,9 @@ class LivePage:
         except InputError as error:
             self._problems[name] = str(error)
             return True
-        if name not in self._pictures:
-            self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
-            self._frustums[name].image = None if name == self._chosen else self._pictures[name]
-            if name == self._chosen:
-                self._show_view()
+        self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
+        if name != self._chosen and self._frustums[name].image is None:
+            self._frustums[name].image = self._pictures[name]
         if "fused" in self._parts:
             self._parts["fused"].observe(estimate)
             shows_it = self._controls.coloring.value in ("depth", "confidence") or self._controls.threshold.value > 0
@@ -414,11 +413,11 @@ class LivePage:
                 camera.fov = _fitting_fov(view.camera, camera.aspect)
 
     def _to_overview(self, client: viser.ClientHandle) -> None:
-        if self._frame is None:
+        if self._frame is None or self._contents is None:
             return
-        position, look_at = overview(self._frame, list(self._views.values()) or self._contents.results.views)
+        camera = client.camera
+        position, look_at = overview(self._frame, self._contents.results.views, camera.aspect)
         with client.atomic():
-            camera = client.camera
             camera.up_direction = (0.0, 0.0, 1.0)
             camera.position, camera.look_at = position, look_at
             camera.fov = np.radians(OVERVIEW_FOV_DEG)
