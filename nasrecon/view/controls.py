@@ -176,7 +176,7 @@ def _normals_legend() -> str:
     ball = data_uri(png_bytes(normal_legend(64)), "image/png")
     return (
         f"<div style='display:flex;gap:6px;align-items:center;font-size:11px;color:#333;margin-top:4px'>"
-        f"<img alt='legend of the normals' src='{ball}' style='width:32px'>a ball in these colours: "
+        f"<img alt='legend of the normals' src='{ball}' style='width:32px'>a ball: "
         f"right is red, up is green, to the camera is blue</div>"
     )
 

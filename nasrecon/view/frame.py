@@ -16,7 +16,8 @@ from nasrecon.types import View
 
 OVERVIEW_FOV_DEG = 45.0
 _ELEVATION_DEG = 28.0
-_MARGIN = 1.35
+_MARGIN = 1.08
+_OUTLIER = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,12 +79,15 @@ def _up(views: Sequence[View]) -> np.ndarray:
     return up if up @ mean_up >= 0 else -up
 
 
-def overview(frame: PageFrame, views: Sequence[View], aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return where to stand and where to look, (3,) each in the page, to see the whole: behind the cameras, raised.
+def overview(
+    frame: PageFrame, views: Sequence[View], points_in_world: np.ndarray, aspect: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where to stand and where to look, (3,) each in the page, to see all: behind the cameras, a little raised.
 
     Args:
         frame: the page's.
         views: the cameras.
+        points_in_world: (N, 3) what they see.
         aspect: of the window, width over height, whose vertical field of view is OVERVIEW_FOV_DEG.
     """
     centers = frame.points(np.stack([view.center_in_world for view in views])).astype(np.float64)
@@ -94,5 +98,15 @@ def overview(frame: PageFrame, views: Sequence[View], aspect: float = 1.0) -> tu
         side = np.array([0.0, -1.0])
     side = side / np.linalg.norm(side)
     elevation = np.radians(_ELEVATION_DEG)
-    distance = _MARGIN / np.sin(np.radians(OVERVIEW_FOV_DEG / 2)) / min(1.0, aspect)
-    return distance * np.array([*(np.cos(elevation) * side), np.sin(elevation)]), np.zeros(3)
+    back = np.array([*(np.cos(elevation) * side), np.sin(elevation)])
+    right = np.array([-side[1], side[0], 0.0])
+    axes = np.stack([right, np.cross(back, right)])
+
+    shown = frame.points(points_in_world).astype(np.float64)
+    shown = np.concatenate([shown[np.linalg.norm(shown, axis=-1) < _OUTLIER], centers])
+    low, high = np.quantile(shown @ axes.T, [0.01, 0.99], axis=0)
+    look_at = (low + high) / 2 @ axes
+    off = shown - look_at
+    tangents = np.tan(np.radians(OVERVIEW_FOV_DEG / 2)) * np.array([aspect, 1.0])
+    needed = off @ back + (np.abs(off @ axes.T) / tangents).max(axis=-1)
+    return look_at + _MARGIN * np.quantile(needed, 0.995) * back, look_at

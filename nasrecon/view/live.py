@@ -167,7 +167,7 @@ class LivePage:
         results = self._contents.results
         self._survey = survey(results)
         self._frame = choose_frame(results.views, self._survey.points_in_world)
-        position, look_at = overview(self._frame, results.views)
+        position, look_at = overview(self._frame, results.views, self._survey.points_in_world)
         camera = self._server.initial_camera
         camera.position, camera.look_at = position, look_at
         camera.fov = np.radians(OVERVIEW_FOV_DEG)
@@ -413,10 +413,10 @@ class LivePage:
                 camera.fov = _fitting_fov(view.camera, camera.aspect)
 
     def _to_overview(self, client: viser.ClientHandle) -> None:
-        if self._frame is None or self._contents is None:
+        if self._frame is None or self._contents is None or self._survey is None:
             return
-        camera = client.camera
-        position, look_at = overview(self._frame, self._contents.results.views, camera.aspect)
+        camera, points = client.camera, self._survey.points_in_world
+        position, look_at = overview(self._frame, self._contents.results.views, points, camera.aspect)
         with client.atomic():
             camera.up_direction = (0.0, 0.0, 1.0)
             camera.position, camera.look_at = position, look_at

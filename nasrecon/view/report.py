@@ -161,7 +161,7 @@ def _histograms(collected: _Pass, cloud: PointCloud | None, seen: Survey) -> dic
 def _about(contents: Contents, seen: Survey, frame: PageFrame) -> dict[str, Any]:
     """Return what the page says of the run as a whole, JSON values."""
     results = contents.results
-    position, look_at = overview(frame, results.views)
+    position, look_at = overview(frame, results.views, seen.points_in_world)
     return {
         "title": results.folder.resolve().name,
         "written": time.strftime("%Y-%m-%d %H:%M"),

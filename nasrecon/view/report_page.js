@@ -41,7 +41,7 @@ function depthBar() {
 
 function ball() {
   return el("div", { class: "ball" }, el("img", { src: data.ball, alt: "legend of the normals" }),
-    el("span", { text: "a ball in these colours, as a camera sees it: right is red, up is green, to the camera is blue" }));
+    el("span", { text: "a ball: right is red, up is green, to the camera is blue" }));
 }
 
 const legends = { image: () => "", depth: depthBar, normals: ball, confidence: () => bar(["0", "0.25", "0.5", "0.75", "1"]) };
