@@ -31,6 +31,7 @@ OPTIONS = {
         "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
         "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--voxel", "--min-component-faces", "--json",
     ],
+    "viz": ["--html", "--png", "--max-mb", "--port"],
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],

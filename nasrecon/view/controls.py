@@ -70,9 +70,7 @@ def waiting_html(folder: Path) -> str:
     return _box(f"<b>Waiting for the first view</b><br>{escape(str(folder))}")
 
 
-def status_html(
-    pieces: dict[str, tuple[int, int]], is_running: bool, unread: int, missing: list[str]
-) -> str:
+def status_html(pieces: dict[str, tuple[int, int]], is_running: bool, unread: int, missing: list[str]) -> str:
     """Say what the page shows.
 
     Args:
@@ -186,7 +184,9 @@ def cloud_legend(coloring: Coloring, near: float, far: float, unit: Unit, suppor
     if coloring == "image":
         return ""
     if coloring == "depth":
-        inner = depth_legend(near, far, unit) + "<span>in the nearest view that sees the point; grey: not read yet</span>"
+        inner = (
+            depth_legend(near, far, unit) + "<span>in the nearest view that sees the point; grey: not read yet</span>"
+        )
     elif coloring == "confidence":
         inner = _bar(["0", "0.25", "0.5", "0.75", "1"]) + "<span>the highest of the views that see the point</span>"
     elif coloring == "normal":

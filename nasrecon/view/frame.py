@@ -16,7 +16,7 @@ from nasrecon.types import View
 
 OVERVIEW_FOV_DEG = 45.0
 _ELEVATION_DEG = 28.0
-_MARGIN = 1.08
+_MARGIN = 1.15
 _OUTLIER = 3.0
 
 
@@ -54,13 +54,15 @@ def choose_frame(views: Sequence[View], points_in_world: np.ndarray) -> PageFram
     forward = np.mean([view.cam_from_world[2, :3] for view in views], axis=0)
     up = _up(views)
     ahead = forward - up * (up @ forward)
-    if np.linalg.norm(ahead) < 1e-3:  # all look down, or every way: any direction will do
+    if np.linalg.norm(ahead) < 1e-3:  # they stand all around: as the first one looks
+        ahead = views[0].cam_from_world[2, :3] - up * (up @ views[0].cam_from_world[2, :3])
+    if np.linalg.norm(ahead) < 1e-3:  # it looks straight up or down: any direction will do
         ahead = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
     ahead /= np.linalg.norm(ahead)
     rotation = np.stack([np.cross(ahead, up), ahead, up])
 
     seen = points_in_world if len(points_in_world) else centers
-    center = np.median(seen, axis=0)
+    center = np.median(seen @ rotation.T, axis=0) @ rotation  # along the page's axes, whatever the world's
     radius = np.quantile(np.linalg.norm(seen - center, axis=-1), 0.9)
     radius = max(radius, 0.5 * np.linalg.norm(centers - center, axis=-1).max(), 1e-12)
     page_from_world = np.eye(4)
@@ -102,11 +104,17 @@ def overview(
     right = np.array([-side[1], side[0], 0.0])
     axes = np.stack([right, np.cross(back, right)])
 
-    shown = frame.points(points_in_world).astype(np.float64)
-    shown = np.concatenate([shown[np.linalg.norm(shown, axis=-1) < _OUTLIER], centers])
-    low, high = np.quantile(shown @ axes.T, [0.01, 0.99], axis=0)
-    look_at = (low + high) / 2 @ axes
-    off = shown - look_at
+    # All of the cameras, and the surfaces but for a few strays.
+    seen = frame.points(points_in_world).astype(np.float64)
+    seen = seen[np.linalg.norm(seen, axis=-1) < _OUTLIER]
+    ends = [np.quantile(seen @ axes.T, [0.01, 0.99], axis=0)] if len(seen) else []
+    ends = np.concatenate([centers @ axes.T, *ends])
+    look_at = (ends.min(axis=0) + ends.max(axis=0)) / 2 @ axes
     tangents = np.tan(np.radians(OVERVIEW_FOV_DEG / 2)) * np.array([aspect, 1.0])
-    needed = off @ back + (np.abs(off @ axes.T) / tangents).max(axis=-1)
-    return look_at + _MARGIN * np.quantile(needed, 0.995) * back, look_at
+
+    def needed(points: np.ndarray) -> np.ndarray:
+        off = points - look_at
+        return off @ back + (np.abs(off @ axes.T) / tangents).max(axis=-1)
+
+    distance = max(needed(centers).max(), np.quantile(needed(seen), 0.99) if len(seen) else 0.0, 0.1)
+    return look_at + _MARGIN * distance * back, look_at

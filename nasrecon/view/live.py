@@ -80,6 +80,12 @@ class LivePage:
         folder: the results folder.
         port: the first port to try.
 
+    Attributes:
+        server: the viser server behind the page.
+        controls: its widgets.
+        frame: the frame of the page; None until the first view is there.
+        frustums: the cameras that are drawn, by the name of the view.
+
     Raises:
         InputError: if it is no results folder, or a file of it is damaged.
     """
@@ -88,12 +94,12 @@ class LivePage:
         self._folder = folder
         self._contents: Contents | None = _look(folder)
         self._lock = threading.RLock()
-        self._server = _start(port, f"nasrecon: {folder.resolve().name}")
+        self.server = _start(port, f"nasrecon: {folder.resolve().name}")
         self._looked_at = time.monotonic()
-        self._frame: PageFrame | None = None
+        self.frame: PageFrame | None = None
         self._survey: Survey | None = None
         self._views: dict[str, View] = {}
-        self._frustums: dict[str, viser.CameraFrustumHandle] = {}
+        self.frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._pictures: dict[str, np.ndarray] = {}
         self._chosen: str | None = None
         self._files: dict[str, tuple[Path, float]] = {}
@@ -107,24 +113,19 @@ class LivePage:
         self._drawn_at = 0.0
         # A cloud lies on the mesh and hides it.
         has_mesh = self._contents is not None and self._contents.mesh is not None
-        self._controls = Controls(self._server, show_cloud=not has_mesh)
+        self.controls = Controls(self.server, show_cloud=not has_mesh)
         self._connect_controls()
         self._show_status()
 
     @property
     def port(self) -> int:
         """The port that was taken."""
-        return self._server.get_port()
-
-    @property
-    def server(self) -> viser.ViserServer:
-        """The viser server behind the page."""
-        return self._server
+        return self.server.get_port()
 
     def close(self) -> None:
         """Stop the server."""
         with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
-            self._server.stop()
+            self.server.stop()
 
     def step(self) -> bool:
         """Do one piece of what is to be done; return whether there was any."""
@@ -134,7 +135,7 @@ class LivePage:
             if self._contents is None:
                 return False
             done = (
-                self._set_frame()
+                self._choose_frame()
                 or self._add_frustums()
                 or self._read_file("mesh", self._read_mesh)
                 or self._read_file("cloud", self._read_cloud)
@@ -160,43 +161,43 @@ class LivePage:
 
     # What is read ----------------------------------------------------------------------------------------------------
 
-    def _set_frame(self) -> bool:
-        if self._frame is not None:
+    def _choose_frame(self) -> bool:
+        if self.frame is not None:
             return False
         assert self._contents is not None
         results = self._contents.results
         self._survey = survey(results)
-        self._frame = choose_frame(results.views, self._survey.points_in_world)
-        position, look_at = overview(self._frame, results.views, self._survey.points_in_world)
-        camera = self._server.initial_camera
+        self.frame = choose_frame(results.views, self._survey.points_in_world)
+        position, look_at = overview(self.frame, results.views, self._survey.points_in_world)
+        camera = self.server.initial_camera
         camera.position, camera.look_at = position, look_at
         camera.fov = np.radians(OVERVIEW_FOV_DEG)
-        self._server.on_client_connect(self._to_overview)  # whose window may be narrow
-        for client in self._server.get_clients().values():
+        self.server.on_client_connect(self._to_overview)  # whose window may be narrow
+        for client in self.server.get_clients().values():
             self._to_overview(client)
         return True
 
     def _add_frustums(self) -> bool:
-        assert self._contents is not None and self._frame is not None
+        assert self._contents is not None and self.frame is not None
         new = [view for view in self._contents.results.views if view.name not in self._views]
         for view in new:
             self._views[view.name] = view
-            self._frustums[view.name] = self._add_frustum(view)
+            self.frustums[view.name] = self._add_frustum(view)
         if new:
-            self._controls.view.options = tuple(self._views)
+            self.controls.view.options = tuple(self._views)
             if self._chosen is None:
                 self._choose(new[0].name)
         return bool(new)
 
     def _add_frustum(self, view: View) -> viser.CameraFrustumHandle:
-        assert self._frame is not None
-        page_from_cam = self._frame.page_from_cam(view)
+        assert self.frame is not None
+        page_from_cam = self.frame.page_from_cam(view)
         camera = view.camera
-        handle = self._server.scene.add_camera_frustum(
-            f"/cameras/{len(self._frustums)}",
+        handle = self.server.scene.add_camera_frustum(
+            f"/cameras/{len(self.frustums)}",
             fov=_vertical_fov(camera),
             aspect=camera.width / camera.height,
-            scale=self._controls.camera_size.value * 0.01,
+            scale=self.controls.camera_size.value * 0.01,
             color=_FRUSTUM_RGB,
             thickness=1.5,
             thickness_units="screen",
@@ -204,7 +205,7 @@ class LivePage:
             jpeg_quality=80,
             wxyz=_quaternion(page_from_cam[:3, :3]),
             position=page_from_cam[:3, 3],
-            visible=self._controls.cameras.value,
+            visible=self.controls.cameras.value,
             cast_shadow=False,
             receive_shadow=False,
         )
@@ -240,7 +241,7 @@ class LivePage:
         cloud = load_cloud(path)
         self._cloud_points = len(cloud)
         for part in self._parts:
-            self._server.scene.remove_by_name(f"/cloud/{part}")
+            self.server.scene.remove_by_name(f"/cloud/{part}")
         self._parts = {"fused": points_of_cloud(cloud, MAX_POINTS)}
         self._observed = set()
         self._stale = True
@@ -259,11 +260,11 @@ class LivePage:
             self._problems[name] = str(error)
             return True
         self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
-        if name != self._chosen and self._frustums[name].image is None:
-            self._frustums[name].image = self._pictures[name]
+        if name != self._chosen and self.frustums[name].image is None:
+            self.frustums[name].image = self._pictures[name]
         if "fused" in self._parts:
             self._parts["fused"].observe(estimate)
-            shows_it = self._controls.coloring.value in ("depth", "confidence") or self._controls.threshold.value > 0
+            shows_it = self.controls.coloring.value in ("depth", "confidence") or self.controls.threshold.value > 0
             self._stale = self._stale or shows_it
         else:
             share = max(1000, MAX_POINTS // self._contents.expected_views)
@@ -274,17 +275,17 @@ class LivePage:
     # What is drawn ---------------------------------------------------------------------------------------------------
 
     def _draw_mesh(self) -> None:
-        mesh, frame = self._mesh, self._frame
+        mesh, frame = self._mesh, self.frame
         if mesh is None or frame is None or not len(mesh.faces):
             return
         points, normal = frame.points(mesh.vertices), frame.directions(mesh.normal)
-        data = mesh_glb(points, normal, mesh.rgb, mesh.faces, self._controls.surface.value)
-        self._server.scene.add_glb(
-            "/mesh", data, cast_shadow=False, receive_shadow=False, visible=self._controls.mesh.value
+        data = mesh_glb(points, normal, mesh.rgb, mesh.faces, self.controls.surface.value)
+        self.server.scene.add_glb(
+            "/mesh", data, cast_shadow=False, receive_shadow=False, visible=self.controls.mesh.value
         )
 
     def _draw_points(self) -> None:
-        frame, seen, controls = self._frame, self._survey, self._controls
+        frame, seen, controls = self.frame, self._survey, self.controls
         if frame is None or seen is None:
             return
         total = max(1, sum(len(part) for part in self._parts.values()))
@@ -301,7 +302,7 @@ class LivePage:
             )
             shown += len(keep)
             support = max(support, support_limit(some.support))
-            self._server.scene.add_point_cloud(
+            self.server.scene.add_point_cloud(
                 f"/cloud/{name}",
                 frame.points(some.points_in_world),
                 some.colors(controls.coloring.value, seen.near, seen.far),
@@ -319,7 +320,7 @@ class LivePage:
     def _show_status(self) -> None:
         contents = self._contents
         if contents is None:
-            self._controls.status.content = waiting_html(self._folder)
+            self.controls.status.content = waiting_html(self._folder)
             return
         of = self._cloud_points or sum(len(part) for part in self._parts.values())
         pieces = {
@@ -329,12 +330,12 @@ class LivePage:
         }
         unread = len(contents.results) - len(self._observed)
         missing = [*contents.missing, *self._problems.values()]
-        self._controls.status.content = status_html(pieces, contents.is_running, unread, missing)
+        self.controls.status.content = status_html(pieces, contents.is_running, unread, missing)
 
     # What the controls do --------------------------------------------------------------------------------------------
 
     def _connect_controls(self) -> None:
-        controls = self._controls
+        controls = self.controls
         for handle, act in (
             (controls.mesh, self._set_visibility),
             (controls.cloud, self._set_visibility),
@@ -375,23 +376,26 @@ class LivePage:
         return run
 
     def _set_visibility(self) -> None:
-        controls = self._controls
-        for name, visible in (("/mesh", controls.mesh.value), *((f"/cloud/{p}", controls.cloud.value) for p in self._parts)):
-            handle = self._server.scene.get_handle_by_name(name)
+        controls = self.controls
+        for name, visible in (
+            ("/mesh", controls.mesh.value),
+            *((f"/cloud/{p}", controls.cloud.value) for p in self._parts),
+        ):
+            handle = self.server.scene.get_handle_by_name(name)
             if handle is not None:
                 handle.visible = visible
-        for frustum in self._frustums.values():
+        for frustum in self.frustums.values():
             frustum.visible = controls.cameras.value
 
     def _set_camera_size(self) -> None:
-        for frustum in self._frustums.values():
-            frustum.scale = self._controls.camera_size.value * 0.01
+        for frustum in self.frustums.values():
+            frustum.scale = self.controls.camera_size.value * 0.01
 
     def _set_point_size(self) -> None:
         for name in self._parts:
-            handle: Any = self._server.scene.get_handle_by_name(f"/cloud/{name}")
+            handle: Any = self.server.scene.get_handle_by_name(f"/cloud/{name}")
             if handle is not None:
-                handle.point_size = _point_size(self._controls)
+                handle.point_size = _point_size(self.controls)
 
     def _set_threshold(self) -> None:
         self._draw_points()
@@ -400,11 +404,11 @@ class LivePage:
     def _go_to(self, name: str, client: viser.ClientHandle) -> None:
         """Choose a view, and put the client's camera in its place."""
         with self._lock:
-            assert self._frame is not None and self._survey is not None
+            assert self.frame is not None and self._survey is not None
             self._choose(name)
             view = self._views[name]
-            page_from_cam = self._frame.page_from_cam(view)
-            depth = 2 / (1 / self._survey.near + 1 / self._survey.far) * self._frame.scale
+            page_from_cam = self.frame.page_from_cam(view)
+            depth = 2 / (1 / self._survey.near + 1 / self._survey.far) * self.frame.scale
             with client.atomic():
                 camera = client.camera
                 camera.wxyz = _quaternion(page_from_cam[:3, :3])
@@ -413,10 +417,10 @@ class LivePage:
                 camera.fov = _fitting_fov(view.camera, camera.aspect)
 
     def _to_overview(self, client: viser.ClientHandle) -> None:
-        if self._frame is None or self._contents is None or self._survey is None:
+        if self.frame is None or self._contents is None or self._survey is None:
             return
         camera, points = client.camera, self._survey.points_in_world
-        position, look_at = overview(self._frame, self._contents.results.views, points, camera.aspect)
+        position, look_at = overview(self.frame, self._contents.results.views, points, camera.aspect)
         with client.atomic():
             camera.up_direction = (0.0, 0.0, 1.0)
             camera.position, camera.look_at = position, look_at
@@ -424,14 +428,14 @@ class LivePage:
 
     def _choose(self, name: str) -> None:
         """Mark a view's frustum, which then carries no image, as one would look through it, and show its pictures."""
-        if self._chosen in self._frustums and self._chosen != name:
-            before = self._frustums[self._chosen]
+        if self._chosen in self.frustums and self._chosen != name:
+            before = self.frustums[self._chosen]
             before.color, before.thickness = _FRUSTUM_RGB, 1.5
             before.image = self._pictures.get(self._chosen)
         self._chosen = name
-        frustum = self._frustums[name]
+        frustum = self.frustums[name]
         frustum.color, frustum.thickness, frustum.image = _CHOSEN_RGB, 3.0, None
-        self._controls.view.value = name
+        self.controls.view.value = name
         self._show_view()
 
     def _show_view(self) -> None:
@@ -444,8 +448,8 @@ class LivePage:
         except InputError as error:
             self._problems[name] = str(error)
             return
-        self._controls.pictures.content = view_html(
-            estimate, sources, contents.results.unit, min_confidence=self._controls.threshold.value
+        self.controls.pictures.content = view_html(
+            estimate, sources, contents.results.unit, min_confidence=self.controls.threshold.value
         )
 
     def _estimate(self, name: str) -> Estimate:

@@ -105,9 +105,7 @@ def _pictures(estimate: Estimate, seen: Survey, width: int) -> dict[str, str]:
     return {name: data_uri(jpeg_bytes(picture, quality=80)) for name, picture in pictures.items()}
 
 
-def _visit(
-    contents: Contents, seen: Survey, width: int, cloud: Points | None, progress: Progress | None
-) -> _Pass:
+def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, progress: Progress | None) -> _Pass:
     """Read every view once: its pictures and facts, the histograms, and what it knows of the points."""
     results, out = contents.results, _Pass()
     edges = np.linspace(0, 1.25 * seen.far, _BINS + 1)

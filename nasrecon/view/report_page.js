@@ -145,6 +145,7 @@ function cloudLegend(where) {
 
 function choose(i, go) {
   const view = data.views[i];
+  byId("tip").hidden = true;
   for (const card of document.querySelectorAll(".card.chosen")) card.classList.remove("chosen");
   byId(`card-${i}`).classList.add("chosen");
   const list = el("select", { id: "view-list", onchange: (event) => choose(Number(event.target.value), true) },

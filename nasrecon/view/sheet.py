@@ -57,7 +57,9 @@ class _Strip:
         self._image = Image.new("RGB", (_WIDTH, height), _PAPER)
         self._draw = ImageDraw.Draw(self._image)
 
-    def text(self, x: int, y: int, text: str, size: int = 15, color: tuple[int, int, int] = _INK, room: int = 0) -> None:
+    def text(
+        self, x: int, y: int, text: str, size: int = 15, color: tuple[int, int, int] = _INK, room: int = 0
+    ) -> None:
         """Write text, its top left corner at (x, y); cut to ``room`` px, if that is given."""
         from PIL import ImageFont
 
@@ -81,7 +83,9 @@ def _heading(contents: Contents) -> np.ndarray:
     strip.text(_MARGIN, 20, results.folder.resolve().name, 28)
     scene = results.manifest["scene"]
     unit = "the scene's own unit" if results.unit == "unknown" else results.unit
-    facts = f"{len(results)} views, network {results.manifest['settings']['network']}, lengths in {unit}. {scene['source']}"
+    facts = (
+        f"{len(results)} views, network {results.manifest['settings']['network']}, lengths in {unit}. {scene['source']}"
+    )
     strip.text(_MARGIN, 58, facts, color=_SOFT, room=_WIDTH - 2 * _MARGIN)
     for i, note in enumerate(contents.missing):
         strip.text(_MARGIN, 84 + 22 * i, note, color=_MISSING, room=_WIDTH - 2 * _MARGIN)
@@ -100,7 +104,9 @@ def _mesh_part(contents: Contents, seen: Survey) -> np.ndarray:
     for i, style in enumerate(("image", "clay")):
         picture = render_overview(mesh, contents, frame, seen, (width, _MESH_HEIGHT), style)
         strip.paste(_MARGIN + i * (width + _GAP), 28, picture)
-    strip.text(_MARGIN, 6, f"Mesh: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces; its colours, and its shape")
+    strip.text(
+        _MARGIN, 6, f"Mesh: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces; its colours, and its shape"
+    )
     return strip.pixels()
 
 
@@ -124,7 +130,9 @@ def render_overview(
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     facing = np.einsum("ij,ij->i", normal, position - corners[:, 0]) > 0
     if not facing.any():
-        raise NasReconError(f"{contents.mesh}: no face of the mesh is turned to where its cameras stood; run fuse again")
+        raise NasReconError(
+            f"{contents.mesh}: no face of the mesh is turned to where its cameras stood; run fuse again"
+        )
     shown = Mesh(vertices=vertices, faces=mesh.faces[facing], normal=frame.directions(mesh.normal), rgb=mesh.rgb)
     return render_mesh_preview(shown, camera, cam_from_page, style, background=(233, 237, 242)).rgb
 

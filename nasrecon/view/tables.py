@@ -19,9 +19,12 @@ def report_tables(contents: Contents) -> list[dict[str, Any]]:
         _table("Options of infer", ("option", "value"), _pairs(manifest["settings"]["options"])),
         _table("Filter stages", ("stage", "pixels or points", "of all pixels"), _stage_rows(fusion)),
         _table("Fusion", ("", ""), _fusion_rows(contents)),
+        _table("Options of fuse", ("option", "value"), _pairs((fusion or {}).get("options", {}))),
         _table("Timings", ("step", "seconds"), _timing_rows(contents)),
         _table("Left out", ("input", "reason"), [(line["name"], line["reason"]) for line in manifest["dropped"]]),
-        _table("Cameras", ("view", "size", "fx", "fy", "cx", "cy", "depth range", "sources", "seconds"), _cameras(contents)),
+        _table(
+            "Cameras", ("view", "size", "fx", "fy", "cx", "cy", "depth range", "sources", "seconds"), _cameras(contents)
+        ),
     ]
     return [table for table in tables if table["rows"]]
 
@@ -31,7 +34,9 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) ->
 
 
 def _pairs(values: dict[str, Any]) -> list[tuple[str, object]]:
-    return [(key.replace("_", " "), "chosen from the data" if value is None else value) for key, value in values.items()]
+    return [
+        (key.replace("_", " "), "chosen from the data" if value is None else value) for key, value in values.items()
+    ]
 
 
 def _run_rows(contents: Contents) -> list[tuple[str, object]]:
@@ -67,7 +72,7 @@ def _fusion_rows(contents: Contents) -> list[tuple[str, object]]:
         rows.append(("voxel", length_label(fusion["voxel"], unit)))
     if fusion.get("alone"):
         rows.append(("overlap with no other view", ", ".join(fusion["alone"])))
-    return rows + _pairs(fusion.get("options", {}))
+    return rows
 
 
 def _timing_rows(contents: Contents) -> list[tuple[str, str]]:
@@ -79,7 +84,9 @@ def _timing_rows(contents: Contents) -> list[tuple[str, str]]:
             ("infer, a view (median)", f"{np.median(seconds):.2f}"),
             ("infer, a view (longest)", f"{max(seconds):.2f}"),
         ]
-    return rows + [(f"fuse, {step}", f"{value:.1f}") for step, value in (contents.fusion or {}).get("seconds", {}).items()]
+    return rows + [
+        (f"fuse, {step}", f"{value:.1f}") for step, value in (contents.fusion or {}).get("seconds", {}).items()
+    ]
 
 
 def _cameras(contents: Contents) -> list[list[str]]:

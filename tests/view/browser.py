@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 WHY_NOT = "no Chromium on this machine (Debian: apt-get install chromium), so no page can be opened"
 
 _FLAGS = [
@@ -21,7 +23,8 @@ _FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--mute-audio",
     # WebGL in software: no graphics card is needed.
     "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--remote-debugging-port=0",
+    # Names are not even looked up: what is asked for all the same is in ``requests``.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-port=0",
 ]  # fmt: skip
 
 
@@ -54,9 +57,9 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        # Workers open connections too: they wait until their network is listened to.
+        self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def __enter__(self) -> Browser:
         return self
@@ -70,19 +73,24 @@ class Browser:
     def call(self, method: str, **params: object) -> dict:
         """Call a method of the protocol and return its result."""
         self._last += 1
-        message = {"id": self._last, "method": method, "params": params}
+        number = self._last
+        message = {"id": number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         self._socket.send(json.dumps(message))
         while True:
             answer = json.loads(self._socket.recv(timeout=120))
-            if answer.get("id") == self._last:
+            if answer.get("id") == number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
             self._note(answer)
 
     def _note(self, event: dict) -> None:
         what, params = event.get("method", ""), event.get("params", {})
+        if what == "Target.attachedToTarget":
+            for method in ("Network.enable", "Runtime.runIfWaitingForDebugger"):
+                self._last += 1
+                self._socket.send(json.dumps({"id": self._last, "method": method, "sessionId": params["sessionId"]}))
         if what == "Network.requestWillBeSent":
             self._add_request(params["request"]["url"])
         elif what == "Network.webSocketCreated":
@@ -99,7 +107,10 @@ class Browser:
             self.requests.append(url)
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Go to an address, with no request and no error noted yet."""
+        self.call("Page.navigate", url="about:blank")
+        self.requests.clear()
+        self.errors.clear()
         self.call("Page.navigate", url=url)
 
     def evaluate(self, expression: str) -> object:
