@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.errors import InputError
 from nasrecon.geometry import transform
 from nasrecon.results import Results, read_fusion
 from nasrecon.types import Estimate
@@ -87,18 +88,32 @@ class Survey:
     points_in_world: np.ndarray
 
 
-def survey(estimates: Sequence[Estimate]) -> Survey:
-    """Look at some of the views, evenly spread, at most SURVEYED_VIEWS of them."""
+def survey(estimates: Sequence[Estimate], problems: dict[str, str] | None = None) -> Survey:
+    """Look at some of the views, evenly spread, at most SURVEYED_VIEWS of them.
+
+    Args:
+        estimates: the views.
+        problems: gets what is wrong with a view that cannot be read, by its place; without it that is an error.
+
+    Raises:
+        InputError: if a view cannot be read and ``problems`` is None.
+    """
     chosen = np.unique(np.linspace(0, len(estimates) - 1, SURVEYED_VIEWS).round().astype(int))
     depths, points = [], []
     for i in chosen:
-        estimate = estimates[int(i)]
+        try:
+            estimate = estimates[int(i)]
+        except InputError as error:
+            if problems is None:
+                raise
+            problems[f"view {i}"] = str(error)
+            continue
         pixels = np.flatnonzero(estimate.depth > 0)
         pixels = pixels[:: max(1, len(pixels) // _SURVEY_POINTS)]
         depth = estimate.depth.ravel()[pixels]
         centers = estimate.view.camera.pixel_centers().reshape(-1, 2)[pixels]
         points.append(transform(estimate.view.world_from_cam, estimate.view.camera.unproject(centers, depth)))
         depths.append(depth)
-    values = np.concatenate(depths)
+    values = np.concatenate(depths or [np.zeros(0)])
     near, far = np.quantile(values, [0.02, 0.98]) if len(values) else (1.0, 1.0)
-    return Survey(near=float(near), far=float(far), points_in_world=np.concatenate(points))
+    return Survey(near=float(near), far=float(far), points_in_world=np.concatenate(points or [np.zeros((0, 3))]))

@@ -60,9 +60,9 @@ class Controls:
             self.steps = gui.add_button_group("Step", (self.PREVIOUS, self.NEXT))
             self.pictures = gui.add_html(f"<p style='{_SMALL};padding:0 12px'>No view is finished yet.</p>")
         gui.main_panel.dock_right()
-        gui.main_panel.set_width(320)
+        gui.main_panel.set_width(300)
         panel.dock_left()
-        panel.set_width(460)
+        panel.set_width(400)
 
 
 def waiting_html(folder: Path) -> str:

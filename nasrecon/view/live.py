@@ -83,7 +83,7 @@ class LivePage:
     Attributes:
         server: the viser server behind the page.
         controls: its widgets.
-        frame: the frame of the page; None until the first view is there.
+        frame, survey: the frame of the page and what it was chosen from; None until the first view is there.
         frustums: the cameras that are drawn, by the name of the view.
 
     Raises:
@@ -97,7 +97,7 @@ class LivePage:
         self.server = _start(port, f"nasrecon: {folder.resolve().name}")
         self._looked_at = time.monotonic()
         self.frame: PageFrame | None = None
-        self._survey: Survey | None = None
+        self.survey: Survey | None = None
         self._views: dict[str, View] = {}
         self.frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._pictures: dict[str, np.ndarray] = {}
@@ -166,15 +166,13 @@ class LivePage:
             return False
         assert self._contents is not None
         results = self._contents.results
-        self._survey = survey(results)
-        self.frame = choose_frame(results.views, self._survey.points_in_world)
-        position, look_at = overview(self.frame, results.views, self._survey.points_in_world)
+        self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
+        self.frame = choose_frame(results.views, self.survey.points_in_world)
+        position, look_at = overview(self.frame, results.views, self.survey.points_in_world)
         camera = self.server.initial_camera
         camera.position, camera.look_at = position, look_at
         camera.fov = np.radians(OVERVIEW_FOV_DEG)
-        self.server.on_client_connect(self._to_overview)  # whose window may be narrow
-        for client in self.server.get_clients().values():
-            self._to_overview(client)
+        self.server.on_client_connect(self._greet)  # those that are connected already, too
         return True
 
     def _add_frustums(self) -> bool:
@@ -285,7 +283,7 @@ class LivePage:
         )
 
     def _draw_points(self) -> None:
-        frame, seen, controls = self.frame, self._survey, self.controls
+        frame, seen, controls = self.frame, self.survey, self.controls
         if frame is None or seen is None:
             return
         total = max(1, sum(len(part) for part in self._parts.values()))
@@ -365,7 +363,8 @@ class LivePage:
         @controls.overview.on_click
         def _(event: Any) -> None:
             with self._lock:
-                self._to_overview(event.client)
+                if self.frame is not None:
+                    self._to_overview(event.client)
 
     def _locked(self, act: Callable[[], None]) -> Callable[[Any], None]:
         def run(event: Any) -> None:
@@ -404,11 +403,11 @@ class LivePage:
     def _go_to(self, name: str, client: viser.ClientHandle) -> None:
         """Choose a view, and put the client's camera in its place."""
         with self._lock:
-            assert self.frame is not None and self._survey is not None
+            assert self.frame is not None and self.survey is not None
             self._choose(name)
             view = self._views[name]
             page_from_cam = self.frame.page_from_cam(view)
-            depth = 2 / (1 / self._survey.near + 1 / self._survey.far) * self.frame.scale
+            depth = 2 / (1 / self.survey.near + 1 / self.survey.far) * self.frame.scale
             with client.atomic():
                 camera = client.camera
                 camera.wxyz = _quaternion(page_from_cam[:3, :3])
@@ -416,15 +415,26 @@ class LivePage:
                 camera.look_at = page_from_cam[:3, 3] + depth * page_from_cam[:3, 2]
                 camera.fov = _fitting_fov(view.camera, camera.aspect)
 
-    def _to_overview(self, client: viser.ClientHandle) -> None:
-        if self.frame is None or self._contents is None or self._survey is None:
-            return
-        camera, points = client.camera, self._survey.points_in_world
-        position, look_at = overview(self.frame, self._contents.results.views, points, camera.aspect)
+    def _greet(self, client: viser.ClientHandle) -> None:
+        """Show a client the whole scene, again whenever its window changes, until it moves by itself."""
+        fitted, place = self._to_overview(client)
+
+        @client.camera.on_update
+        def _(camera: viser.CameraHandle) -> None:
+            nonlocal fitted, place
+            if abs(camera.aspect / fitted - 1) > 0.02 and np.allclose(camera.position, place, atol=1e-3):
+                fitted, place = self._to_overview(client)
+
+    def _to_overview(self, client: viser.ClientHandle) -> tuple[float, np.ndarray]:
+        """Put a client's camera where the page begins; returns the aspect of its window, and the place."""
+        assert self.frame is not None and self.survey is not None and self._contents is not None
+        camera, aspect = client.camera, client.camera.aspect
+        position, look_at = overview(self.frame, self._contents.results.views, self.survey.points_in_world, aspect)
         with client.atomic():
             camera.up_direction = (0.0, 0.0, 1.0)
             camera.position, camera.look_at = position, look_at
             camera.fov = np.radians(OVERVIEW_FOV_DEG)
+        return aspect, position
 
     def _choose(self, name: str) -> None:
         """Mark a view's frustum, which then carries no image, as one would look through it, and show its pictures."""

@@ -18,7 +18,7 @@ import pytest
 from nasrecon.errors import InputError
 from nasrecon.results import Results
 from nasrecon.view import live
-from nasrecon.view.frame import OVERVIEW_FOV_DEG
+from nasrecon.view.frame import overview
 from nasrecon.view.live import LivePage
 from nasrecon.view.report import write_report
 
@@ -146,7 +146,7 @@ def test_live_page_shows_everything_and_asks_nobody_else(browser, hills):
     with serving(folder) as page:
         browser.open(f"http://127.0.0.1:{page.port}/")
         browser.wait(
-            "document.body?.innerText.includes('3,042 faces') && document.querySelectorAll('figure img').length === 4"
+            "document.body?.innerText.includes('3,042 faces') && document.querySelectorAll('figure img').length >= 4"
         )
         until(lambda: "9,000</b> points" in page.controls.status.content and not page.step())
         text = browser.text()
@@ -165,19 +165,23 @@ def test_live_page_shows_everything_and_asks_nobody_else(browser, hills):
         assert re.search(r"depth \d\.\d+ m to \d\.\d+ m", text)
         until(lambda: len(page.server.get_clients()) == 1)
         (client,) = page.server.get_clients().values()
-        until(lambda: abs(client.camera.fov - np.radians(OVERVIEW_FOV_DEG)) < 1e-3)
-        until(lambda: colored(browser.screenshot()[150:600, 470:770]) > 0.08)
+        until(lambda: stands_at_overview(page, views, client.camera))
+        until(lambda: colored(browser.screenshot()[150:600, 410:790]) > 0.08)
 
+        page.controls.camera_size.value = 20.0
         box = browser.evaluate(
-            "(() => { const r = [...document.querySelectorAll('canvas')].pop().getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+            "(() => { const r = [...document.querySelectorAll('canvas')].pop().getBoundingClientRect();"
+            " return [r.left, r.top, r.width, r.height]; })()"
         )
-        x, y = place_of_camera(page, views[3], client.camera, box)
-        browser.click(x, y)
-        browser.wait(
-            "document.body.innerText.includes('hills/0003.jpg') && !document.body.innerText.includes('hills/0000.jpg')",
-            30,
-        )
-        until(lambda: np.linalg.norm(client.camera.position - page.frame.page_from_cam(views[3])[:3, 3]) < 1e-4)
+        there = page.frame.page_from_cam(views[3])[:3, 3]
+        for _ in range(3):  # a slow machine may not have drawn the larger cameras yet
+            browser.click(*place_of_camera(page, views[3], client.camera, box))
+            time.sleep(1)
+            if "hills/0003.jpg" in browser.text():
+                break
+        browser.wait("document.body.innerText.includes('hills/0003.jpg')", 30)
+        browser.wait("!document.body.innerText.includes('hills/0000.jpg')", 30)
+        until(lambda: np.linalg.norm(client.camera.position - there) < 1e-4)
 
         page.controls.cloud.value = True
         for coloring, said in (
@@ -192,6 +196,12 @@ def test_live_page_shows_everything_and_asks_nobody_else(browser, hills):
         addresses = {re.sub(r"^(http|ws)://", "", url) for url in browser.requests}
         assert addresses and all(address.startswith(f"127.0.0.1:{page.port}/") for address in addresses), addresses
         assert any(url.startswith("ws://") for url in browser.requests) and browser.errors == []
+
+
+def stands_at_overview(page, views, camera):
+    """Whether a browser's camera has come to where the page begins."""
+    position, _ = overview(page.frame, views, page.survey.points_in_world, camera.aspect)
+    return np.allclose(camera.position, position, atol=1e-3)
 
 
 def place_of_camera(page, view, camera, box):
