@@ -14,7 +14,7 @@ from nasrecon.geometry import transform
 from nasrecon.results import Results, read_fusion
 from nasrecon.types import Estimate
 
-SURVEYED_VIEWS = 24
+SURVEYED_VIEWS = 12
 _SURVEY_POINTS = 400
 
 

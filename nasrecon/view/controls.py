@@ -50,7 +50,7 @@ class Controls:
             )
             self.point_size = gui.add_slider("Point size", 1.0, 20.0, 0.5, 4.0)
             self.points = gui.add_slider(
-                "Thousands", 50, 1500, 50, 500, hint="Points that are shown at most: fewer are faster."
+                "Thousands", 50, 1000, 50, 500, hint="Points that are shown at most: fewer are faster."
             )
         with gui.add_folder("Cameras"):
             self.camera_size = gui.add_slider("Size", 1.0, 30.0, 0.5, 8.0)

@@ -21,10 +21,11 @@ import numpy as np
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.fuse.files import load_cloud, load_mesh
 from nasrecon.results import MANIFEST_FILE
-from nasrecon.types import Camera, Estimate, Mesh, View
+from nasrecon.types import Estimate, Mesh
+from nasrecon.view.cameras import Cameras
 from nasrecon.view.contents import Contents, Survey, look, survey
 from nasrecon.view.controls import Controls, cloud_legend, status_html, view_html, waiting_html
-from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
+from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
 from nasrecon.view.glb import mesh_glb
 from nasrecon.view.pictures import shrunk
 from nasrecon.view.points import Points, points_of_cloud, points_of_view, support_limit
@@ -36,14 +37,13 @@ if TYPE_CHECKING:
 MAX_FACES = 500_000
 """Triangles that a browser turns without delay on a laptop; larger meshes are thinned to this."""
 
-MAX_POINTS = 1_500_000
+MAX_POINTS = 1_000_000
 """Points that are kept at hand; the page shows as many of them as its slider says."""
 
 HOST = "127.0.0.1"
 _POLL_S = 1.0
 _REFRESH_S = 2.0
 _FRUSTUM_IMAGE_PX = 192
-_FRUSTUM_RGB, _CHOSEN_RGB = (70, 84, 104), (255, 120, 0)
 
 
 def serve(folder: Path, *, port: int, tell: Callable[[str], None]) -> None:
@@ -84,7 +84,7 @@ class LivePage:
         server: the viser server behind the page.
         controls: its widgets.
         frame, survey: the frame of the page and what it was chosen from; None until the first view is there.
-        frustums: the cameras that are drawn, by the name of the view.
+        cameras: its frustums; None until then, too.
 
     Raises:
         InputError: if it is no results folder, or a file of it is damaged.
@@ -98,10 +98,8 @@ class LivePage:
         self._looked_at = time.monotonic()
         self.frame: PageFrame | None = None
         self.survey: Survey | None = None
-        self._views: dict[str, View] = {}
-        self.frustums: dict[str, viser.CameraFrustumHandle] = {}
+        self.cameras: Cameras | None = None
         self._pictures: dict[str, np.ndarray] = {}
-        self._chosen: str | None = None
         self._files: dict[str, tuple[Path, float]] = {}
         self._mesh: Mesh | None = None
         self._mesh_faces = 0
@@ -150,13 +148,14 @@ class LivePage:
     def _look_again(self) -> None:
         self._looked_at = time.monotonic()
         try:
-            contents = _look(self._folder)
+            contents, problem = _look(self._folder), None
         except (NasReconError, OSError) as error:  # a file that is just being replaced, or damaged
-            self._problems["folder"] = str(error)
-        else:
-            self._problems.pop("folder", None)
-            self._contents = contents
+            contents, problem = self._contents, str(error)
         with self._lock:
+            self._contents = contents
+            self._problems.pop("folder", None)
+            if problem is not None:
+                self._problems["folder"] = problem
             self._show_status()
 
     # What is read ----------------------------------------------------------------------------------------------------
@@ -168,51 +167,24 @@ class LivePage:
         results = self._contents.results
         self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
         self.frame = choose_frame(results.views, self.survey.points_in_world)
-        position, look_at = overview(self.frame, results.views, self.survey.points_in_world)
+        self.cameras = Cameras(self.server, self.controls, self.frame, self.survey, self._go_to)
+        self._add_frustums()
         camera = self.server.initial_camera
-        camera.position, camera.look_at = position, look_at
+        camera.position, camera.look_at = self.cameras.overview()
         camera.fov = np.radians(OVERVIEW_FOV_DEG)
-        self.server.on_client_connect(self._greet)  # those that are connected already, too
+        self.server.on_client_connect(self.cameras.greet)  # those that are connected already, too
         return True
 
     def _add_frustums(self) -> bool:
-        assert self._contents is not None and self.frame is not None
-        new = [view for view in self._contents.results.views if view.name not in self._views]
+        assert self._contents is not None and self.cameras is not None
+        new = [view for view in self._contents.results.views if view.name not in self.cameras.views]
         for view in new:
-            self._views[view.name] = view
-            self.frustums[view.name] = self._add_frustum(view)
+            self.cameras.add(view)
         if new:
-            self.controls.view.options = tuple(self._views)
-            if self._chosen is None:
+            self.controls.view.options = tuple(self.cameras.views)
+            if self.cameras.chosen is None:
                 self._choose(new[0].name)
         return bool(new)
-
-    def _add_frustum(self, view: View) -> viser.CameraFrustumHandle:
-        assert self.frame is not None
-        page_from_cam = self.frame.page_from_cam(view)
-        camera = view.camera
-        handle = self.server.scene.add_camera_frustum(
-            f"/cameras/{len(self.frustums)}",
-            fov=_vertical_fov(camera),
-            aspect=camera.width / camera.height,
-            scale=self.controls.camera_size.value * 0.01,
-            color=_FRUSTUM_RGB,
-            thickness=1.5,
-            thickness_units="screen",
-            format="jpeg",
-            jpeg_quality=80,
-            wxyz=_quaternion(page_from_cam[:3, :3]),
-            position=page_from_cam[:3, 3],
-            visible=self.controls.cameras.value,
-            cast_shadow=False,
-            receive_shadow=False,
-        )
-
-        @handle.on_click
-        def _(event: Any, name: str = view.name) -> None:
-            self._go_to(name, event.client)
-
-        return handle
 
     def _read_file(self, what: str, read: Callable[[Path], None]) -> bool:
         """Read the mesh or the cloud if it is new or has changed."""
@@ -245,7 +217,7 @@ class LivePage:
         self._stale = True
 
     def _read_next_view(self) -> bool:
-        assert self._contents is not None
+        assert self._contents is not None and self.cameras is not None
         results = self._contents.results
         waiting = [i for i, name in enumerate(results.names) if name not in self._observed]
         if not waiting:
@@ -258,8 +230,7 @@ class LivePage:
             self._problems[name] = str(error)
             return True
         self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
-        if name != self._chosen and self.frustums[name].image is None:
-            self.frustums[name].image = self._pictures[name]
+        self.cameras.set_image(name, self._pictures[name])
         if "fused" in self._parts:
             self._parts["fused"].observe(estimate)
             shows_it = self.controls.coloring.value in ("depth", "confidence") or self.controls.threshold.value > 0
@@ -322,7 +293,7 @@ class LivePage:
             return
         of = self._cloud_points or sum(len(part) for part in self._parts.values())
         pieces = {
-            "views": (len(self._views), contents.expected_views),
+            "views": (len(self.cameras.views) if self.cameras else 0, contents.expected_views),
             "points": (self._points_shown, of),
             "faces": (len(self._mesh.faces) if self._mesh else 0, self._mesh_faces),
         }
@@ -338,7 +309,7 @@ class LivePage:
             (controls.mesh, self._set_visibility),
             (controls.cloud, self._set_visibility),
             (controls.cameras, self._set_visibility),
-            (controls.camera_size, self._set_camera_size),
+            (controls.camera_size, self._set_visibility),
             (controls.point_size, self._set_point_size),
             (controls.surface, self._draw_mesh),
             (controls.coloring, self._draw_points),
@@ -349,22 +320,18 @@ class LivePage:
 
         @controls.view.on_update
         def _(event: Any) -> None:
-            if event.client is not None and controls.view.value != self._chosen:
+            if event.client is not None and self.cameras and controls.view.value != self.cameras.chosen:
                 self._go_to(controls.view.value, event.client)
 
         @controls.steps.on_click
         def _(event: Any) -> None:
-            names = list(self._views)
-            if names:
-                step = 1 if event.target.value == controls.NEXT else -1
-                chosen = names.index(self._chosen) if self._chosen in names else 0
-                self._go_to(names[(chosen + step) % len(names)], event.client)
+            if self.cameras:
+                self._go_to(self.cameras.neighbor(1 if event.target.value == controls.NEXT else -1), event.client)
 
         @controls.overview.on_click
         def _(event: Any) -> None:
-            with self._lock:
-                if self.frame is not None:
-                    self._to_overview(event.client)
+            if self.cameras:
+                self.cameras.stand_back(event.client)
 
     def _locked(self, act: Callable[[], None]) -> Callable[[Any], None]:
         def run(event: Any) -> None:
@@ -383,12 +350,8 @@ class LivePage:
             handle = self.server.scene.get_handle_by_name(name)
             if handle is not None:
                 handle.visible = visible
-        for frustum in self.frustums.values():
-            frustum.visible = controls.cameras.value
-
-    def _set_camera_size(self) -> None:
-        for frustum in self.frustums.values():
-            frustum.scale = self.controls.camera_size.value * 0.01
+        if self.cameras:
+            self.cameras.restyle()
 
     def _set_point_size(self) -> None:
         for name in self._parts:
@@ -403,54 +366,18 @@ class LivePage:
     def _go_to(self, name: str, client: viser.ClientHandle) -> None:
         """Choose a view, and put the client's camera in its place."""
         with self._lock:
-            assert self.frame is not None and self.survey is not None
+            assert self.cameras is not None
             self._choose(name)
-            view = self._views[name]
-            page_from_cam = self.frame.page_from_cam(view)
-            depth = 2 / (1 / self.survey.near + 1 / self.survey.far) * self.frame.scale
-            with client.atomic():
-                camera = client.camera
-                camera.wxyz = _quaternion(page_from_cam[:3, :3])
-                camera.position = page_from_cam[:3, 3]
-                camera.look_at = page_from_cam[:3, 3] + depth * page_from_cam[:3, 2]
-                camera.fov = _fitting_fov(view.camera, camera.aspect)
-
-    def _greet(self, client: viser.ClientHandle) -> None:
-        """Show a client the whole scene, again whenever its window changes, until it moves by itself."""
-        fitted, place = self._to_overview(client)
-
-        @client.camera.on_update
-        def _(camera: viser.CameraHandle) -> None:
-            nonlocal fitted, place
-            if abs(camera.aspect / fitted - 1) > 0.02 and np.allclose(camera.position, place, atol=1e-3):
-                fitted, place = self._to_overview(client)
-
-    def _to_overview(self, client: viser.ClientHandle) -> tuple[float, np.ndarray]:
-        """Put a client's camera where the page begins; returns the aspect of its window, and the place."""
-        assert self.frame is not None and self.survey is not None and self._contents is not None
-        camera, aspect = client.camera, client.camera.aspect
-        position, look_at = overview(self.frame, self._contents.results.views, self.survey.points_in_world, aspect)
-        with client.atomic():
-            camera.up_direction = (0.0, 0.0, 1.0)
-            camera.position, camera.look_at = position, look_at
-            camera.fov = np.radians(OVERVIEW_FOV_DEG)
-        return aspect, position
+            self.cameras.stand_in(name, client)
 
     def _choose(self, name: str) -> None:
-        """Mark a view's frustum, which then carries no image, as one would look through it, and show its pictures."""
-        if self._chosen in self.frustums and self._chosen != name:
-            before = self.frustums[self._chosen]
-            before.color, before.thickness = _FRUSTUM_RGB, 1.5
-            before.image = self._pictures.get(self._chosen)
-        self._chosen = name
-        frustum = self.frustums[name]
-        frustum.color, frustum.thickness, frustum.image = _CHOSEN_RGB, 3.0, None
-        self.controls.view.value = name
+        assert self.cameras is not None
+        self.cameras.choose(name)
         self._show_view()
 
     def _show_view(self) -> None:
-        contents, name = self._contents, self._chosen
-        if contents is None or name is None:
+        contents, name = self._contents, self.cameras.chosen if self.cameras else None
+        if contents is None or name not in contents.results.names:
             return
         try:
             estimate = self._estimate(name)
@@ -502,21 +429,3 @@ def _start(port: int, label: str) -> viser.ViserServer:
 
 def _point_size(controls: Controls) -> float:
     return 0.0012 * controls.point_size.value
-
-
-def _vertical_fov(camera: Camera) -> float:
-    """Return the vertical field of view [radians]; where the principal point is off centre, that of the height."""
-    return 2 * float(np.arctan(0.5 * camera.height / camera.K[1, 1]))
-
-
-def _fitting_fov(camera: Camera, aspect: float) -> float:
-    """Return the vertical field of view [radians] of a window (width / height: aspect) in which the image fits."""
-    across = 0.5 * camera.width / camera.K[0, 0] / aspect
-    return 2 * float(np.arctan(1.04 * max(across, 0.5 * camera.height / camera.K[1, 1])))
-
-
-def _quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Return the quaternion (4,), scalar first, of a rotation (3, 3)."""
-    from viser.transforms import SO3
-
-    return SO3.from_matrix(rotation).wxyz

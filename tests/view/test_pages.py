@@ -207,7 +207,7 @@ def stands_at_overview(page, views, camera):
 def place_of_camera(page, view, camera, box):
     """Where the middle of a frustum's picture is on the page [px]; ``box``: the canvas, left, top, width, height."""
     page_from_cam = page.frame.page_from_cam(view)
-    frustum = page.frustums[view.name]
+    frustum = page.cameras.frustums[view.name]
     tan_y = np.tan(frustum.fov / 2)
     far = frustum.scale / np.cbrt(tan_y * tan_y * frustum.aspect / 3)  # viser gives all frustums the same volume
     point = page_from_cam[:3, 3] + far * page_from_cam[:3, 2]
