@@ -61,6 +61,11 @@ class Browser:
         self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
+    @property
+    def process_id(self) -> int:
+        """The number of the browser's first process."""
+        return self._process.pid
+
     def __enter__(self) -> Browser:
         return self
 

@@ -27,6 +27,26 @@ def memory_mb(process: int, name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
+def processor_seconds(process: int) -> float:
+    """Return the processor time of a process and all that it started, from Linux's own books."""
+    of_parent: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        number = int(path.parent.name)
+        of_parent.setdefault(int(fields[1]), []).append(number)
+        spent[number] = (int(fields[11]) + int(fields[12])) / 100
+    waiting, total = [process], 0.0
+    while waiting:
+        number = waiting.pop()
+        total += spent.get(number, 0.0)
+        waiting += of_parent.get(number, [])
+    return total
+
+
 def measure_live(folder: Path) -> None:
     start = time.monotonic()
     command = [sys.executable, "-m", "nasrecon", "viz", str(folder), "--port", "8180"]
@@ -38,6 +58,7 @@ def measure_live(folder: Path) -> None:
     browser_start = time.monotonic()
     with Browser(1000, 640) as browser:
         print(f"(the browser itself took {time.monotonic() - browser_start:.1f} s to start)")
+        print(f"(the browser's start took {processor_seconds(browser.process_id):.1f} s of processor)", flush=True)
         browser.open(address)
         for what, sign in (
             ("page with its cameras", "views"),
@@ -50,7 +71,8 @@ def measure_live(folder: Path) -> None:
                 browser.wait("!document.body.innerText.includes('views to go')", 900)
             now = time.monotonic()
             memory = f"{memory_mb(server.pid, 'VmRSS'):.0f} MB, at most {memory_mb(server.pid, 'VmHWM'):.0f} MB"
-            print(f"{what}: {now - start:.1f} s after the start, server {memory}", flush=True)
+            spent = f"server {processor_seconds(server.pid):.1f}, browser {processor_seconds(browser.process_id):.1f} s"
+            print(f"{what}: {now - start:.1f} s after the start; processor: {spent}; server {memory}", flush=True)
         browser.screenshot(folder / "live.png")
         print(f"painted: {time.monotonic() - start:.1f} s, errors {browser.errors}")
     server.terminate()
