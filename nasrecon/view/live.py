@@ -177,14 +177,16 @@ class LivePage:
 
     def _add_frustums(self) -> bool:
         assert self._contents is not None and self.cameras is not None
-        new = [view for view in self._contents.results.views if view.name not in self.cameras.views]
-        for view in new:
-            self.cameras.add(view)
-        if new:
-            self.controls.view.options = tuple(self.cameras.views)
-            if self.cameras.chosen is None:
-                self._choose(new[0].name)
-        return bool(new)
+        results = self._contents.results
+        if all(name in self.cameras.views for name in results.names):
+            return False
+        for view in results.views:
+            if view.name not in self.cameras.views:
+                self.cameras.add(view)
+        self.controls.view.options = tuple(self.cameras.views)
+        if self.cameras.chosen is None:
+            self._choose(results.names[0])
+        return True
 
     def _read_file(self, what: str, read: Callable[[Path], None]) -> bool:
         """Read the mesh or the cloud if it is new or has changed."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.errors import InputError
 from nasrecon.fuse.files import load_cloud, load_mesh
 from nasrecon.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
@@ -63,7 +64,7 @@ def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Pr
         progress: called as progress(step, done, total).
 
     Raises:
-        InputError: if it is no results folder or a file of it is damaged.
+        InputError: if it is no results folder, a file of it is damaged, or the size is too small for so many views.
     """
     contents = look(folder)
     results = contents.results
@@ -86,8 +87,14 @@ def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Pr
     left = 0.97 * budget - len(json.dumps(data)) - len(_page({}, {}))
     data["scene"], arrays = _scene(mesh, points, frame, seen, left)
     data["scene"]["points"]["of"] = len(cloud) if cloud else len(points)
+    page = _page(data, arrays).encode()
+    if len(page) > budget:
+        raise InputError(
+            f"{path}: the report of {len(results)} views takes {len(page) / 1e6:.1f} MB with the smallest pictures and "
+            f"the thinnest scene, more than the {max_mb:g} MB that are allowed; raise --max-mb"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _page(data, arrays).encode())
+    write_atomically(path, page)
     return path
 
 

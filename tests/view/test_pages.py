@@ -123,7 +123,7 @@ def test_report_without_fusion_says_so_and_escapes_names(browser, unfused, tmp_p
     assert browser.errors == []
 
 
-def test_report_keeps_to_its_size_and_says_what_it_thinned(tmp_path, monkeypatch):
+def test_report_keeps_to_its_size_and_says_what_it_thinned(tmp_path):
     folder = tmp_path / "run"
     write_results(folder, HillWorld(), views=2, size=(64, 48), grid=150, points=60_000)
     whole = write_report(folder, tmp_path / "whole.html").read_text()
@@ -134,6 +134,9 @@ def test_report_keeps_to_its_size_and_says_what_it_thinned(tmp_path, monkeypatch
         for text in (whole, small)
     ]
     assert shown[0] == [60_000, 60_000] and shown[1][0] < 40_000 and shown[1][1] == 60_000
+    with pytest.raises(InputError, match="raise --max-mb"):
+        write_report(folder, tmp_path / "tiny.html", max_mb=0.05)
+    assert not (tmp_path / "tiny.html").exists()
     assert "default-src 'none'" in whole and "http://" not in whole.replace("http://www.w3.org/2000/svg", "")
 
 
