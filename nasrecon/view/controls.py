@@ -160,7 +160,7 @@ def _bar(labels: list[str]) -> str:
 
 def depth_legend(near: float, far: float, unit: Unit) -> str:
     """Draw the scale bar of ``color_depth``: far at the left, even in inverse depth, with its unit."""
-    return _bar([length_label(depth, unit) for depth in bar_depths(near, far, 5)])
+    return _bar([length_label(depth, unit) for depth in bar_depths(near, far, 4)])
 
 
 def _no_value() -> str:

@@ -167,6 +167,8 @@ class LivePage:
         results = self._contents.results
         self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
         self.frame = choose_frame(results.views, self.survey.points_in_world)
+        crowd = max(1.0, self._contents.expected_views / 30)  # many cameras stand close
+        self.controls.camera_size.value = max(2.0, self.controls.camera_size.value / crowd**0.5)
         self.cameras = Cameras(self.server, self.controls, self.frame, self.survey, self._go_to)
         self._add_frustums()
         camera = self.server.initial_camera

@@ -34,7 +34,7 @@ function bar(marks) {
 }
 
 function depthBar() {
-  const marks = [0, 1, 2, 3, 4].map((k) => length(1 / (1 / data.far + (k / 4) * (1 / data.near - 1 / data.far))));
+  const marks = [0, 1, 2, 3].map((k) => length(1 / (1 / data.far + (k / 3) * (1 / data.near - 1 / data.far))));
   return el("div", {}, bar(marks), el("div", { class: "soft" },
     el("span", { class: "swatch", style: `background:${NO_VALUE}` }), el("span", { text: "no value" })));
 }
@@ -114,7 +114,7 @@ function controls() {
     return el("label", {}, el("span", { text }), list);
   };
   const range = (key, text, low, high, step, changed = () => {}) => {
-    const out = el("output", { text: o[key] });
+    const out = el("output", { text: Number(o[key].toFixed(2)) });
     const input = el("input", { type: "range", id: `range-${key}`, min: low, max: high, step, value: o[key],
       oninput: (event) => { o[key] = Number(event.target.value); out.textContent = o[key]; changed(); scene.draw(); } });
     return el("label", {}, el("span", { text }), el("div", { class: "range" }, input, out));

@@ -75,7 +75,7 @@ class SceneView {
     if (!this.gl) throw new Error("this browser has no WebGL 2");
     this.options = {
       mesh: Boolean(data.scene.mesh), points: !data.scene.mesh, cameras: true, backs: false, surface: 0, coloring: 0,
-      threshold: 0, pointSize: 6, cameraSize: 0.12,
+      threshold: 0, pointSize: 6, cameraSize: Math.max(0.03, 0.12 * Math.min(1, Math.sqrt(30 / data.cameras.length))), // many stand close
     };
     this.chosen = -1;
     this.programs = {
