@@ -88,10 +88,8 @@ def status_html(pieces: dict[str, tuple[int, int]], is_running: bool, unread: in
     state = ["infer has not finished: views appear as they do"] if is_running else []
     state += [f"reading: {unread} views to go"] if unread else []
     lines = "<br>".join([*rows, *(escape(line) for line in state)])
-    notes = "".join(
-        f"<div style='margin-top:6px;padding:5px 8px;background:#fff4e0;border-left:3px solid #e08a00'>{escape(note)}</div>"
-        for note in missing
-    )
+    style = "margin-top:6px;padding:5px 8px;background:#fff4e0;border-left:3px solid #e08a00"
+    notes = "".join(f"<div style='{style}'>{escape(note)}</div>" for note in missing)
     return _box(lines + notes)
 
 
@@ -121,7 +119,8 @@ def view_html(
     }
     figures = "".join(
         f"<figure style='margin:0'><figcaption style='font-size:12px;font-weight:600'>{name.capitalize()}</figcaption>"
-        f"<img alt='{name}' src='{data_uri(jpeg_bytes(picture))}' style='width:100%;display:block'>{legends[name]}</figure>"
+        f"<img alt='{name}' src='{data_uri(jpeg_bytes(picture))}' style='width:100%;display:block'>"
+        f"{legends[name]}</figure>"
         for name, picture in pictures.items()
     )
     shown = "".join(_source(name, picture) for name, picture in sources.items()) or "none"
@@ -132,8 +131,9 @@ def view_html(
         else "no pixel has a depth"
     )
     return (
-        f"<div style='padding:4px 12px'><div style='font-weight:600;overflow-wrap:anywhere'>{escape(estimate.view.name)}"
-        f"</div><div style='{_SMALL};margin-bottom:8px'>{words}</div>"
+        "<div style='padding:4px 12px'>"
+        f"<div style='font-weight:600;overflow-wrap:anywhere'>{escape(estimate.view.name)}</div>"
+        f"<div style='{_SMALL};margin-bottom:8px'>{words}</div>"
         f"<div style='display:grid;grid-template-columns:1fr 1fr;gap:8px'>{figures}</div>"
         f"<div style='font-size:12px;font-weight:600;margin-top:8px'>Sources</div>"
         f"<div style='display:grid;grid-template-columns:repeat(4,1fr);gap:6px'>{shown}</div></div>"

@@ -1,4 +1,4 @@
-"""A mesh as a binary glTF for the live page: its colours as they are, grey clay under light, or the normals' colours."""
+"""A mesh as binary glTF for the live page: its colours as they are, grey clay under light, or its normals' colours."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ def _run_rows(contents: Contents) -> list[tuple[str, object]]:
         ("recognised as", scene.get("source", "")),
         ("unit", scene.get("unit", "unknown")),
         ("views", f"{len(contents.results)} of {contents.expected_views} ({done})"),
+        ("source views from", scene.get("sources_from", "")),
         ("network", settings["network"]),
         ("weights", manifest.get("weights", "")),
         ("weights, sha256", settings["weights_sha256"]),

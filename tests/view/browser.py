@@ -45,7 +45,7 @@ class Browser:
         self._last = 0
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
-            [CHROMIUM, *_FLAGS, f"--window-size={width},{height}", f"--user-data-dir={self._profile.name}", "about:blank"],
+            [CHROMIUM, *_FLAGS, f"--window-size={width},{height}", f"--user-data-dir={self._profile.name}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         where = Path(self._profile.name) / "DevToolsActivePort"

@@ -116,7 +116,7 @@ def write_results(folder, world, *, views, size, grid=0, points=0, finished=None
                 estimate = replace(
                     made[-1] if distinct is None else made[i % len(made)], view=view, sources=tuple(sources)
                 )
-                writer.add(estimate, seconds=1.5, depth_range_from="given")
+                writer.add(estimate, seconds=1.5)
     if done < views:  # as it stands while the run goes on
         writer.write_manifest(complete=False)
     files = {}
