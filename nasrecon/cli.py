@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -323,7 +323,7 @@ def fuse(
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
     from nasrecon.fuse import fuse as fuse_estimates
     from nasrecon.fuse.files import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
-    from nasrecon.results import Results
+    from nasrecon.results import Results, write_fusion
     from nasrecon.terminal import Bar, fusion_facts, fusion_table, say
 
     if out is None and cloud is None:
@@ -354,6 +354,7 @@ def fuse(
         files["mesh"] = str(fusion.mesh.save(out))
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
+    write_fusion(results, fusion_facts(fusion, files) | {"options": asdict(options)})
     print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
 
 
@@ -401,6 +402,41 @@ def export(
         print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
     else:
         print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))
+
+
+@app.command()
+def viz(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a report that opens offline: one file, and no live page.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Write a contact sheet and a view of the mesh, and no live page.")
+    ] = None,
+    max_mb: Annotated[
+        float, typer.Option("--max-mb", min=4.0, help="Size of the report at most; the scene is thinned to it.")
+    ] = 25.0,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=64000, help="Port of the live page, or the next one that is free.")
+    ] = 8080,
+) -> None:
+    """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them."""
+    from nasrecon.terminal import Bar
+
+    if html is None and png is None:
+        from nasrecon.view.live import serve
+
+        serve(results, port=port, tell=lambda line: print(line, flush=True))
+        return
+    with Bar() as bar:
+        if html is not None:
+            from nasrecon.view.report import write_report
+
+            print(write_report(results, html, max_mb=max_mb, progress=bar.set))
+        if png is not None:
+            from nasrecon.view.sheet import write_sheet
+
+            print(write_sheet(results, png, progress=bar.set))
 
 
 weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")

@@ -93,10 +93,28 @@ def color_normal(normal: np.ndarray) -> np.ndarray:
 def depth_preview(depth: np.ndarray, unit: Unit = "unknown") -> np.ndarray:
     """Return the picture (H, W + BAR_WIDTH_PX, 3) uint8 of a depth map with a scale bar in scene units to its right."""
     near, far = depth_limits(depth)
-    return np.concatenate([color_depth(depth, near, far), _scale_bar(depth.shape[0], near, far, unit)], axis=1)
+    return np.concatenate([color_depth(depth, near, far), depth_bar(depth.shape[0], near, far, unit)], axis=1)
 
 
-def _scale_bar(height: int, near: float, far: float, unit: Unit) -> np.ndarray:
+def length_label(length: float, unit: Unit) -> str:
+    """Write a length in scene units with its unit, to three digits; without one where the unit is unknown."""
+    return f"{length:.3g}" if unit == "unknown" else f"{length:.3g} {unit}"
+
+
+def bar_depths(near: float, far: float, count: int) -> np.ndarray:
+    """Return ``count`` depths (count,) from far to near that stand at even distances along the bar of ``color_depth``."""
+    return 1 / np.linspace(1 / far, 1 / near, count)
+
+
+def normal_legend(side: int) -> np.ndarray:
+    """Draw a ball (side, side, 3) uint8 as a camera sees it, in the colours of its normals, on white."""
+    x, y = np.meshgrid(*[(np.arange(side) + 0.5) / side * 2 - 1] * 2)
+    inside = x * x + y * y < 1
+    z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 1))
+    return np.where(inside[..., None], color_normal(np.stack([x, y, z], axis=-1)), np.uint8(255))
+
+
+def depth_bar(height: int, near: float, far: float, unit: Unit) -> np.ndarray:
     """Draw the bar (height, BAR_WIDTH_PX, 3) of ``color_depth``, a label about every 60 px; near is at the bottom."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -107,11 +125,10 @@ def _scale_bar(height: int, near: float, far: float, unit: Unit) -> np.ndarray:
     picture.paste(Image.fromarray(bar), (6, margin))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     ticks = np.linspace(0, len(rows) - 1, max(2, min(8, height // 60 + 1))).round().astype(int)
-    suffix = "" if unit == "unknown" else f" {unit}"
     for row in ticks:
         y = margin + int(row)
         draw.line([(22, y), (26, y)], fill="black")
-        draw.text((29, y), f"{1 / rows[row]:.3g}{suffix}", fill="black", font=font, anchor="lm")
+        draw.text((29, y), length_label(1 / rows[row], unit), fill="black", font=font, anchor="lm")
     return np.asarray(picture)
 
 

@@ -8,6 +8,7 @@ A results folder::
       views/<file name>.npz      the maps of one view (``view_file.py``)
       depth/<file name>.png      the depth in colours with a scale bar
       normal/<file name>.png     the normals in colours
+      fusion.json                what ``fuse`` last made of them: files, options, what each stage kept, seconds
 
 The files of a view do not depend on the manifest: it can be deleted, and is rebuilt from them. Every file is written
 beside its place and then renamed, so what is there is complete.
@@ -44,6 +45,7 @@ from nasrecon.view_file import (
 )
 
 DEFAULT_FOLDER = "nasrecon_out"
+MANIFEST_FILE, FUSION_FILE = "manifest.json", "fusion.json"
 _PREVIEWS = ("depth", "normal")
 _MANIFEST_EVERY_S = 2.0
 _SHARED = ("format", "settings", "scene", "weights")
@@ -197,7 +199,7 @@ class ResultsWriter:
         # One line for each view: a file that people can read, and compare.
         lines = ",".join(f"\n  {json.dumps(_line(record))}" for record in records)
         text = f'{json.dumps(manifest, indent=1)[:-2]},\n "views": [{lines}\n ]\n}}\n'
-        write_atomically(self.folder / "manifest.json", text.encode())
+        write_atomically(self.folder / MANIFEST_FILE, text.encode())
         self._written_at = time.monotonic()
 
 
@@ -269,6 +271,40 @@ class Results(Sequence[Estimate]):
         return tuple(view_of(line) for line in self._lines)
 
 
+def write_fusion(folder: str | Path, facts: dict[str, Any]) -> None:
+    """Write fusion.json: what a fusion made of a folder's views, so that `viz` finds it.
+
+    Args:
+        folder: the results folder.
+        facts: JSON values; "mesh" and "cloud", where they are there, are the paths of what was written.
+    """
+    folder = Path(folder)
+    facts = dict(facts)
+    for what in ("mesh", "cloud"):
+        if what in facts:
+            path = Path(facts[what]).resolve()
+            inside = path.is_relative_to(folder.resolve())  # such a folder can be moved
+            facts[what] = str(path.relative_to(folder.resolve()) if inside else path)
+    write_atomically(folder / FUSION_FILE, json.dumps(facts, indent=1).encode())
+
+
+def read_fusion(folder: str | Path) -> dict[str, Any] | None:
+    """Return what ``write_fusion`` wrote, the paths resolved; None where nothing was fused yet.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    folder = Path(folder)
+    path = folder / FUSION_FILE
+    if not path.is_file():
+        return None
+    try:
+        facts = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); run `nasrecon fuse {folder}` again") from error
+    return facts | {what: str(folder / facts[what]) for what in ("mesh", "cloud") if what in facts}
+
+
 def _line(record: Record) -> Record:
     """Return a view's line of the manifest: its record without what all views share."""
     file = f"views/{file_name(record['name'])}.npz"
@@ -286,7 +322,7 @@ def _remove_view(folder: Path, path: Path) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / "manifest.json"
+    path = folder / MANIFEST_FILE
     if not path.is_file():
         return None
     try:

@@ -31,6 +31,7 @@ OPTIONS = {
         "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
         "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--voxel", "--min-component-faces", "--json",
     ],
+    "viz": ["--html", "--png", "--max-mb", "--port"],
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
@@ -273,7 +274,7 @@ def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, mon
     (voxel,) = [line for line in stdout.splitlines() if line.startswith("voxel")]
     assert code == 0
     assert voxel.split()[2] == "mm"
-    assert {"manifest.json", "views", "depth", "normal", "mesh.ply", "cloud.ply"} == {
+    assert {"manifest.json", "views", "depth", "normal", "mesh.ply", "cloud.ply", "fusion.json"} == {
         p.name for p in (tmp_path / "nasrecon_out").iterdir()
     }
 

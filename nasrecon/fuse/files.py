@@ -57,7 +57,7 @@ def save_mesh(mesh: Mesh, path: Path) -> Path:
     ending = check_ending(path, MESH_ENDINGS, "mesh")
     if ending == ".ply":
         rows = _rows(mesh.vertices, mesh.normal, mesh.rgb)
-        faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("index", "<i4", (3,))])
+        faces = np.empty(len(mesh.faces), dtype=_FACE)
         faces["count"], faces["index"] = 3, mesh.faces
         return _write(path, _header(mesh.unit, rows, len(faces)) + rows.tobytes() + faces.tobytes())
     import trimesh
@@ -92,14 +92,18 @@ def load_cloud(path: Path) -> PointCloud:
 def load_mesh(path: Path) -> Mesh:
     """Read a mesh from .ply, .obj, .glb or .stl: grey where the file has no colours, with normals from the faces.
 
+    A .ply that ``save_mesh`` wrote is read as it is, normals too, and about ten times faster than another.
+
     Raises:
         InputError: if there is no such file, it cannot be read, or it holds no triangle.
     """
-    import trimesh
-
     check_ending(path, MESH_ENDINGS, "mesh")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if _is_our_mesh(path):
+        return _load_our_mesh(path)
+    import trimesh
+
     try:
         found = trimesh.load(path, force="mesh", process=False)
     except Exception as error:
@@ -115,6 +119,36 @@ def load_mesh(path: Path) -> Mesh:
     return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
 
 
+def _is_our_mesh(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(1000)
+    return b"\ncomment nasrecon\n" in head and b"\nelement face " in head
+
+
+def _load_our_mesh(path: Path) -> Mesh:
+    """Read what ``save_mesh`` wrote as .ply.
+
+    Raises:
+        InputError: if it is cut off, or holds no triangle.
+    """
+    rows, unit = _read_vertices(path)
+    with path.open("rb") as file:
+        head = file.read(1000).partition(b"end_header\n")[0]
+        count = int(head.partition(b"element face ")[2].split()[0])
+        file.seek(len(head) + len(b"end_header\n") + rows.nbytes)
+        faces = np.fromfile(file, dtype=_FACE, count=count)
+    if len(faces) < count or not count:
+        raise InputError(f"{path}: expected a mesh, found {len(faces)} of {count} triangles in it; run fuse again")
+    return Mesh(
+        vertices=_columns(rows, _FIELDS[:3], np.float64),
+        faces=np.ascontiguousarray(faces["index"]),
+        normal=_columns(rows, _FIELDS[3:6], np.float32),
+        rgb=_columns(rows, _FIELDS[6:], np.uint8),
+        unit=unit,
+    )
+
+
+_FACE = np.dtype([("count", "u1"), ("index", "<i4", (3,))])
 _FIELDS = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
 _PLY_TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int"}
 _NUMPY_TYPES = {

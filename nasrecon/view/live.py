@@ -1,0 +1,435 @@
+"""The live page: a viser server on this machine only, fed from a results folder while that grows.
+
+One thread (``LivePage.step``, called in a loop) reads the folder and adds what is new; viser's own threads answer the
+page's controls. Both hold ``_lock`` while they touch the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nasrecon.errors import InputError, NasReconError
+from nasrecon.fuse.files import load_cloud, load_mesh
+from nasrecon.results import MANIFEST_FILE
+from nasrecon.types import Estimate, Mesh
+from nasrecon.view.cameras import Cameras
+from nasrecon.view.contents import Contents, Survey, look, survey
+from nasrecon.view.controls import Controls, cloud_legend, status_html, view_html, waiting_html
+from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
+from nasrecon.view.glb import mesh_glb
+from nasrecon.view.pictures import shrunk
+from nasrecon.view.points import Points, points_of_cloud, points_of_view, support_limit
+from nasrecon.view.thin import thin_mesh
+
+if TYPE_CHECKING:
+    import viser
+
+MAX_FACES = 500_000
+"""Triangles that a browser turns without delay on a laptop; larger meshes are thinned to this."""
+
+MAX_POINTS = 1_000_000
+"""Points that are kept at hand; the page shows as many of them as its slider says."""
+
+HOST = "127.0.0.1"
+_POLL_S = 1.0
+_REFRESH_S = 2.0
+_FRUSTUM_IMAGE_PX = 192
+
+
+def serve(folder: Path, *, port: int, tell: Callable[[str], None]) -> None:
+    """Serve the live page until the process is interrupted (KeyboardInterrupt, which is its normal end).
+
+    Args:
+        folder: a results folder; it may still be written to.
+        port: the first port to try; the next free one is taken.
+        tell: gets lines for people: the address and how to reach it.
+
+    Raises:
+        InputError: if it is no results folder.
+    """
+    page = LivePage(folder, port=port)
+    try:
+        if page.port != port:
+            tell(f"port {port} is in use, took {page.port}")
+        tell(f"http://{HOST}:{page.port}")
+        tell(f"from another machine: ssh -L {page.port}:{HOST}:{page.port} {getpass.getuser()}@{socket.gethostname()}")
+        tell("Ctrl-C ends it")
+        while True:
+            if not page.step():
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        tell("stopped")
+    finally:
+        page.close()
+
+
+class LivePage:
+    """A page that shows a results folder; call ``step`` again and again, and ``close`` in the end.
+
+    Args:
+        folder: the results folder.
+        port: the first port to try.
+
+    Attributes:
+        server: the viser server behind the page.
+        controls: its widgets.
+        frame, survey: the frame of the page and what it was chosen from; None until the first view is there.
+        cameras: its frustums; None until then, too.
+
+    Raises:
+        InputError: if it is no results folder, or a file of it is damaged.
+    """
+
+    def __init__(self, folder: Path, *, port: int) -> None:
+        self._folder = folder
+        self._contents: Contents | None = _look(folder)
+        self._lock = threading.RLock()
+        self.server = _start(port, f"nasrecon: {folder.resolve().name}")
+        self._looked_at = time.monotonic()
+        self.frame: PageFrame | None = None
+        self.survey: Survey | None = None
+        self.cameras: Cameras | None = None
+        self._pictures: dict[str, np.ndarray] = {}
+        self._files: dict[str, tuple[Path, float]] = {}
+        self._mesh: Mesh | None = None
+        self._mesh_faces = 0
+        self._cloud_points = self._points_shown = 0
+        self._parts: dict[str, Points] = {}
+        self._observed: set[str] = set()
+        self._problems: dict[str, str] = {}
+        self._stale = False
+        self._drawn_at = 0.0
+        # A cloud lies on the mesh and hides it.
+        has_mesh = self._contents is not None and self._contents.mesh is not None
+        self.controls = Controls(self.server, show_cloud=not has_mesh)
+        self._connect_controls()
+        self._show_status()
+
+    @property
+    def port(self) -> int:
+        """The port that was taken."""
+        return self.server.get_port()
+
+    def close(self) -> None:
+        """Stop the server."""
+        with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
+            self.server.stop()
+
+    def step(self) -> bool:
+        """Do one piece of what is to be done; return whether there was any."""
+        if time.monotonic() - self._looked_at > _POLL_S:
+            self._look_again()
+        with self._lock:
+            if self._contents is None:
+                return False
+            done = (
+                self._choose_frame()
+                or self._add_frustums()
+                or self._read_file("mesh", self._read_mesh)
+                or self._read_file("cloud", self._read_cloud)
+                or self._read_next_view()
+            )
+            if self._stale and (not done or time.monotonic() - self._drawn_at > _REFRESH_S):
+                self._draw_points()
+            if done:
+                self._show_status()
+        return done
+
+    def _look_again(self) -> None:
+        self._looked_at = time.monotonic()
+        try:
+            contents, problem = _look(self._folder), None
+        except (NasReconError, OSError) as error:  # a file that is just being replaced, or damaged
+            contents, problem = self._contents, str(error)
+        with self._lock:
+            self._contents = contents
+            self._problems.pop("folder", None)
+            if problem is not None:
+                self._problems["folder"] = problem
+            self._show_status()
+
+    # What is read ----------------------------------------------------------------------------------------------------
+
+    def _choose_frame(self) -> bool:
+        if self.frame is not None:
+            return False
+        assert self._contents is not None
+        results = self._contents.results
+        self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
+        self.frame = choose_frame(results.views, self.survey.points_in_world)
+        crowd = max(1.0, self._contents.expected_views / 30)  # many cameras stand close
+        self.controls.camera_size.value = max(2.0, self.controls.camera_size.value / crowd**0.5)
+        self.cameras = Cameras(self.server, self.controls, self.frame, self.survey, self._go_to)
+        self._add_frustums()
+        camera = self.server.initial_camera
+        camera.position, camera.look_at = self.cameras.overview()
+        camera.fov = np.radians(OVERVIEW_FOV_DEG)
+        self.server.on_client_connect(self.cameras.greet)  # those that are connected already, too
+        return True
+
+    def _add_frustums(self) -> bool:
+        assert self._contents is not None and self.cameras is not None
+        results = self._contents.results
+        if all(name in self.cameras.views for name in results.names):
+            return False
+        for view in results.views:
+            if view.name not in self.cameras.views:
+                self.cameras.add(view)
+        self.controls.view.options = tuple(self.cameras.views)
+        if self.cameras.chosen is None:
+            self._choose(results.names[0])
+        return True
+
+    def _read_file(self, what: str, read: Callable[[Path], None]) -> bool:
+        """Read the mesh or the cloud if it is new or has changed."""
+        assert self._contents is not None
+        path: Path | None = getattr(self._contents, what)
+        found = (path, path.stat().st_mtime) if path and path.is_file() else None
+        if found is None or self._files.get(what) == found:
+            return False
+        self._files[what] = found
+        try:
+            read(found[0])
+            self._problems.pop(what, None)
+        except (NasReconError, OSError) as error:
+            self._problems[what] = str(error)
+        return True
+
+    def _read_mesh(self, path: Path) -> None:
+        mesh = load_mesh(path)
+        self._mesh_faces = len(mesh.faces)
+        self._mesh = thin_mesh(mesh, MAX_FACES)
+        self._draw_mesh()
+
+    def _read_cloud(self, path: Path) -> None:
+        cloud = load_cloud(path)
+        self._cloud_points = len(cloud)
+        for part in self._parts:
+            self.server.scene.remove_by_name(f"/cloud/{part}")
+        self._parts = {"fused": points_of_cloud(cloud, MAX_POINTS)}
+        self._observed = set()
+        self._stale = True
+
+    def _read_next_view(self) -> bool:
+        assert self._contents is not None and self.cameras is not None
+        results = self._contents.results
+        waiting = [i for i, name in enumerate(results.names) if name not in self._observed]
+        if not waiting:
+            return False
+        name = results.names[waiting[0]]
+        self._observed.add(name)
+        try:
+            estimate = results[waiting[0]]
+        except InputError as error:
+            self._problems[name] = str(error)
+            return True
+        self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
+        self.cameras.set_image(name, self._pictures[name])
+        if "fused" in self._parts:
+            self._parts["fused"].observe(estimate)
+            shows_it = self.controls.coloring.value in ("depth", "confidence") or self.controls.threshold.value > 0
+            self._stale = self._stale or shows_it
+        else:
+            share = max(1000, MAX_POINTS // self._contents.expected_views)
+            self._parts[str(len(self._parts))] = points_of_view(estimate, share)
+            self._stale = True
+        return True
+
+    # What is drawn ---------------------------------------------------------------------------------------------------
+
+    def _draw_mesh(self) -> None:
+        mesh, frame = self._mesh, self.frame
+        if mesh is None or frame is None or not len(mesh.faces):
+            return
+        points, normal = frame.points(mesh.vertices), frame.directions(mesh.normal)
+        data = mesh_glb(points, normal, mesh.rgb, mesh.faces, self.controls.surface.value)
+        self.server.scene.add_glb(
+            "/mesh", data, cast_shadow=False, receive_shadow=False, visible=self.controls.mesh.value
+        )
+
+    def _draw_points(self) -> None:
+        frame, seen, controls = self.frame, self.survey, self.controls
+        if frame is None or seen is None:
+            return
+        total = max(1, sum(len(part) for part in self._parts.values()))
+        part_shown = min(1.0, 1000 * controls.points.value / total)
+        shown, support = 0, 0
+        for name, part in self._parts.items():
+            count = round(part_shown * len(part))
+            keep = np.flatnonzero(part.confident(controls.threshold.value)[:count])
+            normals_in_page = frame.directions(part.normal)
+            some = Points(
+                points_in_world=part.points_in_world[keep],
+                normal=normals_in_page[keep],
+                **{k: getattr(part, k)[keep] for k in ("rgb", "depth", "confidence", "support")},
+            )
+            shown += len(keep)
+            support = max(support, support_limit(some.support))
+            self.server.scene.add_point_cloud(
+                f"/cloud/{name}",
+                frame.points(some.points_in_world),
+                some.colors(controls.coloring.value, seen.near, seen.far),
+                point_size=_point_size(controls),
+                point_shape="rounded",
+                point_shading="flat",
+                precision="float32",
+                visible=controls.cloud.value,
+            )
+        unit = self._contents.results.unit if self._contents else "unknown"
+        controls.legend.content = cloud_legend(controls.coloring.value, seen.near, seen.far, unit, support)
+        self._points_shown = shown
+        self._stale, self._drawn_at = False, time.monotonic()
+
+    def _show_status(self) -> None:
+        contents = self._contents
+        if contents is None:
+            self.controls.status.content = waiting_html(self._folder)
+            return
+        of = self._cloud_points or sum(len(part) for part in self._parts.values())
+        pieces = {
+            "views": (len(self.cameras.views) if self.cameras else 0, contents.expected_views),
+            "points": (self._points_shown, of),
+            "faces": (len(self._mesh.faces) if self._mesh else 0, self._mesh_faces),
+        }
+        unread = len(contents.results) - len(self._observed)
+        missing = [*contents.missing, *self._problems.values()]
+        self.controls.status.content = status_html(pieces, contents.is_running, unread, missing)
+
+    # What the controls do --------------------------------------------------------------------------------------------
+
+    def _connect_controls(self) -> None:
+        controls = self.controls
+        for handle, act in (
+            (controls.mesh, self._set_visibility),
+            (controls.cloud, self._set_visibility),
+            (controls.cameras, self._set_visibility),
+            (controls.camera_size, self._set_visibility),
+            (controls.point_size, self._set_point_size),
+            (controls.surface, self._draw_mesh),
+            (controls.coloring, self._draw_points),
+            (controls.points, self._draw_points),
+            (controls.threshold, self._set_threshold),
+        ):
+            handle.on_update(self._locked(act))
+
+        @controls.view.on_update
+        def _(event: Any) -> None:
+            if event.client is not None and self.cameras and controls.view.value != self.cameras.chosen:
+                self._go_to(controls.view.value, event.client)
+
+        @controls.steps.on_click
+        def _(event: Any) -> None:
+            if self.cameras:
+                self._go_to(self.cameras.neighbor(1 if event.target.value == controls.NEXT else -1), event.client)
+
+        @controls.overview.on_click
+        def _(event: Any) -> None:
+            if self.cameras:
+                self.cameras.stand_back(event.client)
+
+    def _locked(self, act: Callable[[], None]) -> Callable[[Any], None]:
+        def run(event: Any) -> None:
+            with self._lock:
+                act()
+                self._show_status()
+
+        return run
+
+    def _set_visibility(self) -> None:
+        controls = self.controls
+        for name, visible in (
+            ("/mesh", controls.mesh.value),
+            *((f"/cloud/{p}", controls.cloud.value) for p in self._parts),
+        ):
+            handle = self.server.scene.get_handle_by_name(name)
+            if handle is not None:
+                handle.visible = visible
+        if self.cameras:
+            self.cameras.restyle()
+
+    def _set_point_size(self) -> None:
+        for name in self._parts:
+            handle: Any = self.server.scene.get_handle_by_name(f"/cloud/{name}")
+            if handle is not None:
+                handle.point_size = _point_size(self.controls)
+
+    def _set_threshold(self) -> None:
+        self._draw_points()
+        self._show_view()
+
+    def _go_to(self, name: str, client: viser.ClientHandle) -> None:
+        """Choose a view, and put the client's camera in its place."""
+        with self._lock:
+            assert self.cameras is not None
+            self._choose(name)
+            self.cameras.stand_in(name, client)
+
+    def _choose(self, name: str) -> None:
+        assert self.cameras is not None
+        self.cameras.choose(name)
+        self._show_view()
+
+    def _show_view(self) -> None:
+        contents, name = self._contents, self.cameras.chosen if self.cameras else None
+        if contents is None or name not in contents.results.names:
+            return
+        try:
+            estimate = self._estimate(name)
+            sources = {source: self._picture(source) for source in estimate.sources}
+        except InputError as error:
+            self._problems[name] = str(error)
+            return
+        self.controls.pictures.content = view_html(
+            estimate, sources, contents.results.unit, min_confidence=self.controls.threshold.value
+        )
+
+    def _estimate(self, name: str) -> Estimate:
+        assert self._contents is not None
+        return self._contents.results[self._contents.results.names.index(name)]
+
+    def _picture(self, name: str) -> np.ndarray | None:
+        """Return the small image of a view, None where it is not finished."""
+        assert self._contents is not None
+        if name not in self._pictures and name in self._contents.results.names:
+            self._pictures[name] = shrunk(self._estimate(name).rgb, _FRUSTUM_IMAGE_PX)
+        return self._pictures.get(name)
+
+
+def _look(folder: Path) -> Contents | None:
+    """Look at a folder; None where a run has just begun and no view is finished."""
+    try:
+        return look(folder)
+    except InputError:
+        if (folder / MANIFEST_FILE).is_file() and not any((folder / "views").glob("*.npz")):
+            return None
+        raise
+
+
+def _start(port: int, label: str) -> viser.ViserServer:
+    import viser
+
+    with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
+        server = viser.ViserServer(host=HOST, port=port, label=label, verbose=False)
+
+    def refuse(verbose: bool = True) -> None:
+        """Share nothing: viser would ask a server on the internet for a public address."""
+
+    server.request_share_url = refuse  # type: ignore[method-assign]
+    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153))
+    server.scene.set_up_direction("+z")
+    server.scene.world_axes.visible = False
+    return server
+
+
+def _point_size(controls: Controls) -> float:
+    return 0.0012 * controls.point_size.value

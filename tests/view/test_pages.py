@@ -1,0 +1,302 @@
+"""The report and the live page in a real browser: what they say and show, what they ask for, what a click does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from nasrecon.errors import InputError
+from nasrecon.results import Results
+from nasrecon.view import live
+from nasrecon.view.frame import overview
+from nasrecon.view.live import LivePage
+from nasrecon.view.report import write_report
+
+from .browser import CHROMIUM, WHY_NOT, Browser
+from .synthetic import HillWorld, write_results
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(1100, 640) as opened:
+        yield opened
+
+
+@contextmanager
+def serving(folder):
+    """A live page that is fed in the background; the port is whichever is free from 18080 on."""
+    page, end = LivePage(folder, port=18080), threading.Event()
+
+    def feed():
+        while not end.is_set():
+            if not page.step():
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield page
+    finally:
+        end.set()
+        thread.join(20)
+        page.close()
+
+
+def until(is_true, seconds=60):
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def colored(picture):
+    """The part of the pixels that have a colour, not a grey."""
+    return float((np.ptp(picture.astype(int), axis=-1) > 40).mean())
+
+
+# The report ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(hills, tmp_path_factory):
+    return write_report(hills[0], tmp_path_factory.mktemp("report") / "new" / "report.html")
+
+
+@needs_browser
+def test_report_opens_offline_from_disk_and_shows_everything(browser, report):
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    assert browser.evaluate("document.documentElement.dataset.ready") == "yes"
+    text = browser.text()
+    for said in (
+        *("hills", "6 views, lengths in m", "3,042 faces; 9,000 points", "synthetic hills", "hills/0005.jpg"),
+        *("Filter stages", "3 views agree", "70.0 %", "fuse, mesh"),
+        *("no value", "right is red", "Depth, pixels of all views"),
+    ):
+        assert said in text, said
+    assert len(re.findall(r"\d m\b", text)) > 20  # depths, bars and histograms have their unit
+    assert browser.evaluate("[...document.images].length") >= 6 * 4 + 4
+    assert browser.evaluate("[...document.images].filter(i => !i.src.startsWith('data:')).length") == 0
+    stage = browser.screenshot()[150:600, 40:600]
+    assert colored(stage) > 0.1
+    browser.evaluate("document.getElementById('layer-mesh').click()")
+    time.sleep(0.3)
+    assert colored(browser.screenshot()[150:600, 40:600]) < 0.5 * colored(stage)  # the cameras are left
+    assert browser.requests == [report.as_uri()] and browser.errors == []
+
+
+@needs_browser
+def test_a_click_on_a_camera_of_the_report_shows_its_view(browser, report):
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    x, y = browser.evaluate(
+        "(() => { const c = scene.corners(4).map((q) => scene.project(q)), r = scene.canvas.getBoundingClientRect();"
+        " return [r.left + (c[0][0] + c[2][0]) / 2, r.top + (c[0][1] + c[2][1]) / 2]; })()"
+    )
+    assert browser.evaluate("document.getElementById('chosen-name').textContent") == "hills/0000.jpg"
+    browser.click(x, y)
+    browser.wait("document.getElementById('chosen-name').textContent === 'hills/0004.jpg'", 20)
+    # One stands where the camera stood, once the way there is done.
+    browser.wait("Math.hypot(...V.add(scene.eye(), data.cameras[4].at, -1)) < 1e-4", 30)
+    assert browser.evaluate("document.querySelectorAll('#chosen .sources img').length") == 4
+    assert browser.errors == []
+
+
+@needs_browser
+def test_report_without_fusion_says_so_and_escapes_names(browser, unfused, tmp_path):
+    path = write_report(unfused, tmp_path / "report.html")
+    browser.open(path.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    text = browser.text()
+    assert "No mesh yet: run nasrecon fuse" in text and "3 of 5 views are finished" in text and "unfused <b>&" in text
+    assert "known once the views are fused" in text and "no mesh;" in text
+    assert colored(browser.screenshot()[150:600, 40:600]) > 0.01  # the points of the views
+    assert browser.errors == []
+
+
+def test_report_keeps_to_its_size_and_says_what_it_thinned(tmp_path):
+    folder = tmp_path / "run"
+    write_results(folder, HillWorld(), views=2, size=(64, 48), grid=150, points=60_000)
+    whole = write_report(folder, tmp_path / "whole.html").read_text()
+    small = write_report(folder, tmp_path / "small.html", max_mb=0.6).read_text()
+    assert len(small) < 0.6e6 < 0.8e6 < len(whole)
+    shown = [
+        [int(n) for n in re.search(r'"points": \{"count": (\d+), "of": (\d+)', text).groups()]
+        for text in (whole, small)
+    ]
+    assert shown[0] == [60_000, 60_000] and shown[1][0] < 40_000 and shown[1][1] == 60_000
+    with pytest.raises(InputError, match="raise --max-mb"):
+        write_report(folder, tmp_path / "tiny.html", max_mb=0.05)
+    assert not (tmp_path / "tiny.html").exists()
+    assert "default-src 'none'" in whole and "http://" not in whole.replace("http://www.w3.org/2000/svg", "")
+
+
+# The live page -------------------------------------------------------------------------------------------------------
+
+
+@needs_browser
+def test_live_page_shows_everything_and_asks_nobody_else(browser, hills):
+    folder, views = hills
+    with serving(folder) as page:
+        browser.open(f"http://127.0.0.1:{page.port}/")
+        browser.wait(
+            "document.body?.innerText.includes('3,042 faces') && document.querySelectorAll('figure img').length >= 4"
+        )
+        until(lambda: "9,000</b> points" in page.controls.status.content and not page.step())
+        text = browser.text()
+        for said in (
+            "6 views",
+            "9,000 points",
+            "hills/0000.jpg",
+            "Layers",
+            "Surface",
+            "Colour by",
+            "no value",
+            "Sources",
+            "median confidence",
+        ):
+            assert said in text, said
+        assert re.search(r"depth \d\.\d+ m to \d\.\d+ m", text)
+        until(lambda: len(page.server.get_clients()) == 1)
+        (client,) = page.server.get_clients().values()
+        until(lambda: stands_at_overview(page, views, client.camera))
+        until(lambda: colored(browser.screenshot()[150:600, 410:790]) > 0.08)
+
+        page.controls.camera_size.value = 20.0
+        box = browser.evaluate(
+            "(() => { const r = [...document.querySelectorAll('canvas')].pop().getBoundingClientRect();"
+            " return [r.left, r.top, r.width, r.height]; })()"
+        )
+        there = page.frame.page_from_cam(views[3])[:3, 3]
+        for _ in range(3):  # a slow machine may not have drawn the larger cameras yet
+            browser.click(*place_of_camera(page, views[3], client.camera, box))
+            time.sleep(1)
+            if "hills/0003.jpg" in browser.text():
+                break
+        browser.wait("document.body.innerText.includes('hills/0003.jpg')", 30)
+        browser.wait("!document.body.innerText.includes('hills/0000.jpg')", 30)
+        until(lambda: np.linalg.norm(client.camera.position - there) < 1e-4)
+
+        page.controls.cloud.value = True
+        for coloring, said in (
+            ("depth", "in the nearest view"),
+            ("support", "views that agree"),
+            ("confidence", "the highest of"),
+        ):
+            page.controls.coloring.value = coloring
+            browser.wait(f"document.body.innerText.includes('{said}')", 20)
+        page.controls.threshold.value = 0.5
+        until(lambda: "of 9,000</b> points" in page.controls.status.content)
+        addresses = {re.sub(r"^(http|ws)://", "", url) for url in browser.requests}
+        assert addresses and all(address.startswith(f"127.0.0.1:{page.port}/") for address in addresses), addresses
+        assert any(url.startswith("ws://") for url in browser.requests) and browser.errors == []
+
+
+def stands_at_overview(page, views, camera):
+    """Whether a browser's camera has come to where the page begins."""
+    position, _ = overview(page.frame, views, page.survey.points_in_world, camera.aspect)
+    return np.allclose(camera.position, position, atol=1e-3)
+
+
+def place_of_camera(page, view, camera, box):
+    """Where the middle of a frustum's picture is on the page [px]; ``box``: the canvas, left, top, width, height."""
+    page_from_cam = page.frame.page_from_cam(view)
+    frustum = page.cameras.frustums[view.name]
+    tan_y = np.tan(frustum.fov / 2)
+    far = frustum.scale / np.cbrt(tan_y * tan_y * frustum.aspect / 3)  # viser gives all frustums the same volume
+    point = page_from_cam[:3, 3] + far * page_from_cam[:3, 2]
+    forward = camera.look_at - camera.position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    ray, focal = point - camera.position, box[3] / (2 * np.tan(camera.fov / 2))
+    z = ray @ forward
+    return box[0] + box[2] / 2 + focal * (ray @ right) / z, box[1] + box[3] / 2 + focal * (
+        ray @ np.cross(forward, right)
+    ) / z
+
+
+def test_live_page_fills_while_infer_runs(unfused, tmp_path):
+    """Nothing at first, then views one by one, then what was fused; what is missing is said in the meantime."""
+    folder = tmp_path / "run"
+    write_results(folder, HillWorld(), views=3, size=(64, 48), finished=0)
+    with serving(folder) as page:
+        assert "Waiting for the first view" in page.controls.status.content
+        write_results(folder, HillWorld(), views=3, size=(64, 48), finished=1)
+        until(lambda: "1 of 3</b> views" in page.controls.status.content)
+        until(lambda: "points" in page.controls.status.content)
+        for said in ("No mesh yet", "No cloud yet", "1 of 3 views are finished", "views appear as they do"):
+            assert said in page.controls.status.content
+        write_results(folder, HillWorld(), views=3, size=(64, 48), grid=20, points=500)
+        until(lambda: "3</b> views" in page.controls.status.content and "722</b> faces" in page.controls.status.content)
+        until(lambda: "500</b> points" in page.controls.status.content)
+        assert "No mesh" not in page.controls.status.content
+        (folder / "mesh.ply").write_bytes((folder / "mesh.ply").read_bytes()[:-50])
+        until(lambda: "mesh.ply: expected a mesh" in page.controls.status.content)
+
+
+def test_live_page_wants_a_results_folder(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        LivePage(tmp_path / "nothing", port=18080)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no finished view"):
+        LivePage(tmp_path / "empty", port=18080)
+
+
+def test_viz_command_takes_a_free_port_of_this_machine_only_and_ends_on_ctrl_c(hills):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "nasrecon", "viz", str(hills[0]), "--port", str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            lines = [process.stdout.readline().strip() for _ in range(4)]
+            found = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)", lines[1])[1])
+            assert port < found < port + 100 and lines[0] == f"port {port} is in use, took {found}"
+            assert f"ssh -L {found}:127.0.0.1:{found} " in lines[2] and "Ctrl-C" in lines[3]
+            socket.create_connection(("127.0.0.1", found), 5).close()
+            with pytest.raises(OSError):  # 0.0.0.0 would listen there too
+                socket.create_connection(("127.0.0.2", found), 2)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and stdout == "stopped\n" and "Traceback" not in stderr
+
+
+def test_nothing_is_shared_over_the_internet(hills):
+    with serving(hills[0]) as page:
+        assert page.server.request_share_url() is None
+
+
+def test_a_large_mesh_is_thinned_for_the_browser_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "MAX_FACES", 500)
+    folder = tmp_path / "run"
+    write_results(folder, HillWorld(), views=1, size=(32, 24), grid=40)
+    with serving(folder) as page:
+        until(lambda: "of 3,042</b> faces (thinned for the browser)" in page.controls.status.content)
+
+
+def test_a_damaged_view_is_named_and_not_fatal(hills, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(hills[0], folder)
+    file = folder / Results.open(folder).manifest["views"][2]["file"]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 255
+    file.write_bytes(content)
+    with serving(folder) as page:
+        until(lambda: file.name in page.controls.status.content)
+        until(lambda: "3,042</b> faces" in page.controls.status.content)
