@@ -7,6 +7,7 @@ repaired so far, so that two faults at once are told as two.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from nasrecon.doctor.report import facts
 from nasrecon.doctor.stills import duplicates, nothing_moves
 from nasrecon.doctor.suppose import WORST_ACCEPTED_PX, Tried, best_supposition
 from nasrecon.doctor.units import unit_finding
+from nasrecon.doctor.votes import LEAST_PAIRS as VOTES
 from nasrecon.doctor.votes import reordered, wrong_views
 from nasrecon.errors import InputError
 from nasrecon.ingest.images import image_size
@@ -228,6 +230,7 @@ class _Case:
 
     def single_views(self) -> None:
         """Find views that do not fit while the others do."""
+        self._lonely_views()
         wrong = wrong_views(self.matches, self.fit)
         if not wrong:
             return
@@ -249,6 +252,14 @@ class _Case:
         self._go_on_with(rest)
         evidence = (*off, f"all pairs with the fix: {error_in_px(self.fit, self.px)} (median)")
         self.findings.append(Finding(name=name, kind="fault", what=what, evidence=evidence, fixes=fixes, views=names))
+
+    def _lonely_views(self) -> None:
+        """Name the views that too few others see the same as: their poses cannot be judged one by one."""
+        counts = Counter(i for pair in self.matches.pairs for i in (pair.first, pair.second))
+        lonely = tuple(self.scene.views[i].name for i in self.matches.views if counts[i] < VOTES)
+        if lonely and not self.quick:
+            what = f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right cannot be told"
+            self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))
 
     def _error_of(self, view: int) -> float:
         own = [p for p, pair in enumerate(self.matches.pairs) if view in (pair.first, pair.second)]
