@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nasrecon import __version__
+from nasrecon.bench_command import app as bench_app
 from nasrecon.errors import InputError, NasReconError, NoPosesError
 from nasrecon.eval_command import app as eval_app
 from nasrecon.fuse.options import FuseOptions
@@ -103,6 +104,10 @@ WhichWay = Annotated[
     Convention | None,
     typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
 ]
+Fixes = Annotated[
+    list[str] | None,
+    typer.Option("--fix", help="A repair that `check` named, as in world-from-cam; may be repeated.", metavar="NAME"),
+]
 Every = Annotated[int, typer.Option("--every", min=1, help="Take every Nth view only, as in a video.", metavar="N")]
 
 
@@ -143,6 +148,10 @@ def infer(
     masks: Masks = None,
     ignore_hints: IgnoreHints = False,
     every: Every = 1,
+    fix: Fixes = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Leave out the quick look at whether the cameras fit the images.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="The results folder.")] = Path(DEFAULT_FOLDER),
     network: Network = "lite",
     device: Device = "auto",
@@ -186,9 +195,18 @@ def infer(
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
     try:
-        scene = _open(images, poses, intrinsics, convention, every, layout=format, masks=masks, hints=not ignore_hints)
+        scene = _open(
+            images, poses, intrinsics, convention, every, fix, layout=format, masks=masks, hints=not ignore_hints
+        )
     except NoPosesError:
+        if fix:
+            raise InputError(
+                f"--fix {fix[0]}: there are no cameras to repair; they are found from the images"
+            ) from None
         scene = _reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
+    else:
+        if not no_check:
+            _warn_of_cameras(scene, images, poses)
     if triangulate:
         scene = _triangulate(scene, out, overwrite)
 
@@ -223,12 +241,13 @@ def _open(
     intrinsics: Path | None,
     convention: Convention | None,
     every: int,
+    fixes: Sequence[str] | None,
     *,
     layout: Format | None = None,
     masks: Path | None = None,
     hints: bool = True,
 ) -> Scene:
-    """Open the scene of the shared options and say on stderr what was recognised."""
+    """Open the scene of the shared options and say on stderr what was recognised and repaired."""
     from nasrecon.ingest import open_scene
     from nasrecon.terminal import say
 
@@ -245,6 +264,11 @@ def _open(
     if every > 1:
         scene = scene.subset(range(0, len(scene.views), every))
         say(f"every {every} views: {len(scene.views)} are taken")
+    if fixes:
+        from nasrecon.doctor.fixes import apply_fixes
+
+        scene = apply_fixes(scene, fixes)
+        say(f"repaired as asked: {', '.join(fixes)}")
     return scene
 
 
@@ -281,6 +305,45 @@ def _triangulate(scene: Scene, out: Path, overwrite: bool) -> Scene:
         say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
         return scene
     return triangulate(scene, out / "triangulated", redo=overwrite, say=say)
+
+
+def _warn_of_cameras(scene: Scene, images: Path, poses: Path | None) -> None:
+    """Say on stderr which faults a quick look at the cameras finds; nothing is changed."""
+    from nasrecon.doctor import check_scene
+    from nasrecon.doctor.report import warning
+    from nasrecon.terminal import say
+
+    try:
+        diagnosis = check_scene(scene, quick=True)
+    except InputError:
+        return  # infer is the one to say what is wrong with its input
+    for line in warning(diagnosis, f"{images}{f' --poses {poses}' if poses else ''}"):
+        say(line)
+
+
+@app.command()
+def check(
+    images: Images,
+    poses: Poses = None,
+    intrinsics: Intrinsics = None,
+    convention: WhichWay = None,
+    format: WhichFormat = None,
+    every: Every = 1,
+    fix: Fixes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Are the cameras right? Says what was read, what is wrong, and the --fix that repairs it. Exit code 1: faults found."""
+    scene = _open(images, poses, intrinsics, convention, every, fix, layout=format)
+
+    from nasrecon.doctor import check_scene
+    from nasrecon.doctor.report import report
+    from nasrecon.terminal import Bar
+
+    with Bar() as bar:
+        diagnosis = check_scene(scene, progress=bar.set)
+    print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis))
+    if diagnosis.faults:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -443,6 +506,7 @@ weights = typer.Typer(no_args_is_help=True, help="The networks' weights: list, v
 app.add_typer(weights, name="weights")
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.add_typer(bench_app, name="bench")
 
 
 class Variant(StrEnum):

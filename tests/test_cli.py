@@ -22,11 +22,13 @@ from nasrecon.terminal import rate, table
 OPTIONS = {
     "": ["--version"],
     "infer": [
-        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--out",
-        "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch", "--triangulate",
-        "--overwrite", "--json",
+        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--fix",
+        "--no-check", "--out", "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch",
+        "--triangulate", "--overwrite", "--json",
     ],
     "export": ["--format", "--out", "--scale", "--json"],
+    "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],
+    "bench doctor": ["--generated", "--views", "--seed", "--json"],
     "fuse": [
         "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
         "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--voxel", "--min-component-faces", "--json",

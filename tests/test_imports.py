@@ -21,7 +21,7 @@ RANKS = [
     {"geometry"},
     {"preview", "view_file", "metrics", "keyframes", "ingest", "nas", "fuse"},
     {"results", "export", "adapter"},
-    {"estimate", "doctor", "evaluate", "eval_command", "view", "train", "terminal"},
+    {"estimate", "doctor", "evaluate", "eval_command", "bench_command", "view", "train", "terminal"},
     {"cli"},
     {"__main__"},
 ]

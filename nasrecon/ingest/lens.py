@@ -23,6 +23,13 @@ def pinhole_camera(lens: Lens) -> Camera:
     return camera_from_colmap(pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), _colmap_camera(lens)))
 
 
+def resized_lens(lens: Lens, width: int, height: int) -> Lens:
+    """Return the lens of the same photographs resized to other files [px]."""
+    camera = _colmap_camera(lens)
+    camera.rescale(width, height)
+    return Lens(model=lens.model, width=width, height=height, params=tuple(float(value) for value in camera.params))
+
+
 def undistort(rgb: np.ndarray, lens: Lens) -> np.ndarray:
     """Turn the pixels of the file (H, W, 3) uint8 into those of ``pinhole_camera(lens)``; sizes differ."""
     import pycolmap
