@@ -19,7 +19,9 @@ app = typer.Typer(help="Score a network against true depth: demon (pairs), frame
 
 Network = Annotated[
     str,
-    typer.Option("--network", help="Name of a network (`weights list`), a .safetensors file, or zncc: nothing learned."),
+    typer.Option(
+        "--network", help="Name of a network (`weights list`), a .safetensors file, or zncc: nothing learned."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all scores, of each view too, to a file.")]

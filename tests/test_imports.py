@@ -154,7 +154,9 @@ print("heavy", sorted(set({heavy}) & sys.modules.keys()), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--help"], ["fuse", "--help"], ["viz", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["infer", "--help"], ["fuse", "--help"], ["viz", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     code = HELP.format(heavy=sorted(HEAVY | {"numpy"}))
     done = run_python(code, *arguments)

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 
-
 def channels_last(network: nn.Module) -> nn.Module:
     """Lay out the weights of all convolutions channels-last, in place; their outputs follow. Changes no value."""
     for module in network.modules():

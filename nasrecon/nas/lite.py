@@ -349,9 +349,7 @@ def _against_hint(hint: Hint, label: torch.Tensor) -> torch.Tensor:
     return torch.cat([apart[:, None], ratio[:, None], hint.normal], dim=1)
 
 
-def _circumstances(
-    geometry: tuple[torch.Tensor, ...], inv_depth: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
+def _circumstances(geometry: tuple[torch.Tensor, ...], inv_depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Say how much the sources can tell about depth at each pixel: (B, 4, h, w), values about [-2, 2].
 
     Under a short baseline the best match is where it is because of the cameras' errors as much as because of the depth;
@@ -418,7 +416,9 @@ class LiteNetwork(nn.Module):
         if max(batch.ref_image.shape[-2:]) <= _ONE_LOOK:
             return None
         coarse = half_size(batch, self.size_multiple)
-        return self.hint_from(self.stages(coarse, self.hint(coarse)), [side // 4 for side in batch.ref_image.shape[-2:]])
+        return self.hint_from(
+            self.stages(coarse, self.hint(coarse)), [side // 4 for side in batch.ref_image.shape[-2:]]
+        )
 
     def hint_from(self, coarse: dict[str, torch.Tensor], size: Sequence[int]) -> Hint:
         """Turn what ``stages`` says of a smaller image of the same view into the hint for a pass with features of ``size``."""

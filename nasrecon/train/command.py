@@ -70,10 +70,15 @@ def train(
     network: Annotated[str, typer.Option("--network", help="lite or paper.")] = "lite",
     stage: Annotated[
         str,
-        typer.Option("--stage", help="1: depth and normals; 2: the consistency module; all: both (lite).", show_default="all; paper: 1"),
+        typer.Option(
+            "--stage",
+            help="1: depth and normals; 2: the consistency module; all: both (lite).",
+            show_default="all; paper: 1",
+        ),
     ] = "",
     init: Annotated[
-        str | None, typer.Option("--init", help="Weights to start from: a name (`weights list`) or a .safetensors file.")
+        str | None,
+        typer.Option("--init", help="Weights to start from: a name (`weights list`) or a .safetensors file."),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Its peak.", show_default="1.5e-3; paper: 2e-4")
@@ -92,7 +97,9 @@ def train(
     from nasrecon.train.recipes import PEAK_RATE
 
     if resume and init is not None:
-        raise InputError("--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them")
+        raise InputError(
+            "--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them"
+        )
     stage = stage or ("1" if network == "paper" else "all")
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")

@@ -183,11 +183,17 @@ def draw_batch(
     )  # fmt: skip
 
     if hinted:
-        left, top = (8 * int(rand(1) * ((side - cut) // 8 + 1)) for side, cut in ((W, options.width), (H, options.height)))
+        left, top = (
+            8 * int(rand(1) * ((side - cut) // 8 + 1)) for side, cut in ((W, options.width), (H, options.height))
+        )
         size = (options.height, options.width)
     else:
         left, top, size = 0, 0, (H // 16 * 16, W // 16 * 16)
-    stereo, depth, normal = _cut(window, left, top, size), depth[:, *_at(left, top, size)], normal[..., *_at(left, top, size)]
+    stereo, depth, normal = (
+        _cut(window, left, top, size),
+        depth[:, *_at(left, top, size)],
+        normal[..., *_at(left, top, size)],
+    )
 
     nearest = depth.flatten(1).kthvalue(max(1, depth[0].numel() // 1000), dim=1).values
     min_depth = nearest * options.min_depth_low ** rand(B)

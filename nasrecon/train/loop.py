@@ -172,7 +172,9 @@ def train(
             if state.step % options.save_every == 0 or state.step == options.steps:
                 save_checkpoint(state, checkpoint)
                 if validation is not None:
-                    _log(run / "log.csv", state, validate(state.average, validation, device, options.stage), "validation")
+                    _log(
+                        run / "log.csv", state, validate(state.average, validation, device, options.stage), "validation"
+                    )
     return state
 
 

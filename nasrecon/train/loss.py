@@ -100,7 +100,9 @@ def training_loss(
     relative = log_error(stages["step_labels"][-1].detach(), truth)
     terms["spread"] = masked_mean(relative * torch.exp(-stages["log_spread"]) + stages["log_spread"], valid)
 
-    counted = {"all": tuple(WEIGHTS), "1": OF_STAGE_1, "2": tuple(name for name in WEIGHTS if name not in OF_STAGE_1)}[stage]
+    counted = {"all": tuple(WEIGHTS), "1": OF_STAGE_1, "2": tuple(name for name in WEIGHTS if name not in OF_STAGE_1)}[
+        stage
+    ]
     total = sum(WEIGHTS[name] * terms[name] for name in counted)
     logged = {name: float(term.detach()) for name, term in terms.items()} | _scores(
         stages, batch, truth, valid, truth_full, valid_full, normal_true

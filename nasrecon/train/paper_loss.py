@@ -59,7 +59,10 @@ def consistency_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch
         "consistency": 0.1 * gradient_disagreement(refined, refined_normal, depth, batch.stereo.ref_K, valid),
     }
     total, logged = _total(terms, refined, refined_normal, depth, normal, valid)
-    return total, logged | {"abs_rel_z2": _abs_rel(z2, depth, valid), "angle_volume": _angle(from_volume, normal, valid)}
+    return total, logged | {
+        "abs_rel_z2": _abs_rel(z2, depth, valid),
+        "angle_volume": _angle(from_volume, normal, valid),
+    }
 
 
 def gradient_disagreement(

@@ -109,7 +109,9 @@ def test_the_paper_s_network_learns_a_batch_by_heart(worlds: WorldFiles) -> None
 def test_gradients_of_depth_and_normal_agree_on_a_plane() -> None:
     """On a slanted plane, off the image's centre, the paper's two estimates of the depth's gradient are the same."""
     K = torch.tensor([[[60.0, 0, 27.3], [0, 62, 14.1], [0, 0, 1]]])
-    normal = torch.nn.functional.normalize(torch.tensor([0.05, -0.08, -1.0]), dim=0).view(1, 3, 1, 1).expand(1, 3, 30, 40)
+    normal = (
+        torch.nn.functional.normalize(torch.tensor([0.05, -0.08, -1.0]), dim=0).view(1, 3, 1, 1).expand(1, 3, 30, 40)
+    )
     depth = 2 / -(normal * pixel_rays(K, 30, 40).view(1, 3, 30, 40)).sum(1)
     inner = (..., slice(1, -1), slice(1, -1))
     assert (depth_gradient(depth) - gradient_from_normal(depth, normal, K))[inner].abs().max() < 2e-6
