@@ -48,7 +48,7 @@ class Hint:
     """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
 
     Attributes:
-        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 4, in [-1, 1]: of the planes by the cost,
+        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8, in [-0.5, 0.5]: of the planes by the cost,
             and of the planes around the refined label by its spread. 0 where nothing is known.
         label: (B, h, w), refined. normal: (B, 3, h, w), unit.
     """
@@ -429,7 +429,7 @@ class LiteNetwork(nn.Module):
         width = (spread * label).clamp_min(0.5)
         planes = torch.arange(self.planes, device=label.device, dtype=label.dtype).view(1, -1, 1, 1)
         by_spread = (self.planes / (2 * width)).log() - (planes - label).abs() / width
-        belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / 4
+        belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / 8
         normal = F.normalize(grow(coarse["step_normals"][-1]), dim=1, eps=1e-6)
         return Hint(belief, label[:, 0], normal)
 

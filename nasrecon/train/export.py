@@ -35,12 +35,12 @@ def export_run(
     made = json.loads(described.read_text())
     options = TrainOptions(network=made["network"], stage=made["trained"]["stage"])
     state = load_checkpoint(new_state(options, torch.device("cpu"), made["options"]), run / "checkpoint.pt")
-    trained = {
+    trained = made["trained"] | {
         "steps": state.step,
         "hours": round(state.seconds / 3600, 2),
         "device": state.device,
         "textures": textures,
-    } | made["trained"]
+    }
     entry = {
         "name": name, "network": made["network"], "options": made["options"], "licence": licence, "trained": trained,
         "scores": scores if scores is not None else {"held-out worlds": _last_validation(run / "log.csv")}, "notes": notes,
