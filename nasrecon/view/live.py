@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import io
+import logging
 import socket
 import threading
 import time
@@ -419,6 +420,8 @@ def _start(port: int, label: str) -> viser.ViserServer:
     import viser
 
     with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
+        # A visitor that leaves before saying what it wants is nobody's error; it is reported with a traceback otherwise.
+        logging.getLogger("websockets").setLevel(logging.CRITICAL)
         server = viser.ViserServer(host=HOST, port=port, label=label, verbose=False)
 
     def refuse(verbose: bool = True) -> None:
