@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,11 +22,26 @@ from nasrecon.bench_command import app as bench_app
 from nasrecon.errors import InputError, NasReconError, NoPosesError
 from nasrecon.eval_command import app as eval_app
 from nasrecon.fuse.options import FuseOptions
+from nasrecon.opening import (
+    Every,
+    Fixes,
+    IgnoreHints,
+    Images,
+    Intrinsics,
+    Masks,
+    Poses,
+    WhichFormat,
+    WhichWay,
+    look_at_cameras,
+    open_asked,
+    reconstruct,
+    with_refined_poses,
+    with_sparse_points,
+)
 from nasrecon.train.command import app as train_app
 
 if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry
-    from nasrecon.types import Scene
 
 DEFAULT_FOLDER = "nasrecon_out"
 FUSE_DEFAULTS = FuseOptions()
@@ -41,30 +56,6 @@ app = typer.Typer(
 )
 
 
-class Convention(StrEnum):
-    """Which way the transforms in a file of plain matrices go."""
-
-    cam_from_world = "cam-from-world"
-    world_from_cam = "world-from-cam"
-
-
-class Format(StrEnum):
-    """The layouts that are read, by their keys (``ingest.LAYOUTS``)."""
-
-    colmap = "colmap"
-    transforms = "transforms"
-    mvsnet = "mvsnet"
-    middlebury = "middlebury"
-    strecha = "strecha"
-    redwood = "redwood"
-    tum = "tum"
-    seven_scenes = "7scenes"
-    scannet = "scannet"
-    demon = "demon"
-    kitti = "kitti"
-    matrices = "matrices"
-
-
 def _size(text: str) -> tuple[int, int]:
     width, x, height = text.lower().partition("x")
     if not (x and width.isdigit() and height.isdigit()):
@@ -77,38 +68,6 @@ ResultsFolder = Annotated[Path, typer.Argument(metavar="RESULTS", help="A result
 Network = Annotated[str, typer.Option("--network", help="Name of a network (`weights list`) or a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Images = Annotated[
-    Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras, or a video.")
-]
-Poses = Annotated[
-    Path | None,
-    typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES."),
-]
-Intrinsics = Annotated[
-    Path | None,
-    typer.Option("--intrinsics", help="File with K, or folder with one for each image, where the cameras have none."),
-]
-WhichFormat = Annotated[
-    Format | None,
-    typer.Option("--format", help="The layout to read, where several fit.", show_default="the one that fits"),
-]
-Masks = Annotated[
-    Path | None,
-    typer.Option("--masks", help="Folder with a mask for each image, by name: no depth where it is zero."),
-]
-IgnoreHints = Annotated[
-    bool,
-    typer.Option("--ignore-hints", help="Choose sources and depth ranges also where the set lists them (pair.txt)."),
-]
-WhichWay = Annotated[
-    Convention | None,
-    typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
-]
-Fixes = Annotated[
-    list[str] | None,
-    typer.Option("--fix", help="A repair that `check` named, as in world-from-cam; may be repeated.", metavar="NAME"),
-]
-Every = Annotated[int, typer.Option("--every", min=1, help="Take every Nth view only, as in a video.", metavar="N")]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -151,6 +110,9 @@ def infer(
     fix: Fixes = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Leave out the quick look at whether the cameras fit the images.")
+    ] = False,
+    keep_poses: Annotated[
+        bool, typer.Option("--keep-poses", help="Poses as given, also where the matches of the images ask for others.")
     ] = False,
     out: Annotated[Path, typer.Option("--out", help="The results folder.")] = Path(DEFAULT_FOLDER),
     network: Network = "lite",
@@ -195,7 +157,7 @@ def infer(
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side say two different sizes; give one")
     try:
-        scene = _open(
+        scene = open_asked(
             images, poses, intrinsics, convention, every, fix, layout=format, masks=masks, hints=not ignore_hints
         )
     except NoPosesError:
@@ -203,12 +165,13 @@ def infer(
             raise InputError(
                 f"--fix {fix[0]}: there are no cameras to repair; they are found from the images"
             ) from None
-        scene = _reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
+        scene = reconstruct(images, intrinsics, convention, every, masks, out, overwrite)
     else:
-        if not no_check:
-            _warn_of_cameras(scene, images, poses)
+        seen = None if no_check else look_at_cameras(scene, images, poses)
+        if not keep_poses:
+            scene = with_refined_poses(scene, seen, out, overwrite)
     if triangulate:
-        scene = _triangulate(scene, out, overwrite)
+        scene = with_sparse_points(scene, out, overwrite)
 
     from nasrecon import estimate
     from nasrecon.nas.weights import load_network, weights_digest
@@ -235,92 +198,6 @@ def infer(
         print(f"{out}: {bar.done} views estimated, {bar.kept} kept, {len(bar.left_out)} left out, {seconds:.1f} s")
 
 
-def _open(
-    images: Path,
-    poses: Path | None,
-    intrinsics: Path | None,
-    convention: Convention | None,
-    every: int,
-    fixes: Sequence[str] | None,
-    *,
-    layout: Format | None = None,
-    masks: Path | None = None,
-    hints: bool = True,
-) -> Scene:
-    """Open the scene of the shared options and say on stderr what was recognised and repaired."""
-    from nasrecon.ingest import open_scene
-    from nasrecon.terminal import say
-
-    scene = open_scene(
-        images,
-        poses,
-        intrinsics=intrinsics,
-        convention=convention.value if convention else None,
-        layout=layout.value if layout else None,
-        masks=masks,
-        hints=hints,
-    )
-    say(f"{scene.root}: {scene.source}")
-    if every > 1:
-        scene = scene.subset(range(0, len(scene.views), every))
-        say(f"every {every} views: {len(scene.views)} are taken")
-    if fixes:
-        from nasrecon.doctor.fixes import apply_fixes
-
-        scene = apply_fixes(scene, fixes)
-        say(f"repaired as asked: {', '.join(fixes)}")
-    return scene
-
-
-def _reconstruct(
-    images: Path,
-    intrinsics: Path | None,
-    convention: Convention | None,
-    every: int,
-    masks: Path | None,
-    out: Path,
-    overwrite: bool,
-) -> Scene:
-    """Find the cameras of images that have none, and open the scene with them; the model stays in the results."""
-    from nasrecon.ingest import open_scene
-    from nasrecon.ingest.sfm import reconstruct_cameras
-    from nasrecon.terminal import say
-
-    if convention is not None:
-        raise InputError(f"--convention {convention.value}: there are no cameras in {images}, and none with --poses")
-    model, root, dropped = reconstruct_cameras(
-        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, say=say
-    )
-    scene = open_scene(root, model, masks=masks)
-    say(f"{scene.root}: {scene.source}; use it elsewhere with --poses {model}")
-    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
-
-
-def _triangulate(scene: Scene, out: Path, overwrite: bool) -> Scene:
-    """Give a scene sparse points if it has none; the model stays in the results."""
-    from nasrecon.ingest.sfm import triangulate
-    from nasrecon.terminal import say
-
-    if scene.visible is not None and len(scene.points_in_world):
-        say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
-        return scene
-    return triangulate(scene, out / "triangulated", redo=overwrite, say=say)
-
-
-def _warn_of_cameras(scene: Scene, images: Path, poses: Path | None) -> None:
-    """Say on stderr which faults a quick look at the cameras finds; nothing is changed."""
-    from nasrecon.doctor import check_scene
-    from nasrecon.doctor.report import warning
-    from nasrecon.terminal import say
-
-    try:
-        diagnosis = check_scene(scene, quick=True)
-    except InputError:
-        return  # infer is the one to say what is wrong with its input
-    for line in warning(diagnosis, f"{images}{f' --poses {poses}' if poses else ''}"):
-        say(line)
-
-
 @app.command()
 def check(
     images: Images,
@@ -333,7 +210,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Are the cameras right? Says what was read, what is wrong, and the --fix that repairs it. Exit code 1: faults found."""
-    scene = _open(images, poses, intrinsics, convention, every, fix, layout=format)
+    scene = open_asked(images, poses, intrinsics, convention, every, fix, layout=format)
 
     from nasrecon.doctor import check_scene
     from nasrecon.doctor.report import report

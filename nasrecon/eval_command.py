@@ -24,6 +24,9 @@ Network = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
+KeepPoses = Annotated[
+    bool, typer.Option("--keep-poses", help="Poses as given, also where the matches of the images ask for others.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all scores, of each view too, to a file.")]
 
 COLUMNS = {
@@ -58,6 +61,7 @@ def demon(
     max_depth: Annotated[
         float, typer.Option("--max-depth", help="True depths beyond it do not count: NAS 32, DPSNet 10.")
     ] = 32.0,
+    keep_poses: KeepPoses = False,
     device: Device = "auto",
     json_file: Json = None,
 ) -> None:
@@ -70,7 +74,7 @@ def demon(
 
     loaded = load_network(network, device=device)
     with Bar() as bar:
-        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, progress=bar.set)
+        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, keep_poses=keep_poses, progress=bar.set)
     _report(evaluation, network, json_file)
 
 
@@ -88,6 +92,7 @@ def frames(
     sources: Annotated[int, typer.Option("--sources", help="Half before, half after: 2 or 4.", metavar="N")] = 2,
     min_depth: Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")] = 0.5,
     max_depth: Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")] = 6.0,
+    keep_poses: KeepPoses = False,
     device: Device = "auto",
     json_file: Json = None,
 ) -> None:
@@ -104,7 +109,7 @@ def frames(
     )
     loaded = load_network(network, device=device)
     with Bar() as bar:
-        evaluation = evaluate_frames(folder, loaded, options, progress=bar.set)
+        evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar.set)
     _report(evaluation, network, json_file)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nasrecon.adapter import Posed, predict_stages
+from nasrecon.doctor.poses import refine_scene
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.estimate import InferOptions, working_size
 from nasrecon.ingest import open_scene
@@ -34,7 +35,7 @@ from nasrecon.metrics import (
     true_normals,
 )
 from nasrecon.nas import Network, Prediction
-from nasrecon.types import View
+from nasrecon.types import Scene, View
 
 STAGES = {
     "Z1": ("depth_initial", None),
@@ -150,6 +151,7 @@ def evaluate_demon(
     network: Network,
     *,
     max_depth: float = 32.0,
+    keep_poses: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -162,6 +164,7 @@ def evaluate_demon(
     Args:
         folder: of pair folders.
         network: from ``load_network``.
+        keep_poses: take the poses as given, also where the matches of the images ask for others (``doctor/poses.py``).
         device: where to compute; default: where the network is.
 
     Raises:
@@ -174,12 +177,16 @@ def evaluate_demon(
     pairs = _pair_folders(folder)
     planes = (DEMON_MIN_DEPTH, DEMON_MIN_DEPTH * network.planes)
     scorer = _Scorer(network, device, counted=(DEMON_MIN_DEPTH, max_depth), clamp=planes)
+    refined = 0
     for i, pair in enumerate(pairs):
         _tell(progress, "pairs", i, len(pairs))
         scene = open_scene(pair)
         if len(scene.views) != 2 or scene.dropped:
             lost = "".join(f"; {name}: {reason}" for name, reason in scene.dropped[:3])
             raise InputError(f"{pair}: a pair has two views, found {len(scene.views)}{lost}")
+        if not keep_poses:
+            scene, changed = _refined(scene)
+            refined += changed
         scorer.score(scene.views[:1], scene.views[1:], DEMON_SIZE, pair.name, pair.name.partition("_")[0])
     _tell(progress, "pairs", len(pairs), len(pairs))
     return scorer.evaluation(
@@ -187,10 +194,26 @@ def evaluate_demon(
         rules=(
             "two views at 640x480: the first is the reference, the second its source",
             f"{network.planes} planes, the nearest at {DEMON_MIN_DEPTH:g}",
+            "poses as given"
+            if keep_poses
+            else f"poses as given, refined where the matches of a pair ask for it: {refined} of {len(pairs)} pairs",
             *scorer.rules("pair"),
         ),
         data=f"{folder}: {len(pairs)} pairs",
     )
+
+
+def _refined(scene: Scene) -> tuple[Scene, bool]:
+    """Return the scene with poses as ``infer`` would use them, and whether they are others than those given.
+
+    Raises:
+        InputError: without pycolmap, which finds the matches.
+    """
+    try:
+        found = refine_scene(scene)
+    except ImportError as error:
+        raise InputError(f"refining poses needs pycolmap ({error}); install it, or pass --keep-poses") from error
+    return found.scene, found.changed
 
 
 def _pair_folders(folder: Path) -> list[Path]:
@@ -211,6 +234,7 @@ def evaluate_frames(
     network: Network,
     options: FrameOptions | None = None,
     *,
+    keep_poses: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -220,6 +244,7 @@ def evaluate_frames(
         folder: of the sequence.
         network: from ``load_network``.
         options: see ``FrameOptions``.
+        keep_poses: as in ``evaluate_demon``; the frames in use are refined together.
         device: where to compute; default: where the network is.
 
     Raises:
@@ -234,6 +259,12 @@ def evaluate_frames(
             f"{scene.root}: no frame of {len(scene.views)} has {options.sources} sources by the rule: "
             f"{rule_words(options)}; ask for fewer sources, or frames nearer to each other"
         )
+    changed = False
+    if not keep_poses:
+        used = sorted({i for ref, sources in plan for i in (ref, *sources)})
+        part, changed = _refined(scene.subset(used))
+        views = dict(zip(used, part.views, strict=True))
+        scene = scene.replace_views([views.get(i, view) for i, view in enumerate(scene.views)])
     span = (options.min_depth, options.max_depth)
     scorer = _Scorer(network, device, counted=span, clamp=span)
     for i, (ref, sources) in enumerate(plan):
@@ -248,6 +279,7 @@ def evaluate_frames(
         rules=(
             rule_words(options),
             f"{network.planes} planes, the nearest at {options.min_depth:g}; longer side at most {options.max_side} px",
+            "poses refined by the matches of the images" if changed else "poses as given",
             *scorer.rules("frame"),
         ),
         data=f"{scene.root}: {scene.source}",

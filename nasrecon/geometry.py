@@ -38,6 +38,12 @@ def rotation_from_quaternion(wxyz: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
+    """Turn axis-angle vectors (..., 3) [rad] into rotations (..., 3, 3)."""
+    half = np.linalg.norm(vector, axis=-1, keepdims=True) / 2
+    return rotation_from_quaternion(np.concatenate([np.cos(half), vector * np.sinc(half / np.pi) / 2], axis=-1))
+
+
 def angle_between_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the angle [degrees] between vectors (..., 3); accurate for tiny angles too."""
     return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), np.sum(a * b, axis=-1)))

@@ -14,7 +14,7 @@ import pytest
 import typer
 from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, SweepNetwork, write_scene
 
-from nasrecon import __version__, cli
+from nasrecon import __version__, cli, opening
 from nasrecon.errors import NasReconError
 from nasrecon.terminal import rate, table
 
@@ -23,7 +23,7 @@ OPTIONS = {
     "": ["--version"],
     "infer": [
         "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--fix",
-        "--no-check", "--out", "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch",
+        "--no-check", "--keep-poses", "--out", "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch",
         "--triangulate", "--overwrite", "--json",
     ],
     "export": ["--format", "--out", "--scale", "--json"],
@@ -44,9 +44,9 @@ OPTIONS = {
         "--resume", "--seed", "--device",
     ],
     "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
-    "eval demon": ["--network", "--max-depth", "--device", "--json"],
+    "eval demon": ["--network", "--max-depth", "--keep-poses", "--device", "--json"],
     "eval frames": [
-        "--network", "--rule", "--every", "--offset", "--sources", "--min-depth", "--max-depth", "--device", "--json",
+        "--network", "--rule", "--every", "--offset", "--sources", "--min-depth", "--max-depth", "--keep-poses", "--device", "--json",
     ],
 }  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_defaults_are_those_of_the_options_classes():
 def test_formats_are_the_layouts_that_are_read():
     from nasrecon.ingest import LAYOUTS
 
-    assert [each.value for each in cli.Format] == [layout.key for layout in LAYOUTS]
+    assert [each.value for each in opening.Format] == [layout.key for layout in LAYOUTS]
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ RANKS = [
     {"geometry"},
     {"preview", "view_file", "metrics", "keyframes", "ingest", "nas", "fuse"},
     {"results", "export", "adapter"},
-    {"estimate", "doctor", "evaluate", "eval_command", "bench_command", "view", "train", "terminal"},
+    {"estimate", "doctor", "view", "train", "terminal"},
+    {"evaluate", "eval_command", "bench_command", "opening"},
     {"cli"},
     {"__main__"},
 ]

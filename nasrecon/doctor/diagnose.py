@@ -301,7 +301,8 @@ class _Case:
                 Finding(
                     name="noisy",
                     kind="note",
-                    what="the cameras are noisy: no depth can be better than they are",
+                    what="the poses are noisy: no depth can be better than they are (`infer` refines them by the matches)",
+                    fixes=("refine-poses",),
                     evidence=(
                         f"median epipolar error {error_in_px(fit, self.px)}; the matches themselves are good to {own * self.px:.2f} px",
                     ),

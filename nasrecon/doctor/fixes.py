@@ -241,6 +241,12 @@ def _order(scene: Scene, value: str | None) -> Scene:
     raise InputError(f"order={value}: expected reversed, natural, matched, or a step as in +1 or -1")
 
 
+def _refined(scene: Scene, value: str | None) -> Scene:
+    from nasrecon.doctor.poses import refine_scene
+
+    return refine_scene(scene).scene
+
+
 def with_order(scene: Scene, order: Sequence[int]) -> Scene:
     """Return the scene in which view i has the transform that view ``order[i]`` had; K stays with the image."""
     transforms = [scene.views[k].cam_from_world for k in order]
@@ -318,5 +324,8 @@ FIXES: dict[str, Fix] = {
         apply=_order,
     ),
     "translation-scale": Fix(values="S", does="the translations are to be multiplied by S", apply=_translation_scale),
+    "refine-poses": Fix(
+        values="", does="the poses are a little off: fit them to the matches of the images", apply=_refined
+    ),
     "drop": Fix(values="NAME", does="leave a view out", apply=_dropped),
 }

@@ -153,14 +153,20 @@ def match_scene(scene: Scene, options: MatchOptions | None = None, progress: Pro
     if len(collector.features) < 2:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in collector.problems[:3])
         raise InputError(f"{scene.root}: fewer than two images can be read ({reasons or 'the scene has one view'})")
-    return Matches(
-        views=tuple(sorted(collector.features)),
-        features=collector.features,
-        pairs=tuple(collector.pairs[key] for key in sorted(collector.pairs)),
-        tried=len(collector.tried),
-        same_file=_same_files(scene.views),
-        problems=tuple(collector.problems),
-    )
+    return replace(collector.matches(), same_file=_same_files(scene.views))
+
+
+def match_pairs(scene: Scene, pairs: Iterable[tuple[int, int]], progress: Progress | None = None) -> Matches:
+    """Find and verify the matches of given pairs of views (positions in the scene); otherwise as ``match_scene``.
+
+    Images that cannot be read are in ``problems``.
+    """
+    collector = _Collector(scene, MatchOptions(views=len(scene.views)), progress or (lambda *_: None))
+    wanted = sorted({(min(pair), max(pair)) for pair in pairs})
+    for i, j in wanted:
+        collector.match(i, j)
+        collector.progress("matches", len(collector.tried), len(wanted))
+    return collector.matches()
 
 
 class _Collector:
@@ -195,6 +201,16 @@ class _Collector:
             if found is not None:
                 self.pairs[key] = found
         return key in self.pairs
+
+    def matches(self) -> Matches:
+        """Return what is known so far."""
+        return Matches(
+            views=tuple(sorted(self.features)),
+            features=self.features,
+            pairs=tuple(self.pairs[key] for key in sorted(self.pairs)),
+            tried=len(self.tried),
+            problems=tuple(self.problems),
+        )
 
     def spread(self) -> None:
         """Look at views evenly through the set; of a large set this leaves some for ``close_gaps``."""

@@ -38,8 +38,8 @@ class BatchOptions:
         sources: the largest number of source views.
         min_depth_low: the guessed min_depth is this ... 1 times the true nearest depth (log-uniform).
         pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are off.
-        bad_poses: share of the items with one source whose pose is as bad as those of hand-held depth sensors: turned by 0.002
-            to 0.03 rad, moved by 1 to 30 % of the baseline. A fifth of it where there are more sources.
+        bad_poses: share of the items with one source whose pose is as bad as what refining the poses of hand-held depth sensors
+            leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. A fifth of it where there are more sources.
         hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
             windows, ``batch / 2`` of them, without.
     """
@@ -51,7 +51,7 @@ class BatchOptions:
     sources: int = 3
     min_depth_low: float = 0.2
     pose_error: float = 0.001
-    bad_poses: float = 0.55
+    bad_poses: float = 0.3
     hinted: float = 0.6
 
 
@@ -230,8 +230,8 @@ def _disturb(src_from_ref: torch.Tensor, options: BatchOptions, generator: torch
     normal = lambda: torch.randn(B, S, 3, generator=generator)  # noqa: E731
     small = options.pose_error * (rand(B, 1, 1) < 0.33)
     bad = rand(B, 1, 1) < options.bad_poses / (1 if S == 1 else 5)
-    turned = torch.where(bad, torch.exp(math.log(0.002) + rand(B, 1, 1) * math.log(15)), small)
-    moved = torch.where(bad, torch.exp(math.log(0.01) + rand(B, 1, 1) * math.log(30)), 0.0)
+    turned = torch.where(bad, torch.exp(math.log(0.001) + rand(B, 1, 1) * math.log(12)), small)
+    moved = torch.where(bad, torch.exp(math.log(0.005) + rand(B, 1, 1) * math.log(20)), 0.0)
     out = src_from_ref.clone()
     out[..., :3, :3] = rotation_from_vector(normal() * turned / math.sqrt(3)) @ src_from_ref[..., :3, :3]
     baseline = src_from_ref[..., :3, 3].norm(dim=-1, keepdim=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from plane_world import make_view
@@ -11,62 +9,22 @@ from plane_world import make_view
 from nasrecon.doctor.centers import fit_center_shift
 from nasrecon.doctor.fit import WORST_PX, Cameras, Observations
 from nasrecon.doctor.fixes import apply_fixes, with_order
-from nasrecon.doctor.matches import Features, Matches, PairMatches
 from nasrecon.doctor.order import matched_order
 from nasrecon.doctor.votes import wrong_views
 from nasrecon.geometry import transform
 from nasrecon.types import Scene
 
-
-def seen_by(scene: Scene, points: np.ndarray, noise_px: float = 0.0) -> Matches:
-    """The matches of points (n, 3) that all views see, with noise of the pixels."""
-    rng = np.random.default_rng(3)
-    features = {}
-    for i, view in enumerate(scene.views):
-        pixels = view.camera.project(transform(view.cam_from_world, points))
-        assert np.isfinite(pixels).all()
-        features[i] = Features(
-            pixels=pixels + noise_px * rng.normal(size=pixels.shape), descriptors=np.zeros((len(points), 0)), px=1.0
-        )
-    ids = np.stack([np.arange(len(points))] * 2, axis=1)
-    pairs = []
-    for i in features:
-        for j in range(i + 1, len(features)):
-            x, y = features[i].pixels, features[j].pixels
-            moved = float(np.median(np.linalg.norm(y - x, axis=1)))
-            pair = dict(
-                ids=ids,
-                x=x,
-                y=y,
-                count=len(ids),
-                residual_px=max(noise_px, 1e-3),
-                moved_px=moved,
-                homography=None,
-            )
-            pairs.append(PairMatches(first=i, second=j, **pair))
-    return Matches(views=tuple(features), features=features, pairs=tuple(pairs), tried=len(pairs))
+from .seen import POINTS, bent_path, seen_by
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """Cameras on a bent path, all turned to a cloud of points."""
-    views = [
-        make_view(
-            f"{i}.png",
-            640,
-            480,
-            500,
-            (4 * np.sin(2 * i), -6 * (i - 4), 5 * np.cos(i)),
-            (0.4 * (i - 4), 0.2 * np.sin(3 * i), 0.1 * i),
-        )
-        for i in range(9)
-    ]
-    return Scene(root=Path("x"), views=views)
+    return bent_path()
 
 
 @pytest.fixture(scope="module")
 def points() -> np.ndarray:
-    return np.random.default_rng(0).uniform([-1, -0.8, 4], [1, 0.8, 7], size=(60, 3))
+    return POINTS
 
 
 def test_exact_cameras_have_no_error_and_exact_depths(scene: Scene, points: np.ndarray) -> None:
