@@ -113,8 +113,11 @@ def _source(
     R0, eye0 = ref[:, :3, :3], ref[:, :3, 3]
     eye = eye0
     done = torch.zeros(B, dtype=torch.bool, device=device)
+    # Most cameras step aside; some are carried ahead or back: nothing moves about the epipole, which is then in the image.
+    walked = r((B, 1), 0, 1) < 0.3
+    aside, ahead = (torch.tensor(shares, device=device) for shares in ([1.0, 0.7, 0.5], [0.35, 0.25, 1.0]))
     for _ in range(6):
-        along = F.normalize(r((B, 3), -1, 1) * torch.tensor([1.0, 0.7, 0.5], device=device), dim=-1)
+        along = F.normalize(r((B, 3), -1, 1) * torch.where(walked, ahead, aside), dim=-1)
         length = base * median * torch.exp(r((B,), -0.7, 0.7))
         tried = eye0 + (R0 @ along[..., None])[..., 0] * length[:, None]
         free = ~inside_any(worlds, tried)
@@ -126,6 +129,8 @@ def _source(
     turn = torch.linalg.cross(now, wanted) * r((B, 1), 0.3, 1.1)
     turn = turn * (0.42 / turn.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp(max=1)
     out = torch.eye(4, device=device).repeat(B, 1, 1)
-    out[:, :3, :3] = R0 @ rotation_from_vector(turn) @ rotation_from_vector(r((B, 3), -0.06, 0.06))
+    shaken = r((B, 3), -0.06, 0.06)
+    shaken[:, 2] += 0.8 * r((B,), -1, 1) ** 3  # held level, mostly
+    out[:, :3, :3] = R0 @ rotation_from_vector(turn) @ rotation_from_vector(shaken)
     out[:, :3, 3] = eye
     return out

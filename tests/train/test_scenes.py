@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nasrecon.geometry import angle_between_deg, normals_from_depth
+from nasrecon.train.cameras import draw_rig
 from nasrecon.train.datasets import (
     BatchOptions,
     WorldFiles,
@@ -61,6 +62,23 @@ def test_views_agree_on_where_surfaces_are(rendered: Rendered) -> None:
         assert in_front.sum() <= 0.002 * seen.sum()  # silhouettes thinner than a pixel
         agree.append((np.abs(z / around - 1).min(0) < 0.02)[seen].mean() if seen.sum() > 500 else np.nan)
     assert np.nanmedian(agree) > 0.7  # the rest is hidden from one of them
+
+
+def test_cameras_step_aside_and_ahead_level_and_rolled(bank: TextureBank) -> None:
+    """Two-view sets have all of these: nothing moves about the epipole, and what is rolled looks different."""
+    generator = torch.Generator().manual_seed(3)
+    worlds = draw_worlds(48, bank, generator)
+    K, world_from_cam = draw_rig(worlds, 3, (96, 128), generator)
+    ref_from_src = torch.linalg.inv(world_from_cam[:, :1]) @ world_from_cam[:, 1:]
+    center = ref_from_src[..., :3, 3].reshape(-1, 3)
+    epipole = (K[:, :1] @ ref_from_src[..., :3, 3:])[..., 0].reshape(-1, 3)
+    epipole = epipole[:, :2] / epipole[:, 2:]
+    inside = ((epipole >= 0) & (epipole <= torch.tensor([128, 96]))).all(dim=1).float().mean()
+    assert 0.03 < inside < 0.3
+    aside = center[:, :2].norm(dim=1) > 2 * center[:, 2].abs()
+    assert 0.25 < aside.float().mean() < 0.7
+    roll = torch.atan2(ref_from_src[..., 1, 0], ref_from_src[..., 0, 0]).abs().flatten()
+    assert 0.08 < (roll > 0.3).float().mean() < 0.4 and (roll < 0.15).float().mean() > 0.5
 
 
 def test_normals_are_those_of_the_depth(rendered: Rendered) -> None:
