@@ -138,16 +138,6 @@ class Observations:
         """Where the matches of each pair are among all."""
         return [slice(a, b) for a, b in itertools.pairwise(self._starts.tolist())]
 
-    def signed_px_between(self, K: np.ndarray, first: np.ndarray, second: np.ndarray, k1: float = 0.0) -> np.ndarray:
-        """Return ``signed_px`` if the first views had the transforms ``first`` (N, 4, 4), and the second views ``second``.
-
-        ``k1``: of radial distortion to be removed from the matches first (r, in focal lengths, becomes r / (1 + k1 r^2)).
-        """
-        relative = second[self.second] @ inverse(first[self.first])
-        first_of, second_of, pair = self.first[self.pair], self.second[self.pair], self.pair
-        x, y = _straightened(K[first_of], self.x, k1), _straightened(K[second_of], self.y, k1)
-        return _measure(relative[pair], K[first_of], K[second_of], x, y, self.px[pair])[0]
-
     def _measure(self, cameras: Cameras) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         T = cameras.cam_from_world
         relative = T[self.second] @ inverse(T[self.first])
@@ -233,15 +223,6 @@ def _rays(K: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     y = (pixels[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
     x = (pixels[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
     return np.stack([x, y, np.ones_like(x)], axis=-1)
-
-
-def _straightened(K: np.ndarray, pixels: np.ndarray, k1: float) -> np.ndarray:
-    """Move pixels (..., 2) towards or from the principal point: r, in focal lengths, becomes r / (1 + k1 r^2)."""
-    if k1 == 0:
-        return pixels
-    center = K[..., :2, 2]
-    radius = (pixels - center) / K[..., [0, 1], [0, 1]]
-    return center + (pixels - center) / (1 + k1 * (radius**2).sum(-1, keepdims=True))
 
 
 def _lines(K: np.ndarray, normal: np.ndarray) -> np.ndarray:

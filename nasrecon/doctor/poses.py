@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from nasrecon.doctor.fit import Cameras, Observations
-from nasrecon.doctor.matches import Matches, Progress, match_pairs
+from nasrecon.doctor.matches import Matches, Progress, match_pairs, signed_epipolar_error
 from nasrecon.geometry import inverse, rotation_angle_deg, rotation_from_vector
 from nasrecon.ingest.neighbors import source_scores
 from nasrecon.types import Scene
@@ -35,8 +35,8 @@ NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
 # Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones.
 INDEPENDENT = 40.0
 LEAST_MATCHES = 15
-# Matches of a pair that are used, at most.
-MOST_MATCHES = 120
+# Matches of a pair that are used: so many, and of many pairs fewer, MOST_IN_ALL together.
+MOST_MATCHES, FEWEST_MATCHES, MOST_IN_ALL = 120, 20, 40_000
 # Up to EXHAUSTIVE_UP_TO views all pairs are matched; of more, each view with the next and with its NEIGHBORS best sources.
 EXHAUSTIVE_UP_TO, NEIGHBORS = 16, 8
 
@@ -155,8 +155,10 @@ class _Problem:
 
     def __init__(self, scene: Scene, matches: Matches) -> None:
         usable = [p for p, pair in enumerate(matches.pairs) if pair.count >= LEAST_MATCHES]
-        self.seen = Observations(matches, usable, most=MOST_MATCHES)
+        most = MOST_IN_ALL // max(len(usable), 1)
+        self.seen = Observations(matches, usable, most=min(max(most, FEWEST_MATCHES), MOST_MATCHES))
         self.given = Cameras.of(scene)
+        self._known: tuple[float, np.ndarray, np.ndarray] | None = None
         self.depth = self._scene_depth()
         counts = np.bincount(self.seen.pair, minlength=len(self.seen))
         self.share = np.minimum(1.0, INDEPENDENT / np.maximum(counts, 1))[self.seen.pair]
@@ -174,7 +176,29 @@ class _Problem:
     def errors(self, steps: np.ndarray, k1: float = 0.0) -> np.ndarray:
         """Return the signed distances (M,) [searched px] of the matches to their epipolar lines after steps (N, 6)."""
         T = _stepped(self.given.cam_from_world, steps)
-        return self.seen.signed_px_between(self.given.K, T, T, k1)
+        return self._errors_between(T, T, k1)
+
+    def _errors_between(self, first: np.ndarray, second: np.ndarray, k1: float) -> np.ndarray:
+        """Return them if the first views of the pairs had the transforms ``first`` (N, 4, 4), and the second ``second``."""
+        seen = self.seen
+        relative = second[seen.second] @ inverse(first[seen.first])
+        x, y, z = np.moveaxis(relative[:, :3, 3], -1, 0)
+        nothing = np.zeros_like(x)
+        cross = np.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], axis=-1).reshape(-1, 3, 3)
+        to_ray = np.linalg.inv(self.given.K)
+        F = np.swapaxes(to_ray[seen.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[seen.first]
+        return signed_epipolar_error(F[seen.pair], *self._straight(k1)) / seen.px[seen.pair]
+
+    def _straight(self, k1: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of the matches (M, 2) without a radial distortion: r, in focal lengths, becomes r / (1 + k1 r^2)."""
+        if self._known is None or self._known[0] != k1:
+            pixels = []
+            for views, at in ((self.seen.first, self.seen.x), (self.seen.second, self.seen.y)):
+                K = self.given.K[views[self.seen.pair]]
+                radius = (at - K[:, :2, 2]) / K[:, [0, 1], [0, 1]]
+                pixels.append(K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True)))
+            self._known = (k1, *pixels)
+        return self._known[1:]
 
     def solve(self, turn: float) -> _Solution:
         """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it."""
@@ -225,17 +249,16 @@ class _Problem:
 
         A match depends on the poses of its two views and on k1: each has 13 derivatives.
         """
-        steps, k1 = found[:-1].reshape(-1, 6), found[-1]
-        T, K = self.given.cam_from_world, self.given.K
+        steps, k1, T = found[:-1].reshape(-1, 6), found[-1], self.given.cam_from_world
         here = _stepped(T, steps)
         J = np.empty((len(error), 13))
         for k in range(6):
             width = 1e-3 * sigma[k]
             there = _stepped(T, steps + width * np.eye(6)[k])
-            J[:, k] = (self.seen.signed_px_between(K, there, here, k1) - error) / width
-            J[:, 6 + k] = (self.seen.signed_px_between(K, here, there, k1) - error) / width
+            J[:, k] = (self._errors_between(there, here, k1) - error) / width
+            J[:, 6 + k] = (self._errors_between(here, there, k1) - error) / width
         width = 1e-3 * sigma[-1]
-        J[:, 12] = (self.seen.signed_px_between(K, here, here, k1 + width) - error) / width
+        J[:, 12] = (self._errors_between(here, here, k1 + width) - error) / width
         H, g = np.diag(1 / sigma**2), found / sigma**2
         last = np.full(len(self.seen), len(found) - 1)[:, None]
         which = np.concatenate(
