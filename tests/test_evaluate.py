@@ -13,6 +13,7 @@ from plane_world import make_view, photograph, plane_depth, plane_in_cam
 
 from nasrecon import cli
 from nasrecon.adapter import predict, predict_stages
+from nasrecon.doctor import RefinedPoses
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.evaluate import STAGES, evaluate_demon, evaluate_frames
 from nasrecon.keyframes import FrameOptions, frame_plan, keyframes
@@ -125,6 +126,67 @@ def test_demon_scores_each_stage_of_each_subset(pairs):
     # Confidence is the same everywhere: nothing gained over removing pixels at random.
     assert abs(found.calibration()["aurg"]) < 1e-9
     assert all(view.pixels == 640 * 480 and view.missing == 0 and view.seconds > 0 for view in found.views)
+
+
+def refined(changed):
+    """Stand in for refining: the scenes in ``changed``, by their turn, get their last view moved by 1."""
+    calls = []
+
+    def refine(scene):
+        calls.append(scene)
+        views = list(scene.views)
+        if len(calls) - 1 in changed:
+            moved = views[-1].cam_from_world.copy()
+            moved[0, 3] += 1
+            views[-1] = replace(views[-1], cam_from_world=moved)
+        still = np.zeros(len(views))
+        return RefinedPoses(
+            scene=scene.replace_views(views), turn_rad=0.01, turned_deg=still, moved=still, before_px=3.0, after_px=0.3,
+            pairs=1, changed=len(calls) - 1 in changed,
+        )  # fmt: skip
+
+    return refine
+
+
+def test_demon_takes_refined_poses_and_says_so(pairs, monkeypatch):
+    folder, planes = pairs
+    kept, used = KnowingNetwork(planes, 0.5, FACTORS), KnowingNetwork(planes, 0.5, FACTORS)
+    monkeypatch.setattr("nasrecon.evaluate.refine_scene", refined({1}))
+    found = evaluate_demon(folder, used)
+    assert "refined where the matches of a pair ask for it: 1 of 3 pairs" in "\n".join(found.rules)
+    monkeypatch.setattr("nasrecon.evaluate.refine_scene", None)
+    given = evaluate_demon(folder, kept, keep_poses=True)
+    assert "poses as given" in given.rules
+    off = [
+        float((a.src_from_ref - b.src_from_ref)[0, 0, 0, 3] / a.min_depth[0]) * 0.5
+        for a, b in zip(used.batches, kept.batches, strict=True)
+    ]
+    assert off == pytest.approx([0, 1, 0], abs=1e-5)
+
+
+def test_frames_refines_the_frames_in_use_together(tmp_path, monkeypatch):
+    views = write_sequence(tmp_path)
+    planes, options = [plane_in_cam(views[4])], FrameOptions(every=4, offset=2, sources=4, min_depth=0.8, max_depth=30)
+    networks = [KnowingNetwork(planes, 0.8, [(1.5, 1.1, 1.0)]) for _ in range(2)]
+    refine = refined({0})
+    monkeypatch.setattr("nasrecon.evaluate.refine_scene", refine)
+    assert "poses refined by the matches of the images" in evaluate_frames(tmp_path, networks[0], options).rules
+    assert "poses as given" in evaluate_frames(tmp_path, networks[1], options, keep_poses=True).rules
+    moved = [
+        (a != b).any(dim=-1).any(dim=-1) for a, b in zip(*(n.batches[0].src_from_ref for n in networks), strict=True)
+    ]
+    assert sum(int(view.sum()) for view in moved) == 1  # the last of the frames in use
+
+
+def test_without_pycolmap_poses_are_to_be_kept(pairs, monkeypatch):
+    folder, planes = pairs
+
+    def missing(scene):
+        raise ImportError("No module named 'pycolmap'")
+
+    monkeypatch.setattr("nasrecon.evaluate.refine_scene", missing)
+    with pytest.raises(InputError, match="--keep-poses"):
+        evaluate_demon(folder, KnowingNetwork(planes, 0.5, FACTORS))
 
 
 def test_demon_counts_true_depths_in_range_only(pairs):

@@ -121,9 +121,12 @@ def _sizes_differ(scene: Scene, broken: Scene) -> bool:
 
 
 def _repaired(broken: Scene, matches: Matches, scene: Scene, found: Diagnosis, sound: Diagnosis) -> bool:
-    """Say whether the fixes bring the cameras of a broken set to where they fit as those of the sound one."""
+    """Say whether the fixes of the faults bring the cameras of a broken set to where they fit as those of the sound one.
+
+    What the notes offer (poses refined) is left out: it must not make up for a repair that is not quite right.
+    """
     try:
-        fixed = apply_fixes(broken, found.fixes)
+        fixed = apply_fixes(broken, [fix for fault in found.faults for fix in fault.fixes])
     except InputError:
         return False
     moved = matches.moved_to(scene, fixed)

@@ -49,7 +49,7 @@ class RefinedPoses:
         scene: with the refined poses.
         turn_rad: by how much the poses were taken to be off, the best of ``TURNS``.
         turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
-        before_px, after_px: median distance of the matches to their epipolar lines [searched px]; NaN without matches.
+        before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without matches.
         pairs: how many were used.
         changed: whether the matches ask for other poses; otherwise the scene is as it was given.
     """
@@ -117,6 +117,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     before, after = (float(np.median(np.abs(problem.errors(steps)))) for steps in (nothing, best.steps))
     changed = best.turn_rad > TURNS[0] and before >= max(LEAST_OFF_PX, LEAST_TIMES * after)
     steps = best.steps if changed else nothing
+    px = float(np.median(problem.seen.px))
     given = problem.given.cam_from_world
     new = _stepped(given, steps)
     views = [replace(view, cam_from_world=T) for view, T in zip(scene.views, new, strict=True)]
@@ -125,8 +126,8 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         turn_rad=best.turn_rad,
         turned_deg=rotation_angle_deg(rotation_from_vector(steps[:, :3])),
         moved=np.linalg.norm(inverse(new)[:, :3, 3] - inverse(given)[:, :3, 3], axis=1),
-        before_px=before,
-        after_px=after if changed else before,
+        before_px=before * px,
+        after_px=(after if changed else before) * px,
         pairs=len(problem),
         changed=changed,
     )
