@@ -48,8 +48,8 @@ class Hint:
     """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
 
     Attributes:
-        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8, in [-0.5, 0.5]: of the planes by the cost,
-            and of the planes around the refined label by its spread. 0 where nothing is known.
+        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8 and the number of sources, in [-0.5, 0.5]: of
+            the planes by the cost, and of the planes around the refined label by its spread. 0 where nothing is known.
         label: (B, h, w), refined. normal: (B, 3, h, w), unit.
     """
 
@@ -416,12 +416,14 @@ class LiteNetwork(nn.Module):
         if max(batch.ref_image.shape[-2:]) <= _ONE_LOOK:
             return None
         coarse = half_size(batch, self.size_multiple)
-        return self.hint_from(
-            self.stages(coarse, self.hint(coarse)), [side // 4 for side in batch.ref_image.shape[-2:]]
-        )
+        size = [side // 4 for side in batch.ref_image.shape[-2:]]
+        return self.hint_from(self.stages(coarse, self.hint(coarse)), size, batch.src_images.shape[1])
 
-    def hint_from(self, coarse: dict[str, torch.Tensor], size: Sequence[int]) -> Hint:
-        """Turn what ``stages`` says of a smaller image of the same view into the hint for a pass with features of ``size``."""
+    def hint_from(self, coarse: dict[str, torch.Tensor], size: Sequence[int], sources: int) -> Hint:
+        """Turn what ``stages`` says of a smaller image of the same view into the hint for a pass with features of ``size``.
+
+        The more sources, the more the finer pass knows by itself: the belief counts as that of one of them.
+        """
         grow = lambda x: F.interpolate(x.float(), tuple(size), mode="bilinear", align_corners=False)  # noqa: E731
         label, spread = grow(coarse["step_labels"][-1][:, None]), grow(coarse["log_spread"][:, None]).exp()
         by_cost = grow(coarse["cost2"].float().softmax(dim=1)).clamp_min(1e-6).log() + math.log(self.planes)
@@ -429,7 +431,7 @@ class LiteNetwork(nn.Module):
         width = (spread * label).clamp_min(0.5)
         planes = torch.arange(self.planes, device=label.device, dtype=label.dtype).view(1, -1, 1, 1)
         by_spread = (self.planes / (2 * width)).log() - (planes - label).abs() / width
-        belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / 8
+        belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / (8 * sources)
         normal = F.normalize(grow(coarse["step_normals"][-1]), dim=1, eps=1e-6)
         return Hint(belief, label[:, 0], normal)
 

@@ -83,4 +83,5 @@ def coarse_hint(network: nn.Module, batch: TrainingBatch) -> Hint | None:
     H, W = batch.around.ref_image.shape[-2:]
     coarse = network.stages(half_size(batch.around, network.size_multiple))
     (left, top), (h, w) = batch.corner, batch.depth.shape[-2:]
-    return network.hint_from(coarse, (H // 4, W // 4)).cut(top // 4, left // 4, h // 4, w // 4)
+    hint = network.hint_from(coarse, (H // 4, W // 4), batch.around.src_images.shape[1])
+    return hint.cut(top // 4, left // 4, h // 4, w // 4)

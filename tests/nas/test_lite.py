@@ -161,7 +161,8 @@ def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> Non
         "cost2": -(planes - label[:, None]).abs() * 5, "step_labels": [label], "step_normals": [normal],
         "log_spread": torch.full_like(label, -3.0),
     }  # fmt: skip
-    hint = network.hint_from(coarse, (60, 80))
+    hint = network.hint_from(coarse, (60, 80), sources=1)
+    assert torch.allclose(network.hint_from(coarse, (60, 80), sources=4).belief, hint.belief / 4)
     fine_K = scaled_K(K, 0.5, corner_aligned=False)
     truth = -(normal[:, :, :1, :1] * pixel_rays(fine_K, 60, 80).view(1, 3, 60, 80)).sum(dim=1) * 25
     inner = (..., slice(2, -2), slice(2, -2))
