@@ -52,8 +52,8 @@ def test_confidence_and_sigma_are_honest(estimates: list[Estimate]) -> None:
     high = (confidence > 0.85) & (confidence < 0.95)
     assert high.sum() > 10_000 and (error[high] < 0.05).mean() > 0.85
     sigma = np.concatenate([(e.sigma / e.depth).ravel() for e in estimates])
-    # Laplace: 76 %. Sigma is too large here: exact cameras, where half of the two-view training had poses that were off.
-    assert 0.5 < (error < sigma).mean() < 0.995
+    # Laplace: 76 %. Sigma is too large here: exact cameras, while in training some poses were off.
+    assert 0.5 < (error < sigma).mean() < 0.99
 
 
 def test_the_cloud_lies_on_the_room(estimates: list[Estimate]) -> None:

@@ -7,7 +7,7 @@
     Z2, n, context, matching near Z2 --Consistency (twice)--> refined label, normal, spread, at h x w
     --plane upsampling: each pixel blends the planes of the nine nearest coarse pixels--> refined depth, normal at H x W
 
-Large images are seen twice or more, at half the size first: what the coarse pass says of labels and normals (``Hint``)
+With one source, images are brought to 512 px at most. Large images are seen twice or more, at half the size first: what the coarse pass says of labels and normals (``Hint``)
 goes into the hourglass and the consistency module of the next. A wall that is wider than what the finest pass can look
 across, and cameras that are off by some pixels, are smaller there.
 
@@ -41,6 +41,7 @@ from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
+_ONE_SOURCE = 512  # px: longer side at most where there is one source; the finest detail of a single pair is noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,10 @@ class Hint:
         return Hint(self.belief[window], self.label[window], self.normal[window])
 
 
-def half_size(batch: StereoBatch, multiple: int) -> StereoBatch:
-    """Shrink the images of a batch to about half the size, sides rounded to multiples; K follows, for each axis by itself."""
+def shrunk(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
+    """Shrink the images of a batch by about a factor, sides rounded to multiples; K follows, for each axis by itself."""
     H, W = batch.ref_image.shape[-2:]
-    h, w = (max(multiple, round(side / 2 / multiple) * multiple) for side in (H, W))
+    h, w = (max(multiple, round(side * factor / multiple) * multiple) for side in (H, W))
     shrink = torch.tensor([[w / W], [h / H], [1.0]], device=batch.ref_K.device, dtype=batch.ref_K.dtype)
 
     def smaller(images: torch.Tensor) -> torch.Tensor:
@@ -398,15 +399,18 @@ class LiteNetwork(nn.Module):
 
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
-        s = self.stages(batch, self.hint(batch))
         size = batch.ref_image.shape[-2:]
+        if batch.src_images.shape[1] == 1 and max(size) > _ONE_SOURCE:
+            batch = shrunk(batch, _ONE_SOURCE / max(size), self.size_multiple)
+        s = self.stages(batch, self.hint(batch))
         full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
         depth = lambda label: depth_from_label(label.clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
-        refined = depth(s["refined_label"])
+        refined = depth(full(s["refined_label"][:, None])[:, 0])
+        refined_normal = F.normalize(full(s["refined_normal"]), dim=1, eps=1e-6)
         relative = full(s["log_spread"][:, None])[:, 0].exp()
         return Prediction(
             depth_initial=depth(full(s["label_initial"][:, None])[:, 0]), depth=depth(full(s["label"][:, None])[:, 0]),
-            normal=F.normalize(full(s["normal"]), dim=1, eps=1e-6), refined_depth=refined, refined_normal=s["refined_normal"],
+            normal=F.normalize(full(s["normal"]), dim=1, eps=1e-6), refined_depth=refined, refined_normal=refined_normal,
             # The spread is Laplace's: P(|relative error| < 5 %).
             confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
         )  # fmt: skip
@@ -415,7 +419,7 @@ class LiteNetwork(nn.Module):
         """See the batch at half the size, and before that at a quarter ... as long as its longer side is above 400 px."""
         if max(batch.ref_image.shape[-2:]) <= _ONE_LOOK:
             return None
-        coarse = half_size(batch, self.size_multiple)
+        coarse = shrunk(batch, 0.5, self.size_multiple)
         size = [side // 4 for side in batch.ref_image.shape[-2:]]
         return self.hint_from(self.stages(coarse, self.hint(coarse)), size, batch.src_images.shape[1])
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nasrecon.errors import InputError
-from nasrecon.nas.lite import Hint, LiteNetwork, half_size
+from nasrecon.nas.lite import Hint, LiteNetwork, shrunk
 from nasrecon.nas.paper import PaperNetwork
 from nasrecon.nas.weights import NETWORKS, build_network
 from nasrecon.train.datasets import TrainingBatch
@@ -81,7 +81,7 @@ def coarse_hint(network: nn.Module, batch: TrainingBatch) -> Hint | None:
         return None
     network.eval()
     H, W = batch.around.ref_image.shape[-2:]
-    coarse = network.stages(half_size(batch.around, network.size_multiple))
+    coarse = network.stages(shrunk(batch.around, 0.5, network.size_multiple))
     (left, top), (h, w) = batch.corner, batch.depth.shape[-2:]
     hint = network.hint_from(coarse, (H // 4, W // 4), batch.around.src_images.shape[1])
     return hint.cut(top // 4, left // 4, h // 4, w // 4)

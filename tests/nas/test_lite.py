@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from nasrecon.nas.lite import (
     LiteNetwork,
-    half_size,
     label_slopes,
     normal_from_slopes,
+    shrunk,
     slopes_from_normal,
     upsample_planes,
 )
@@ -145,7 +145,7 @@ def test_half_the_size_shows_the_same_rays(size: tuple[int, int]) -> None:
     K = torch.tensor([[[500.0, 0, 322.3], [0, 510, 215.9], [0, 0, 1]]])
     rays = pixel_rays(K, H, W).view(1, 3, H, W)
     batch = with_fields(stereo(sources=1), ref_image=rays, src_images=rays[:, None], ref_K=K, src_K=K[:, None])
-    small = half_size(batch, 16)
+    small = shrunk(batch, 0.5, 16)
     h, w = small.ref_image.shape[-2:]
     assert h % 16 == w % 16 == 0 and abs(h - H / 2) <= 8 and abs(w - W / 2) <= 8
     for image, small_K in ((small.ref_image, small.ref_K), (small.src_images[:, 0], small.src_K[:, 0])):
@@ -173,6 +173,17 @@ def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> Non
         assert belief.abs().max() <= 0.5
     cut = hint.cut(20, 30, 16, 24)
     assert torch.equal(cut.label, hint.label[:, 20:36, 30:54]) and cut.belief.shape == (1, 2, 64, 16, 24)
+
+
+def test_a_single_pair_is_seen_smaller_and_answered_at_its_size(network: LiteNetwork) -> None:
+    pair = stereo(sources=1, side=576)
+    with torch.inference_mode():
+        small = network(shrunk(pair, 512 / 576, 16))
+        large = network(pair)
+    assert small.refined_depth.shape == (1, 512, 512) and large.refined_depth.shape == (1, 576, 576)
+    again = torch.nn.functional.interpolate(1 / small.refined_depth[None], (576, 576), mode="bilinear")[0]
+    torch.testing.assert_close(1 / large.refined_depth, again, rtol=1e-3, atol=1e-4)
+    assert (large.refined_normal.norm(dim=1) - 1).abs().max() < 1e-4 and large.sigma.shape == (1, 576, 576)
 
 
 def test_large_images_get_a_hint_and_use_it(network: LiteNetwork) -> None:
