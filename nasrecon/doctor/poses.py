@@ -107,7 +107,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     """
     problem = _Problem(scene, matches)
     nothing = np.zeros((len(scene.views), 6))
-    if not len(problem):
+    if not len(problem) or not problem.depth > 0:  # nothing to go by: no matches, or all cameras at one place
         still = np.zeros(len(nothing))
         return RefinedPoses(
             scene=scene, turn_rad=TURNS[0], turned_deg=still, moved=still, before_px=np.nan, after_px=np.nan,

@@ -123,6 +123,13 @@ def test_without_matches_nothing_is_changed() -> None:
     assert refined.scene is scene and not refined.changed and refined.pairs == 0 and np.isnan(refined.before_px)
 
 
+def test_cameras_at_one_place_are_left_alone() -> None:
+    scene = bent_path()
+    still = scene.replace_views([replace(v, cam_from_world=np.diag([1.0, 1, 1, 1])) for v in scene.views])
+    refined = refine_poses(still, seen_by(scene, POINTS))
+    assert refined.scene is still and not refined.changed
+
+
 def test_real_poses_of_a_tracker(every: int = 3) -> None:
     """Depths triangulated from two views, against those of a sensor that no pose comes into."""
     folder = DATA / "redkitchen_sample"
