@@ -261,7 +261,11 @@ def test_viz_command_takes_a_free_port_of_this_machine_only_and_ends_on_ctrl_c(h
         taken.listen()
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "nasrecon", "viz", str(hills[0]), "--port", str(port)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A test run that was started in the background ignores Ctrl-C, and so would what it starts.
+        listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+        )
         try:
             lines = [process.stdout.readline().strip() for _ in range(4)]
             found = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)", lines[1])[1])
