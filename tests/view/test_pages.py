@@ -274,6 +274,7 @@ def test_viz_command_takes_a_free_port_of_this_machine_only_and_ends_on_ctrl_c(h
             socket.create_connection(("127.0.0.1", found), 5).close()
             with pytest.raises(OSError):  # 0.0.0.0 would listen there too
                 socket.create_connection(("127.0.0.2", found), 2)
+            time.sleep(1)  # that visitor is forgotten by then
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=30)
         finally:
