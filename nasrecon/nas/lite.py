@@ -17,10 +17,8 @@ times s, min_depth times s gives depths times s, the consistency module included
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +26,8 @@ from torch import nn
 
 from nasrecon.nas import Prediction
 from nasrecon.nas.heads import expected_label
+from nasrecon.nas.pyramid import Hint, shrunk
+from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, upsample_planes
 from nasrecon.nas.volume import (
     depth_from_label,
     pixels_apart,
@@ -42,47 +42,6 @@ from nasrecon.types import StereoBatch
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
 _ONE_SOURCE = 512  # px: longer side at most where there is one source; the finest detail of a single pair is noise
-
-
-@dataclass(frozen=True, eq=False)
-class Hint:
-    """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
-
-    Attributes:
-        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8 and the number of sources, in [-0.5, 0.5]: of
-            the planes by the cost, and of the planes around the refined label by its spread. 0 where nothing is known.
-        label: (B, h, w), refined. normal: (B, 3, h, w), unit.
-    """
-
-    belief: torch.Tensor
-    label: torch.Tensor
-    normal: torch.Tensor
-
-    def cut(self, top: int, left: int, h: int, w: int) -> Hint:
-        """Return a window of it, in feature pixels."""
-        window = (..., slice(top, top + h), slice(left, left + w))
-        return Hint(self.belief[window], self.label[window], self.normal[window])
-
-
-def shrunk(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
-    """Shrink the images of a batch by about a factor, sides rounded to multiples; K follows, for each axis by itself."""
-    H, W = batch.ref_image.shape[-2:]
-    h, w = (max(multiple, round(side * factor / multiple) * multiple) for side in (H, W))
-    shrink = torch.tensor([[w / W], [h / H], [1.0]], device=batch.ref_K.device, dtype=batch.ref_K.dtype)
-
-    def smaller(images: torch.Tensor) -> torch.Tensor:
-        resized = F.interpolate(images.flatten(0, -4), (h, w), mode="bilinear", align_corners=False, antialias=True)
-        return resized.unflatten(0, images.shape[:-3])
-
-    def scaled(K: torch.Tensor) -> torch.Tensor:
-        out = K * shrink
-        out[..., :2, 2] += 0.5 * shrink[:2, 0] - 0.5
-        return out
-
-    return replace(
-        batch, ref_image=smaller(batch.ref_image), src_images=smaller(batch.src_images),
-        ref_K=scaled(batch.ref_K), src_K=scaled(batch.src_K),
-    )  # fmt: skip
 
 
 def _conv(i: int, o: int, k: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -263,81 +222,7 @@ class Consistency(nn.Module):
         return self.out(state), state
 
 
-def _full_precision(function: Callable) -> Callable:
-    """Run a function with autocast off: bfloat16 would round labels to a quarter of a plane."""
-
-    @functools.wraps(function)
-    def wrapped(first: torch.Tensor, *args: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        with torch.autocast(first.device.type, enabled=False):
-            return function(first.float(), *(x.float() for x in args))
-
-    return wrapped
-
-
-@_full_precision
-def label_slopes(label: torch.Tensor) -> torch.Tensor:
-    """Return the derivatives (B, 2, h, w) of a label map (B, h, w) along x and y, per pixel, by Sobel's weights."""
-    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=label.device, dtype=label.dtype) / 8
-    weights = torch.stack([kernel, kernel.T])[:, None]
-    return F.conv2d(F.pad(label[:, None], (1, 1, 1, 1), mode="replicate"), weights)
-
-
-@_full_precision
-def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
-    """Return the unit normals (B, 3, h, w) of the surface with inverse depth ~ label (B, h, w) and its slopes (B, 2, h, w).
-
-    Inverse depth is linear in the pixel on a plane: label(u) ~ n . K^-1 u, so n ~ K^T (slope_x, slope_y, offset); K (B, 3, 3)
-    with integer pixel centres. This is the paper's consistency relation (section 3.3) in inverse depth, with the true principal point.
-    """
-    B, h, w = label.shape
-    y, x = torch.meshgrid(torch.arange(h, device=label.device), torch.arange(w, device=label.device), indexing="ij")
-    offset = label - slopes[:, 0] * x - slopes[:, 1] * y
-    plane = torch.stack([slopes[:, 0], slopes[:, 1], offset], dim=1)
-    return -F.normalize(torch.einsum("bji,bjhw->bihw", K, plane), dim=1, eps=1e-9)
-
-
-@_full_precision
-def slopes_from_normal(label: torch.Tensor, normal: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
-    """Invert ``normal_from_slopes``: the slopes (B, 2, h, w) per pixel that the normal asks for, bounded at grazing angles."""
-    B, h, w = label.shape
-    rays = pixel_rays(K, h, w).view(B, 3, h, w)
-    along = (normal * rays).sum(dim=1).clamp(max=-0.05)
-    plane = torch.einsum("bji,bjhw->bihw", torch.linalg.inv(K), normal)[:, :2]
-    return (plane / along[:, None]).clamp(-0.2, 0.2) * label[:, None]
-
-
-@_full_precision
-def upsample_planes(
-    label: torch.Tensor, normal: torch.Tensor, mask: torch.Tensor, K: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upsample by 4: every fine pixel blends the planes of the 3x3 nearest coarse pixels (exact on a plane for any mask).
-
-    Args:
-        label: (B, h, w). normal: (B, 3, h, w), unit. mask: (B, 9 * 16, h, w) logits. K: (B, 3, 3) at h x w.
-
-    Returns:
-        label (B, 4h, 4w) and unit normal (B, 3, 4h, 4w).
-    """
-    B, h, w = label.shape
-    exists = F.unfold(torch.ones_like(label[:1, None]), 3, padding=1).view(1, 9, 1, 1, h, w)
-    weights = mask.view(B, 9, 4, 4, h, w).masked_fill(exists == 0, -torch.inf).softmax(dim=1)
-    slopes = slopes_from_normal(label, normal, K)
-    planes = torch.cat([label[:, None], slopes, normal], dim=1)
-    near = F.unfold(F.pad(planes, (1, 1, 1, 1), mode="replicate"), 3).view(B, 6, 9, h, w)
-    fine = (torch.arange(4, device=label.device) - 1.5) / 4
-    coarse = torch.arange(3, device=label.device) - 1.0
-    dx = (fine[None, None, None, :] - coarse[None, :, None, None]).expand(3, 3, 4, 4).reshape(1, 9, 4, 4, 1, 1)
-    dy = (fine[None, None, :, None] - coarse[:, None, None, None]).expand(3, 3, 4, 4).reshape(1, 9, 4, 4, 1, 1)
-    blend = lambda c: torch.einsum("bkyxhw,bkhw->byxhw", weights, near[:, c])  # noqa: E731
-    value = blend(0)
-    value = value + torch.einsum("bkyxhw,bkhw->byxhw", weights * dx, near[:, 1])
-    value = value + torch.einsum("bkyxhw,bkhw->byxhw", weights * dy, near[:, 2])
-    shuffle = lambda x: x.permute(0, 3, 1, 4, 2).reshape(B, 4 * h, 4 * w)  # noqa: E731
-    up_normal = torch.stack([shuffle(blend(c)) for c in (3, 4, 5)], dim=1)
-    return shuffle(value), F.normalize(up_normal, dim=1, eps=1e-6)
-
-
-@_full_precision
+@full_precision
 def _scores(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weigh the channels: (B, C, D, h, w), (C,) -> (B, D, h, w)."""
     return torch.einsum("bcdhw,c->bdhw", r, weights)

@@ -22,7 +22,7 @@ from torch import nn
 
 from nasrecon.nas import Prediction
 from nasrecon.nas.heads import label_spread, sigma_from_spread
-from nasrecon.nas.lite import normal_from_slopes
+from nasrecon.nas.surface import normal_from_slopes
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, plane_sample_grid, sample_on_planes, scaled_K
 from nasrecon.types import StereoBatch
 

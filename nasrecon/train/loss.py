@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from nasrecon.nas.lite import label_slopes, normal_from_slopes
+from nasrecon.nas.surface import label_slopes, normal_from_slopes
 from nasrecon.nas.volume import scaled_K
 from nasrecon.train.datasets import TrainingBatch
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from nasrecon.errors import InputError
-from nasrecon.nas.lite import Hint, LiteNetwork, shrunk
+from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.pyramid import Hint, shrunk
 from nasrecon.nas.paper import PaperNetwork
 from nasrecon.nas.weights import NETWORKS, build_network
 from nasrecon.train.datasets import TrainingBatch

@@ -1,0 +1,51 @@
+"""Seeing an image at a smaller size first: shrunk batches, and what a coarser pass tells the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from nasrecon.types import StereoBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Hint:
+    """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
+
+    Attributes:
+        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8 and the number of sources, in [-0.5, 0.5]: of
+            the planes by the cost, and of the planes around the refined label by its spread. 0 where nothing is known.
+        label: (B, h, w), refined. normal: (B, 3, h, w), unit.
+    """
+
+    belief: torch.Tensor
+    label: torch.Tensor
+    normal: torch.Tensor
+
+    def cut(self, top: int, left: int, h: int, w: int) -> Hint:
+        """Return a window of it, in feature pixels."""
+        window = (..., slice(top, top + h), slice(left, left + w))
+        return Hint(self.belief[window], self.label[window], self.normal[window])
+
+
+def shrunk(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
+    """Shrink the images of a batch by about a factor, sides rounded to multiples; K follows, for each axis by itself."""
+    H, W = batch.ref_image.shape[-2:]
+    h, w = (max(multiple, round(side * factor / multiple) * multiple) for side in (H, W))
+    shrink = torch.tensor([[w / W], [h / H], [1.0]], device=batch.ref_K.device, dtype=batch.ref_K.dtype)
+
+    def smaller(images: torch.Tensor) -> torch.Tensor:
+        resized = F.interpolate(images.flatten(0, -4), (h, w), mode="bilinear", align_corners=False, antialias=True)
+        return resized.unflatten(0, images.shape[:-3])
+
+    def scaled(K: torch.Tensor) -> torch.Tensor:
+        out = K * shrink
+        out[..., :2, 2] += 0.5 * shrink[:2, 0] - 0.5
+        return out
+
+    return replace(
+        batch, ref_image=smaller(batch.ref_image), src_images=smaller(batch.src_images),
+        ref_K=scaled(batch.ref_K), src_K=scaled(batch.src_K),
+    )  # fmt: skip
