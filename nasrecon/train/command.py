@@ -15,6 +15,9 @@ app = typer.Typer(help="Train a network on procedural worlds; or render, preview
 Textures = Annotated[
     Path | None, typer.Option("--textures", help="Folder of .jpg or .png textures to add to the drawn ones.")
 ]
+Strewn = Annotated[
+    float, typer.Option("--strewn", min=0, max=1, help="Share of worlds whose things are in the air, at all distances.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
@@ -29,6 +32,7 @@ def render(
     width: Annotated[int, typer.Option("--width", min=64, help="Image width, in px.")] = 256,
     height: Annotated[int, typer.Option("--height", min=64, help="Image height, in px.")] = 192,
     textures: Textures = None,
+    strewn: Strewn = 0.2,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -36,7 +40,7 @@ def render(
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.datasets import WorldOptions, render_worlds
 
-    options = WorldOptions(width=width, height=height, textures=textures)
+    options = WorldOptions(width=width, height=height, textures=textures, strewn=strewn)
     paths = render_worlds(worlds, files, seed, options, resolve_device(device), first)
     print(f"{worlds}: {len(paths)} files, {len(paths) * options.worlds_per_file} worlds")
 
@@ -46,12 +50,13 @@ def preview(
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("worlds.png"),
     count: Annotated[int, typer.Option("--count", min=1, help="How many worlds.")] = 8,
     textures: Textures = None,
+    strewn: Strewn = 0.2,
     seed: Seed = 0,
 ) -> None:
     """Write a contact sheet: of each world its views, and inverse depth and normals of the first."""
     from nasrecon.train.preview import write_sheet
 
-    write_sheet(out, count, seed, textures)
+    write_sheet(out, count, seed, textures, strewn=strewn)
     print(out)
 
 

@@ -18,7 +18,8 @@ from nasrecon.types import StereoBatch
 
 @dataclass(frozen=True, kw_only=True)
 class WorldOptions:
-    """How worlds are rendered: image side lengths [px], views a world, worlds a file, drawn textures, texture folder."""
+    """How worlds are rendered: image side lengths [px], views a world, worlds a file, drawn textures, texture folder, share of
+    worlds whose things are strewn in the air."""
 
     width: int = 256
     height: int = 192
@@ -26,6 +27,7 @@ class WorldOptions:
     worlds_per_file: int = 8
     drawn_textures: int = 120
     textures: Path | None = None
+    strewn: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def render_file(path: Path, seed: int, bank: TextureBank, options: WorldOptions,
     kept = []
     with torch.no_grad():
         for _ in range(options.worlds_per_file):
-            worlds = draw_worlds(1, bank, generator)
+            worlds = draw_worlds(1, bank, generator, strewn=options.strewn)
             kept.append(render_views(worlds, bank, options.views, (options.height, options.width), generator))
     join = lambda name: torch.cat([getattr(r, name) for r in kept]).cpu()  # noqa: E731
     stored = {

@@ -13,14 +13,19 @@ from nasrecon.train.textures import TextureBank
 
 @torch.no_grad()
 def write_sheet(
-    path: Path, count: int, seed: int, textures: Path | None = None, size: tuple[int, int] = (192, 256)
+    path: Path,
+    count: int,
+    seed: int,
+    textures: Path | None = None,
+    size: tuple[int, int] = (192, 256),
+    strewn: float = 0.2,
 ) -> None:
     """Write a PNG with a row for each world: three views, inverse depth and normals (usual colours) of the first."""
     generator = torch.Generator().manual_seed(seed)
     bank = TextureBank.make(80, generator, "cpu", textures)
     rows = []
     for _ in range(count):
-        shown = render_views(draw_worlds(1, bank, generator), bank, 3, size, generator)
+        shown = render_views(draw_worlds(1, bank, generator, strewn=strewn), bank, 3, size, generator)
         depth = shown.depth[0, 0]
         near = (depth.quantile(0.01) / depth).clamp(0, 1).expand(3, -1, -1)
         normal = (1 - shown.normal[0, 0] * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)) / 2

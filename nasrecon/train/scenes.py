@@ -28,7 +28,8 @@ class Worlds:
         counts: (boxes with the room, ellipsoids, cylinders, meshes), which adds up to P.
         center, half: (B, P, 3) [m], half extents.
         rotation: (B, P, 3, 3), world_from_primitive.
-        outdoor: (B,) bool; the room is then a far backdrop.
+        outdoor: (B,) bool; the room is then a far backdrop. strewn: (B,) bool; outdoors, with the things in the air around the
+            origin, near which the cameras stand.
         texture: (B, P, 3) index for each axis of the primitive. scale (B, P): repeats per metre. contrast, tint, gloss: look.
         triangles: (B, meshes, F, 3, 3), in units of the half extents, within the unit ball.
         light_at (B, L, 3), light (B, L), sun (B,) share of shadow, ambient (B,).
@@ -39,6 +40,7 @@ class Worlds:
     half: torch.Tensor
     rotation: torch.Tensor
     outdoor: torch.Tensor
+    strewn: torch.Tensor
     texture: torch.Tensor
     scale: torch.Tensor
     offset: torch.Tensor
@@ -79,14 +81,23 @@ def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
 
 
 def draw_worlds(
-    batch: int, bank: TextureBank, generator: torch.Generator, boxes: int = 22, round_ones: int = 14, meshes: int = 6
+    batch: int,
+    bank: TextureBank,
+    generator: torch.Generator,
+    boxes: int = 22,
+    round_ones: int = 14,
+    meshes: int = 6,
+    *,
+    strewn: float = 0.0,
 ) -> Worlds:
-    """Draw furnished rooms (two thirds) and open places (one third)."""
+    """Draw furnished rooms (two thirds) and open places (one third); a share ``strewn`` of them has things in the air instead."""
     device = generator.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     ellipsoids, cylinders = round_ones // 2, round_ones - round_ones // 2
     B, P = batch, 1 + boxes + round_ones + meshes
     outdoor = r((B,), 0, 1) < 0.35
+    in_air = r((B,), 0, 1) < strewn if strewn else torch.zeros(B, dtype=torch.bool, device=device)
+    outdoor = outdoor | in_air
     room = torch.stack([r((B,), 1.3, 4.5), r((B,), 1.1, 1.7), r((B,), 1.3, 4.5)], dim=-1)
     field = torch.stack([r((B,), 15, 70), r((B,), 6, 25), r((B,), 15, 70)], dim=-1)
     room = torch.where(outdoor[:, None], field, room)
@@ -114,18 +125,22 @@ def draw_worlds(
     turn = torch.where((mode >= 0.8)[..., None], r((B, P, 3), -2, 2), turn)
     turn = torch.where(wall[..., None], torch.zeros_like(turn), turn)
     _line_up(center, half, turn, boxes, room, generator)
+    away = _strew(center, half, turn, room, in_air, generator) if strewn else None
     turn[:, 0] = 0
     center[:, 0] = 0
     half[:, 0] = room
 
     look = _draw_looks(B, P, bank, outdoor, size, generator)
+    if away is not None:
+        look["scale"][:, 1:] = torch.where(in_air[:, None], look["scale"] * size[:, None] / away, look["scale"])[:, 1:]
     lights = 3
     light_at = r((B, lights, 3), -0.9, 0.9) * reach[:, None]
     light_at[..., 1] = -room[:, None, 1] * r((B, lights), 0.2, 0.95)
     strength = r((B, lights), 0.1, 1) * r((B, 1), 0.3, 1.6) * torch.where(outdoor, 60.0, 3.0)[:, None]
+    strength = torch.where(in_air[:, None], strength / 3, strength)
     return Worlds(
         counts=(1 + boxes, ellipsoids, cylinders, meshes), triangles=draw_meshes(B * meshes, generator).unflatten(0, (B, -1)), center=center, half=half, rotation=rotation_from_vector(turn),
-        outdoor=outdoor, light_at=light_at, light=strength, ambient=r((B,), 0.2, 0.9), **look,
+        outdoor=outdoor, strewn=in_air, light_at=light_at, light=strength, ambient=r((B,), 0.2, 0.9), **look,
     )  # fmt: skip
 
 
@@ -157,6 +172,28 @@ def _line_up(
     center[:, row] = torch.where(use, moved, center[:, row])
     upright = turn[:, 1:2] * torch.tensor([0.0, 1.0, 0.0], device=center.device)
     turn[:, row] = torch.where(use, upright.expand(-1, n, -1), turn[:, row])
+
+
+def _strew(
+    center: torch.Tensor, half: torch.Tensor, turn: torch.Tensor, room: torch.Tensor, chosen: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:  # fmt: skip
+    """Throw the things of the chosen worlds into the air, in place, at all distances from the origin; return those (B, P).
+
+    What is far is as large in the image as what is near, so that depths of one image differ twentyfold, as they do in
+    renderings of objects in front of a backdrop. Some stand on the floor.
+    """
+    B, P = center.shape[:2]
+    r = lambda low, high: uniform((B, P), low, high, generator)  # noqa: E731
+    away = torch.minimum(torch.exp(r(math.log(1.0), math.log(25.0))), 0.8 * room[:, [0, 2]].amin(1, keepdim=True))
+    yaw, pitch = r(-1.2, 1.2), r(-0.45, 0.45)
+    at = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=-1) * away[..., None]
+    grown = half / half.amax(-1, keepdim=True) * (away * torch.exp(r(math.log(0.05), math.log(0.35))))[..., None]
+    at[..., 1] = torch.where(r(0, 1) < 0.25, room[:, None, 1] - grown[..., 1], at[..., 1])
+    tumbled = torch.where(r(0, 1)[..., None] < 0.6, uniform((B, P, 3), -3, 3, generator), turn)
+    for old, new in ((center, at), (half, grown), (turn, tumbled)):
+        old[chosen] = new[chosen]
+    return away
 
 
 def _draw_looks(

@@ -37,7 +37,7 @@ def bank() -> TextureBank:
 def rendered(bank: TextureBank) -> Rendered:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        return render_views(draw_worlds(6, bank, generator), bank, 3, (H, W), generator)
+        return render_views(draw_worlds(6, bank, generator, strewn=0.4), bank, 3, (H, W), generator)
 
 
 def test_views_agree_on_where_surfaces_are(rendered: Rendered) -> None:
@@ -79,6 +79,22 @@ def test_cameras_step_aside_and_ahead_level_and_rolled(bank: TextureBank) -> Non
     assert 0.25 < aside.float().mean() < 0.7
     roll = torch.atan2(ref_from_src[..., 1, 0], ref_from_src[..., 0, 0]).abs().flatten()
     assert 0.08 < (roll > 0.3).float().mean() < 0.4 and (roll < 0.15).float().mean() > 0.5
+
+
+def test_strewn_worlds_are_deep_and_others_stay_as_they_are(bank: TextureBank) -> None:
+    """Things in the air in front of a backdrop: within one image depths differ many times more than in rooms and fields."""
+    ratio = {}
+    for share in (0.0, 1.0):
+        generator = torch.Generator().manual_seed(8)
+        worlds = draw_worlds(24, bank, generator, strewn=share)
+        assert worlds.strewn.float().mean() == share
+        generator = torch.Generator().manual_seed(8)
+        depth = render_views(worlds, bank, 1, (24, 32), generator).depth.flatten(1)
+        ratio[share] = (depth.quantile(0.95, dim=1) / depth.quantile(0.05, dim=1)).median()
+        assert (depth < 1e4).all()
+    assert ratio[1.0] > 1.5 * ratio[0.0], ratio
+    some = draw_worlds(64, bank, torch.Generator().manual_seed(8), strewn=0.2).strewn.float().mean()
+    assert 0.05 < some < 0.4
 
 
 def test_normals_are_those_of_the_depth(rendered: Rendered) -> None:
