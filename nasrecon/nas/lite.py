@@ -27,7 +27,7 @@ from torch import nn
 from nasrecon.nas import Prediction
 from nasrecon.nas.heads import expected_label
 from nasrecon.nas.pyramid import Hint, shrunk
-from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, upsample_planes
+from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, unit, upsample_planes
 from nasrecon.nas.volume import (
     depth_from_label,
     pixels_apart,
@@ -173,12 +173,15 @@ class NormalHead(nn.Module):
         )
         self.out = nn.Conv2d(32, 3, 1)
 
-    def forward(self, volume: torch.Tensor, ref_K: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        B, _, D, h, w = volume.shape
-        labels = torch.arange(D, device=volume.device, dtype=torch.float32).clamp_min(0.5)
+    def forward(
+        self, r: torch.Tensor, volume: torch.Tensor, ref_K: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        B, _, D, h, w = r.shape
+        labels = torch.arange(D, device=r.device, dtype=torch.float32).clamp_min(0.5)
         rays = pixel_rays(ref_K, h, w).view(B, 3, 1, h, w)
         world = (rays / (2 * labels.view(1, 1, D, 1, 1))).clamp(-1, 1)
-        slices = self.pool(torch.cat([world.to(volume.dtype), volume], dim=1))
+        world = world.contiguous(memory_format=torch.channels_last_3d)
+        slices = self.pool(torch.cat([world.to(r.dtype), r, volume.to(r.dtype)], dim=1))
         N = slices.shape[2]
         first = self.from_slice(slices.transpose(1, 2).flatten(0, 1)).view(B, N, -1, h, w)
         first = (first + self.from_context(context)[:, None]).flatten(0, 1)
@@ -226,6 +229,19 @@ class Consistency(nn.Module):
 def _scores(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weigh the channels: (B, C, D, h, w), (C,) -> (B, D, h, w)."""
     return torch.einsum("bcdhw,c->bdhw", r, weights)
+
+
+@full_precision
+def _expected(r: torch.Tensor, prob: torch.Tensor) -> torch.Tensor:
+    """Average (B, C, D, h, w) over the planes with their probabilities (B, D, h, w): (B, C, h, w). Fast for channels last."""
+    return (r.permute(0, 2, 3, 4, 1) * prob[..., None]).sum(dim=1).permute(0, 3, 1, 2)
+
+
+def _plus(total: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return total + x * weight; in place where no gradient is asked for, as these tensors are the largest."""
+    if total is None:
+        return x * weight
+    return total.addcmul(x, weight) if torch.is_grad_enabled() else total.addcmul_(x, weight)
 
 
 def _against_hint(hint: Hint, label: torch.Tensor) -> torch.Tensor:
@@ -291,11 +307,11 @@ class LiteNetwork(nn.Module):
         full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
         depth = lambda label: depth_from_label(label.clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
         refined = depth(full(s["refined_label"][:, None])[:, 0])
-        refined_normal = F.normalize(full(s["refined_normal"]), dim=1, eps=1e-6)
+        refined_normal = unit(full(s["refined_normal"]))
         relative = full(s["log_spread"][:, None])[:, 0].exp()
         return Prediction(
             depth_initial=depth(full(s["label_initial"][:, None])[:, 0]), depth=depth(full(s["label"][:, None])[:, 0]),
-            normal=F.normalize(full(s["normal"]), dim=1, eps=1e-6), refined_depth=refined, refined_normal=refined_normal,
+            normal=unit(full(s["normal"])), refined_depth=refined, refined_normal=refined_normal,
             # The spread is Laplace's: P(|relative error| < 5 %).
             confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
         )  # fmt: skip
@@ -321,7 +337,7 @@ class LiteNetwork(nn.Module):
         planes = torch.arange(self.planes, device=label.device, dtype=label.dtype).view(1, -1, 1, 1)
         by_spread = (self.planes / (2 * width)).log() - (planes - label).abs() / width
         belief = torch.stack([by_cost, by_spread], dim=1).clamp(-4, 4) / (8 * sources)
-        normal = F.normalize(grow(coarse["step_normals"][-1]), dim=1, eps=1e-6)
+        normal = unit(grow(coarse["step_normals"][-1]))
         return Hint(belief, label[:, 0], normal)
 
     def stages(self, batch: StereoBatch, hint: Hint | None = None) -> dict[str, torch.Tensor]:
@@ -334,7 +350,7 @@ class LiteNetwork(nn.Module):
         B, S = batch.src_images.shape[:2]
         images = torch.cat([batch.ref_image[:, None], batch.src_images], dim=1).flatten(0, 1)
         features, context = self.features(images)
-        features = F.normalize(features.float(), dim=1, eps=1e-4) * math.sqrt(features.shape[1])
+        features = unit(features.float(), 1e-4) * math.sqrt(features.shape[1])
         features = features.unflatten(0, (B, S + 1))
         context = context.unflatten(0, (B, S + 1))[:, 0]
         ref_K = scaled_K(batch.ref_K, 4, corner_aligned=False)
@@ -344,7 +360,11 @@ class LiteNetwork(nn.Module):
 
         volume, weights = self._volume(features, geometry, inv_depth)
         told = _circumstances(geometry, inv_depth, features.shape[-2:])
-        r = self.hourglass(volume, self.told_volume(told), None if hint is None else hint.belief)
+        # Convolutions take channels last; the sums over sources, and their gradients, are several times faster channels first.
+        laid_out = volume.contiguous(memory_format=torch.channels_last_3d)
+        if laid_out.requires_grad:
+            laid_out.register_hook(torch.Tensor.contiguous)
+        r = self.hourglass(laid_out, self.told_volume(told), None if hint is None else hint.belief)
         cost = _scores(r, self.score)
         if hint is not None:
             cost = cost + _scores(hint.belief, self.trust)
@@ -352,10 +372,9 @@ class LiteNetwork(nn.Module):
         cost2 = self.aggregate(cost, context).float()
         prob = cost2.softmax(dim=1)
         label_initial, label = expected_label(cost.softmax(dim=1)), expected_label(prob)
-        both = torch.cat([r, volume.to(r.dtype)], dim=1)
-        normal = F.normalize(self.normals(both, ref_K, context).float(), dim=1, eps=1e-6)
+        normal = unit(self.normals(r, laid_out, ref_K, context).float())
         out = {"cost": cost, "cost2": cost2, "label_initial": label_initial, "label": label, "normal": normal}
-        surface = torch.einsum("bcdhw,bdhw->bchw", both.float(), prob.detach())
+        surface = torch.cat([_expected(r, prob.detach()), (volume * prob.detach()[:, None]).sum(dim=2)], dim=1)
         return out | self._refine(batch, features, geometry, weights, context, surface, prob, label, normal, hint, told)
 
     def _volume(
@@ -368,13 +387,13 @@ class LiteNetwork(nn.Module):
         ref_K, src_K, src_from_ref = geometry
         ref = features[:, 0]
         size = ref.shape[-2:]
-        total, seen, weights = 0, 0, []
+        total, seen, weights = None, None, []
         for s in range(features.shape[1] - 1):
             grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, size)
             alike = self._sweep(ref, features[:, 1 + s], grid)
             inside = inside[:, None].float()
             weight = self._weigh(alike.mean(dim=1), inside[:, 0])
-            total, seen = total + alike * weight[:, :, None], seen + inside * weight[:, :, None]
+            total, seen = _plus(total, alike, weight[:, :, None]), _plus(seen, inside, weight[:, :, None])
             weights.append(weight)
         return total * (1 / (seen + 1e-3)), weights
 
@@ -385,13 +404,20 @@ class LiteNetwork(nn.Module):
         """
         if torch.is_grad_enabled():
             return self._correlate(ref, sample_on_planes(src, grid))
-        parts = [self._correlate(ref, sample_on_planes(src, part.contiguous())) for part in grid.split(8, dim=1)]
-        return torch.cat(parts, dim=2)
+        B, D, h, w, _ = grid.shape
+        alike = torch.empty(B, self.groups, D, h, w, device=ref.device, dtype=ref.dtype)
+        for part, planes in zip(alike.split(8, dim=2), grid.split(8, dim=1), strict=True):
+            self._correlate(ref, sample_on_planes(src, planes.contiguous()), out=part)
+        return alike
 
-    def _correlate(self, ref: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+    def _correlate(self, ref: torch.Tensor, warped: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Group-wise correlation of (B, C, h, w) with (B, C, D, h, w): (B, G, D, h, w); group g holds the channels g, g + G, ..."""
-        pairs = zip(warped.split(self.groups, dim=1), ref.split(self.groups, dim=1), strict=True)
-        return sum(w * r[:, :, None] for w, r in pairs) * (self.groups / ref.shape[1])
+        shares = (ref * (self.groups / ref.shape[1]))[:, :, None].split(self.groups, dim=1)
+        first, *others = zip(warped.split(self.groups, dim=1), shares, strict=True)
+        total = torch.mul(*first, out=out)
+        for pair in others:
+            total = _plus(total, *pair)
+        return total
 
     def _weigh(self, alike: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Say how much a source can tell at each pixel, from how peaked its correlation (B, D, h, w) is: (B, 1, h, w) in (0, 1)."""
@@ -431,7 +457,7 @@ class LiteNetwork(nn.Module):
             step, hidden = self.consistency(state, self.told_surface(told), against)
             step = step.float()
             label = (label.detach() + 4 * torch.tanh(step[:, 0] / 4)).clamp(_MIN_LABEL, self.planes - 1.0)
-            normal = F.normalize(normal.detach() + step[:, 1:4], dim=1, eps=1e-6)
+            normal = unit(normal.detach() + step[:, 1:4])
             labels.append(label)
             normals.append(normal)
         mask = self.mask(torch.cat([hidden, context.to(hidden.dtype)], dim=1))

@@ -25,6 +25,11 @@ def full_precision(function: Callable) -> Callable:
     return wrapped
 
 
+def unit(x: torch.Tensor, least: float = 1e-6) -> torch.Tensor:
+    """Scale vectors along dimension 1 to length one, those shorter than ``least`` to less; many times faster than ``F.normalize``."""
+    return x * torch.rsqrt((x * x).sum(dim=1, keepdim=True).clamp_min(least**2))
+
+
 @full_precision
 def label_slopes(label: torch.Tensor) -> torch.Tensor:
     """Return the derivatives (B, 2, h, w) of a label map (B, h, w) along x and y, per pixel, by Sobel's weights."""
@@ -44,7 +49,7 @@ def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tenso
     y, x = torch.meshgrid(torch.arange(h, device=label.device), torch.arange(w, device=label.device), indexing="ij")
     offset = label - slopes[:, 0] * x - slopes[:, 1] * y
     plane = torch.stack([slopes[:, 0], slopes[:, 1], offset], dim=1)
-    return -F.normalize(torch.einsum("bji,bjhw->bihw", K, plane), dim=1, eps=1e-9)
+    return -unit(torch.einsum("bji,bjhw->bihw", K, plane), 1e-9)
 
 
 @full_precision
@@ -85,4 +90,4 @@ def upsample_planes(
     value = value + torch.einsum("bkyxhw,bkhw->byxhw", weights * dy, near[:, 2])
     shuffle = lambda x: x.permute(0, 3, 1, 4, 2).reshape(B, 4 * h, 4 * w)  # noqa: E731
     up_normal = torch.stack([shuffle(blend(c)) for c in (3, 4, 5)], dim=1)
-    return shuffle(value), F.normalize(up_normal, dim=1, eps=1e-6)
+    return shuffle(value), unit(up_normal)
