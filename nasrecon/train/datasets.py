@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from nasrecon.errors import InputError
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views, rotation_from_vector
+from nasrecon.train.sensor import shake
 from nasrecon.train.textures import TextureBank
 from nasrecon.types import StereoBatch
 
@@ -42,6 +43,8 @@ class BatchOptions:
         pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are off.
         bad_poses: share of the items with one source whose pose is as bad as what refining the poses of hand-held depth sensors
             leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. A fifth of it where there are more sources.
+        blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur: so that the network learns to
+            take the coarse pass at its word where nothing fine can be seen.
         hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
             windows, ``batch / 2`` of them, without.
     """
@@ -54,6 +57,7 @@ class BatchOptions:
     min_depth_low: float = 0.2
     pose_error: float = 0.001
     bad_poses: float = 0.3
+    blurred: float = 0.35
     hinted: float = 0.6
 
 
@@ -177,7 +181,7 @@ def draw_batch(
         normal = normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
         K[..., 0, 2] = W - 1 - K[..., 0, 2]
         src_from_ref = mirror @ src_from_ref @ mirror
-    images = _recolor(images, generator)
+    images = shake((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
     src_from_ref = _disturb(src_from_ref, options, generator)
     window = StereoBatch(
         ref_image=images[:, 0], src_images=images[:, 1:], ref_K=K[:, 0], src_K=K[:, 1:], src_from_ref=src_from_ref,

@@ -43,6 +43,38 @@ def expose(radiance: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return jpeg(image.clamp(0, 1), r((B, V), 0.0, 1.0), generator)
 
 
+def shake(image: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Blur a share of the scenes as a moving or badly focused camera does, every view in its own way.
+
+    Args:
+        image: (B, V, 3, H, W). share: of the B scenes.
+
+    Returns:
+        The images, blurred by Gaussians of 0.5 to 3 px along a direction of each view's own and as much or less across it, with
+        some new noise.
+    """
+    B, V, C, H, W = image.shape
+    r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
+    chosen = r((B,), 0, 1) < share
+    along = torch.exp(r((B, 1), math.log(0.5), math.log(2.2)) + r((B, V), -0.35, 0.35))
+    across = along * r((B, V), 0.15, 1)
+    angle, level = r((B, V), 0, math.pi), r((B, V, 1, 1, 1), 0, 1) ** 2 * 0.03
+    noise = torch.randn(image.shape, generator=generator, device=image.device)
+    if not chosen.any():
+        return image
+    reach = 6
+    y, x = torch.meshgrid(*[torch.arange(-reach, reach + 1.0, device=image.device)] * 2, indexing="ij")
+    c, s = angle.cos()[..., None, None], angle.sin()[..., None, None]
+    u, v = (c * x + s * y) / along[..., None, None], (c * y - s * x) / across[..., None, None].clamp_min(0.3)
+    kernel = torch.exp(-(u**2 + v**2) / 2)[chosen]
+    kernel = (kernel / kernel.sum((-1, -2), keepdim=True)).flatten(0, 1)[:, None].repeat_interleave(C, dim=0)
+    flat = F.pad(image[chosen].flatten(0, 1), (reach,) * 4, mode="replicate").flatten(0, 1)[None]
+    blurred = F.conv2d(flat, kernel, groups=len(kernel)).view(-1, V, C, H, W)
+    out = image.clone()
+    out[chosen] = blurred + (noise * level)[chosen]
+    return out
+
+
 def jpeg(image: torch.Tensor, strength: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Quantise 8x8 DCT blocks of (B, V, 3, H, W) as JPEG does; strength (B, V) from 0 (none) to 1 (quality about 30).
 

@@ -21,7 +21,7 @@ from nasrecon.train.datasets import (
 )
 from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views
-from nasrecon.train.sensor import jpeg
+from nasrecon.train.sensor import jpeg, shake
 from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
 from nasrecon.types import Camera
 
@@ -170,6 +170,28 @@ def test_jpeg_leaves_alone_at_strength_zero_and_coarsens_else() -> None:
     assert (coarse - image).abs().amax(dim=(0, 2, 3, 4)).max() > 0.02
 
 
+def test_shaken_views_are_blurred_each_in_its_way_and_stay_in_place() -> None:
+    """A bright dot keeps its place and its light and is spread by up to several px; scenes not chosen stay to the last bit."""
+    image = torch.zeros(40, 2, 3, 41, 41)
+    image[..., 20, 20] = 100.0
+    same = shake(image, 0.0, torch.Generator().manual_seed(1))
+    assert torch.equal(same, image)
+    some = shake(image, 0.4, torch.Generator().manual_seed(1))
+    touched = (some != image).flatten(1).any(dim=1)
+    assert 0.15 < touched.float().mean() < 0.65
+
+    shaken = shake(image, 1.0, torch.Generator().manual_seed(1)).mean(dim=2) / 100
+    light = torch.where(shaken > 2e-3, shaken, 0)  # without the noise
+    total = light.sum((-1, -2))
+    assert 0.9 < total.min() and total.max() < 1.01
+    at = torch.arange(41.0) - 20
+    x, y = (light.sum(-2) @ at) / total, (light.sum(-1) @ at) / total
+    assert torch.stack([x, y]).abs().max() < 0.15
+    spread = ((light.sum(-2) @ at**2 + light.sum(-1) @ at**2) / total).sqrt()
+    assert spread.min() > 0.2 and spread.max() > 1.8 and spread.max() < 4.5
+    assert ((spread[:, 0] / spread[:, 1]).log().abs() > 0.02).float().mean() > 0.8
+
+
 def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
     """Sampling a source at the true depth shows the reference, for crops, mirrors and every unit; a wrong depth less."""
     from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
@@ -177,7 +199,9 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
     paths = render_worlds(
         tmp_path, 1, 8, WorldOptions(width=W, height=H, views=3, worlds_per_file=6, drawn_textures=12)
     )
-    options = BatchOptions(batch=6, width=112, height=80, sources=2, pose_error=0.0, bad_poses=0.0, hinted=1.0)
+    options = BatchOptions(
+        batch=6, width=112, height=80, sources=2, pose_error=0.0, bad_poses=0.0, blurred=0.0, hinted=1.0
+    )
     wins = []
     for seed in range(4):
         batch = draw_batch(load_file(paths[0]), torch.arange(6), options, torch.Generator().manual_seed(seed))
