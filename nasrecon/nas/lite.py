@@ -41,7 +41,7 @@ from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
-_ONE_SOURCE = 512  # px: longer side at most where there is one source; the finest detail of a single pair is noise
+_ONE_SOURCE = (416, 640)  # px: longer sides at which a single pair is seen; that of smaller images, where they are
 
 
 def _conv(i: int, o: int, k: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -237,6 +237,27 @@ def _expected(r: torch.Tensor, prob: torch.Tensor) -> torch.Tensor:
     return (r.permute(0, 2, 3, 4, 1) * prob[..., None]).sum(dim=1).permute(0, 3, 1, 2)
 
 
+def agreed(looks: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Average what looks (``stages``) of different sizes say, each as much as it is sure of itself.
+
+    Returns:
+        label_initial, label, refined_label (B, 1, H, W), normal, refined_normal (B, 3, H, W), not unit, and spread (B, 1, H, W), the
+        relative one of the refined depth; at the size of the last look. The weights are one over the square of the spread; the
+        spread of the average is the average of theirs, as they err together.
+    """
+    size = looks[-1]["refined_label"].shape[-2:]
+
+    def full(look: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+        x = look[name].float()
+        return F.interpolate(x if x.dim() == 4 else x[:, None], size=size, mode="bilinear", align_corners=False)
+
+    spreads = torch.stack([full(look, "log_spread") for look in looks]).exp()
+    weights = spreads**-2 / (spreads**-2).sum(dim=0)
+    names = ("label_initial", "label", "refined_label", "normal", "refined_normal")
+    average = lambda parts: sum(w * part for w, part in zip(weights, parts, strict=True))  # noqa: E731
+    return {name: average([full(look, name) for look in looks]) for name in names} | {"spread": average(spreads)}
+
+
 def _plus(total: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return total + x * weight; in place where no gradient is asked for, as these tensors are the largest."""
     if total is None:
@@ -301,28 +322,36 @@ class LiteNetwork(nn.Module):
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
         size = batch.ref_image.shape[-2:]
-        if batch.src_images.shape[1] == 1 and max(size) > _ONE_SOURCE:
-            batch = shrunk(batch, _ONE_SOURCE / max(size), self.size_multiple)
-        s = self.stages(batch, self.hint(batch))
+        longer = max(size)
+        if batch.src_images.shape[1] == 1:
+            # Of a single pair the finest look is often surer than it has reason to be: all looks have their say.
+            sides = sorted({min(side, longer) for side in _ONE_SOURCE})
+            seen = [batch if s == longer else shrunk(batch, s / longer, self.size_multiple) for s in sides]
+            said = agreed([look for smaller in seen for look in self.looks(smaller)])
+        else:
+            said = agreed(self.looks(batch)[-1:])
         full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
-        depth = lambda label: depth_from_label(label.clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
-        refined = depth(full(s["refined_label"][:, None])[:, 0])
-        refined_normal = unit(full(s["refined_normal"]))
-        relative = full(s["log_spread"][:, None])[:, 0].exp()
+        depth = lambda label: depth_from_label(full(label)[:, 0].clamp_min(_MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
+        refined, relative = depth(said["refined_label"]), full(said["spread"])[:, 0]
         return Prediction(
-            depth_initial=depth(full(s["label_initial"][:, None])[:, 0]), depth=depth(full(s["label"][:, None])[:, 0]),
-            normal=unit(full(s["normal"])), refined_depth=refined, refined_normal=refined_normal,
+            depth_initial=depth(said["label_initial"]), depth=depth(said["label"]), normal=unit(full(said["normal"])),
+            refined_depth=refined, refined_normal=unit(full(said["refined_normal"])),
             # The spread is Laplace's: P(|relative error| < 5 %).
             confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
         )  # fmt: skip
 
-    def hint(self, batch: StereoBatch) -> Hint | None:
-        """See the batch at half the size, and before that at a quarter ... as long as its longer side is above 400 px."""
-        if max(batch.ref_image.shape[-2:]) <= _ONE_LOOK:
-            return None
-        coarse = shrunk(batch, 0.5, self.size_multiple)
-        size = [side // 4 for side in batch.ref_image.shape[-2:]]
-        return self.hint_from(self.stages(coarse, self.hint(coarse)), size, batch.src_images.shape[1])
+    def looks(self, batch: StereoBatch) -> list[dict[str, torch.Tensor]]:
+        """Run ``stages`` on the batch, and before that on half its size ... as long as its longer side is above 400 px.
+
+        Returns:
+            what each look says, the coarsest first; each gives the next its hint.
+        """
+        size = batch.ref_image.shape[-2:]
+        if max(size) <= _ONE_LOOK:
+            return [self.stages(batch)]
+        coarser = self.looks(shrunk(batch, 0.5, self.size_multiple))
+        hint = self.hint_from(coarser[-1], [side // 4 for side in size], batch.src_images.shape[1])
+        return [*coarser, self.stages(batch, hint)]
 
     def hint_from(self, coarse: dict[str, torch.Tensor], size: Sequence[int], sources: int) -> Hint:
         """Turn what ``stages`` says of a smaller image of the same view into the hint for a pass with features of ``size``.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.lite import LiteNetwork, agreed
 from nasrecon.nas.pyramid import shrunk
 from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, upsample_planes
 from nasrecon.nas.volume import pixel_rays, scaled_K
@@ -170,25 +172,53 @@ def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> Non
     assert torch.equal(cut.label, hint.label[:, 20:36, 30:54]) and cut.belief.shape == (1, 2, 64, 16, 24)
 
 
-def test_a_single_pair_is_seen_smaller_and_answered_at_its_size(network: LiteNetwork) -> None:
-    pair = stereo(sources=1, side=576)
+def test_a_single_pair_is_seen_at_two_sizes_and_answered_at_its_own(network: LiteNetwork) -> None:
+    pair = stereo(sources=1, side=704)
     with torch.inference_mode():
-        small = network(shrunk(pair, 512 / 576, 16))
-        large = network(pair)
-    assert small.refined_depth.shape == (1, 512, 512) and large.refined_depth.shape == (1, 576, 576)
-    again = torch.nn.functional.interpolate(1 / small.refined_depth[None], (576, 576), mode="bilinear")[0]
-    torch.testing.assert_close(1 / large.refined_depth, again, rtol=1e-3, atol=1e-4)
-    assert (large.refined_normal.norm(dim=1) - 1).abs().max() < 1e-4 and large.sigma.shape == (1, 576, 576)
+        found = network(pair)
+        sized = [shrunk(pair, side / 704, 16) for side in (416, 640)]
+        label = agreed([look for batch in sized for look in network.looks(batch)])["refined_label"]
+        small = network(shrunk(pair, 256 / 704, 16)).refined_depth
+        alone = network.stages(shrunk(pair, 256 / 704, 16))["refined_label"]
+    again = torch.nn.functional.interpolate(label, (704, 704), mode="bilinear")[:, 0]
+    torch.testing.assert_close(found.refined_depth, 0.7 * 64 / again)
+    torch.testing.assert_close(small, 0.7 * 64 / alone)
+    assert (found.refined_normal.norm(dim=1) - 1).abs().max() < 1e-4 and found.sigma.shape == (1, 704, 704)
 
 
 def test_large_images_get_a_hint_and_use_it(network: LiteNetwork) -> None:
     small, large = stereo(sources=1, side=400), stereo(sources=1, side=416)
     with torch.inference_mode():
-        assert network.hint(small) is None
-        hint = network.hint(large)
-        assert hint is not None and hint.label.shape == (1, 104, 104)
-        used, alone = network(large).refined_depth, network.stages(large)["refined_label"]
-    assert not torch.allclose(used, 0.7 * 64 / alone, rtol=1e-2)
+        assert len(network.looks(small)) == 1
+        coarse, fine = network.looks(large)
+        assert coarse["label"].shape == (1, 52, 52) and fine["label"].shape == (1, 104, 104)
+        alone = network.stages(large)
+    assert not torch.allclose(fine["refined_label"], alone["refined_label"], rtol=1e-2)
+
+
+def test_looks_count_as_they_are_sure(network: LiteNetwork) -> None:
+    def look(side: int, label: float, spread: float, normal: tuple[float, float, float]) -> dict[str, torch.Tensor]:
+        coarse = torch.full((1, side // 4, side // 4), label)
+        facing = torch.tensor(normal).view(1, 3, 1, 1)
+        return {
+            "label_initial": coarse + 2, "label": coarse + 1, "refined_label": torch.full((1, side, side), label),
+            "normal": facing.expand(1, 3, side // 4, side // 4), "refined_normal": facing.expand(1, 3, side, side),
+            "log_spread": torch.full_like(coarse, math.log(spread)),
+        }  # fmt: skip
+
+    said = agreed([look(16, 10.0, 0.1, (0, 0, -1)), look(32, 20.0, 0.2, (0, -1, 0))])
+    for name, more in (("label_initial", 2), ("label", 1), ("refined_label", 0)):
+        torch.testing.assert_close(said[name], torch.full((1, 1, 32, 32), 0.8 * 10 + 0.2 * 20 + more))
+    torch.testing.assert_close(said["spread"], torch.full((1, 1, 32, 32), 0.8 * 0.1 + 0.2 * 0.2))
+    for name in ("normal", "refined_normal"):
+        torch.testing.assert_close(said[name][0, :, 7, 9], torch.tensor([0, -0.2, -0.8]))
+
+
+def test_of_more_sources_only_the_finest_look_counts(network: LiteNetwork) -> None:
+    batch = stereo(sources=2, side=416)
+    with torch.inference_mode():
+        fine, depth = network.looks(batch)[-1], network(batch).refined_depth
+    torch.testing.assert_close(depth, 0.7 * 64 / fine["refined_label"])
 
 
 def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:
