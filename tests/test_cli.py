@@ -37,8 +37,8 @@ OPTIONS = {
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
-    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--seed", "--device"],
-    "train preview": ["--out", "--count", "--textures", "--seed"],
+    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--strewn", "--seed", "--device"],
+    "train preview": ["--out", "--count", "--textures", "--strewn", "--seed"],
     "train": [
         "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--network", "--stage", "--init", "--learning-rate",
         "--resume", "--seed", "--device",
