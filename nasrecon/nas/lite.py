@@ -26,7 +26,7 @@ from torch import nn
 
 from nasrecon.nas import Prediction
 from nasrecon.nas.heads import expected_label
-from nasrecon.nas.pyramid import Hint, shrunk
+from nasrecon.nas.pyramid import Hint, agreed, shrunk
 from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, unit, upsample_planes
 from nasrecon.nas.volume import (
     depth_from_label,
@@ -235,27 +235,6 @@ def _scores(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def _expected(r: torch.Tensor, prob: torch.Tensor) -> torch.Tensor:
     """Average (B, C, D, h, w) over the planes with their probabilities (B, D, h, w): (B, C, h, w). Fast for channels last."""
     return (r.permute(0, 2, 3, 4, 1) * prob[..., None]).sum(dim=1).permute(0, 3, 1, 2)
-
-
-def agreed(looks: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Average what looks (``stages``) of different sizes say, each as much as it is sure of itself.
-
-    Returns:
-        label_initial, label, refined_label (B, 1, H, W), normal, refined_normal (B, 3, H, W), not unit, and spread (B, 1, H, W), the
-        relative one of the refined depth; at the size of the last look. The weights are one over the square of the spread; the
-        spread of the average is the average of theirs, as they err together.
-    """
-    size = looks[-1]["refined_label"].shape[-2:]
-
-    def full(look: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-        x = look[name].float()
-        return F.interpolate(x if x.dim() == 4 else x[:, None], size=size, mode="bilinear", align_corners=False)
-
-    spreads = torch.stack([full(look, "log_spread") for look in looks]).exp()
-    weights = spreads**-2 / (spreads**-2).sum(dim=0)
-    names = ("label_initial", "label", "refined_label", "normal", "refined_normal")
-    average = lambda parts: sum(w * part for w, part in zip(weights, parts, strict=True))  # noqa: E731
-    return {name: average([full(look, name) for look in looks]) for name in names} | {"spread": average(spreads)}
 
 
 def _plus(total: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

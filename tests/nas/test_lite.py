@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasrecon.nas.lite import LiteNetwork, agreed
-from nasrecon.nas.pyramid import shrunk
+from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.pyramid import agreed, shrunk
 from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, upsample_planes
 from nasrecon.nas.volume import pixel_rays, scaled_K
 from nasrecon.types import StereoBatch
