@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from nasrecon.errors import InputError
 from nasrecon.geometry import relative_pose
 from nasrecon.nas import Network, Prediction
+from nasrecon.nas.blend import blended
 from nasrecon.types import Camera, Estimate, StereoBatch, View
 
 Posed = tuple[np.ndarray, View]
@@ -48,7 +49,8 @@ def predict(
 ) -> list[Estimate]:
     """Run a network on references of any sizes and with any number of sources each; one Estimate each, in order.
 
-    Items of one image size and one number of sources go through the network together.
+    Items of one image size and one number of sources go through the network together; those whose poses are in doubt
+    (``View.given_cam_from_world``) twice, under either poses, and what it says is averaged (``nas.blend``).
 
     Args:
         refs: the reference images with their views; ``view.depth_range`` must be set.
@@ -59,14 +61,14 @@ def predict(
         InputError: if an item has no source or no depth range, or an image is not of its camera's size.
     """
     device = device_of(network) if device is None else device
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for i, ((rgb, _), its_sources) in enumerate(zip(refs, sources, strict=True)):
-        groups.setdefault((*rgb.shape[:2], len(its_sources)), []).append(i)
+    groups: dict[tuple[int, int, int, bool], list[int]] = {}
+    for i, ((rgb, view), its_sources) in enumerate(zip(refs, sources, strict=True)):
+        key = (*rgb.shape[:2], len(its_sources), _in_doubt([(rgb, view), *its_sources]))
+        groups.setdefault(key, []).append(i)
     out: dict[int, Estimate] = {}
     for members in groups.values():
         group_refs, group_sources = [refs[i] for i in members], [sources[i] for i in members]
-        batch = to_stereo_batch(group_refs, group_sources, network)
-        prediction = network(batch.to(device))
+        prediction = _predicted(network, group_refs, group_sources, device)
         out |= zip(members, to_estimates(prediction, group_refs, group_sources, network), strict=True)
     return [out[i] for i in range(len(refs))]
 
@@ -83,10 +85,31 @@ def predict_stages(
         InputError: as ``predict``.
     """
     device = torch.device(device_of(network) if device is None else device)
-    batch = to_stereo_batch([ref], [sources], network).to(device)
     with torch.inference_mode(), autocast(network, device):
-        prediction = network(batch)
+        prediction = _predicted(network, [ref], [sources], device)
     return in_scene_units(prediction, [ref], network)
+
+
+def _predicted(
+    network: Network, refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], device: torch.device | str
+) -> Prediction:
+    """Run a network on references of one size, under all poses that they may have; its own units and sizes."""
+    doubt = any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True))
+    said = [network(to_stereo_batch(refs, sources, network).to(device))]
+    if doubt:
+        refs, sources = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
+        said.append(network(to_stereo_batch(refs, sources, network).to(device)))
+    return blended(said)
+
+
+def _in_doubt(images: Sequence[Posed]) -> bool:
+    return any(view.given_cam_from_world is not None for _, view in images)
+
+
+def _as_given(posed: Posed) -> Posed:
+    rgb, view = posed
+    given = view.given_cam_from_world
+    return (rgb, view) if given is None else (rgb, replace(view, cam_from_world=given, given_cam_from_world=None))
 
 
 def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network) -> StereoBatch:

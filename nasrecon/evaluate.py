@@ -196,7 +196,8 @@ def evaluate_demon(
             f"{network.planes} planes, the nearest at {DEMON_MIN_DEPTH:g}",
             "poses as given"
             if keep_poses
-            else f"poses as given, refined where the matches of a pair ask for it: {refined} of {len(pairs)} pairs",
+            else "poses as given; where the matches of a pair ask for others, seen under both and averaged: "
+            f"{refined} of {len(pairs)} pairs",
             *scorer.rules("pair"),
         ),
         data=f"{folder}: {len(pairs)} pairs",

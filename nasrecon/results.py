@@ -62,6 +62,8 @@ def scene_digest(scene: Scene) -> str:
         size = view.image_path.stat().st_size if view.image_path.exists() else -1
         digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{size}|{view.lens}|".encode())
         digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
+        if view.given_cam_from_world is not None:
+            digest.update(view.given_cam_from_world.tobytes())
         if view.sources is not None or view.video_frame is not None or view.depth_range is not None:
             digest.update(f"{view.sources}|{view.video_frame}|{view.depth_range}".encode())
         if view.mask_path is not None:

@@ -133,6 +133,8 @@ class View:
         sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
         mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
         video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
+        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by matches that cannot tell for
+            certain, as those of a single pair; depth is then estimated under both. None: there is no doubt.
     """
 
     name: str
@@ -145,6 +147,7 @@ class View:
     sources: tuple[str, ...] | None = None
     mask_path: Path | None = None
     video_frame: int | None = None
+    given_cam_from_world: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)

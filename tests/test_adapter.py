@@ -9,7 +9,7 @@ import pytest
 import torch
 from plane_world import PLANE_NORMAL_IN_WORLD, make_view, plane_depth, plane_in_cam, posed
 
-from nasrecon.adapter import FARTHEST_IN_PLANES, device_of, predict, to_estimates, to_stereo_batch
+from nasrecon.adapter import FARTHEST_IN_PLANES, device_of, predict, predict_stages, to_estimates, to_stereo_batch
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse, rotation_angle_deg
 from nasrecon.nas import Prediction
@@ -159,6 +159,36 @@ def test_mixed_sizes_and_numbers_of_sources_keep_their_order():
     assert [estimate.sources for estimate in estimates] == [tuple(v.name for _, v in item) for item in sources]
     sizes = sorted(tuple(batch.src_images.shape[:2]) for batch in network.batches)
     assert sizes == [(1, 1), (1, 2), (3, 1)]
+
+
+def test_poses_in_doubt_are_tried_both_ways():
+    """The network sees the pair under either poses; the answer is the average, and stays with the refined poses."""
+    ref = make_view("ref", 96, 64, 80, (0, 0, 0), (0, 0, 0))
+    given = make_view("src", 96, 64, 80, (0, 1, 0), (0.4, 0, 0))
+    src = make_view("src", 96, 64, 80, (0, 2, 0), (0.5, 0, 0))
+    doubted = replace(src, given_cam_from_world=given.cam_from_world)
+
+    class ByBaseline(PlaneNetwork):
+        """Depth is ten times the baseline, known the better the longer that is."""
+
+        def __call__(self, batch):
+            self.planes_in_ref = [(np.array([0, 0, 1.0]), 10 * float(batch.src_from_ref[0, 0, :3, 3].norm()))]
+            return super().__call__(batch)
+
+    network = ByBaseline([], 1.0)
+    (estimate,) = predict(network, [posed(ref)], [[posed(doubted)]])
+    expected = [to_stereo_batch([posed(ref)], [[posed(view)]], network).src_from_ref for view in (src, given)]
+    for batch, src_from_ref in zip(network.batches, expected, strict=True):
+        torch.testing.assert_close(batch.src_from_ref, src_from_ref)
+    np.testing.assert_allclose(estimate.depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
+    single = ByBaseline([], 1.0)
+    assert (predict_stages(single, posed(ref), [posed(src)]).refined_depth == 5).all() and len(single.batches) == 1
+    both = predict_stages(network, posed(ref), [posed(doubted)])
+    np.testing.assert_allclose(both.refined_depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
+    # A view without doubt in the same call goes through once.
+    network.batches.clear()
+    predict(network, [posed(ref)] * 2, [[posed(doubted)], [posed(src)]])
+    assert len(network.batches) == 3
 
 
 def test_a_batch_of_two_scales_equals_its_items():

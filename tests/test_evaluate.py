@@ -153,7 +153,9 @@ def test_demon_takes_refined_poses_and_says_so(pairs, monkeypatch):
     kept, used = KnowingNetwork(planes, 0.5, FACTORS), KnowingNetwork(planes, 0.5, FACTORS)
     monkeypatch.setattr("nasrecon.evaluate.refine_scene", refined({1}))
     found = evaluate_demon(folder, used)
-    assert "refined where the matches of a pair ask for it: 1 of 3 pairs" in "\n".join(found.rules)
+    assert "where the matches of a pair ask for others, seen under both and averaged: 1 of 3 pairs" in "\n".join(
+        found.rules
+    )
     monkeypatch.setattr("nasrecon.evaluate.refine_scene", None)
     given = evaluate_demon(folder, kept, keep_poses=True)
     assert "poses as given" in given.rules

@@ -22,6 +22,9 @@ from nasrecon.types import Scene
 
 # Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
 LEAST_OFF_PX, LEAST_TIMES = 0.7, 2.0
+# The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are given room
+# for turns of so much [rad], whatever fewer would do, and depth is estimated under those given, too: the two span what is open.
+PAIR_TURN = 1e-2
 
 # Standard deviations of the turns that are tried [rad]; under the least, poses stay as they were given. Their own prior is
 # exponential with that mean: a single pair must not be explained by poses that are far off.
@@ -46,8 +49,8 @@ class RefinedPoses:
     """What came of it.
 
     Attributes:
-        scene: with the refined poses.
-        turn_rad: by how much the poses were taken to be off, the best of ``TURNS``.
+        scene: with the refined poses; the views of a single pair keep the poses given beside them (``given_cam_from_world``).
+        turn_rad: by how much the poses were taken to be off, the best of ``TURNS``, of a pair ``PAIR_TURN`` or more.
         turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
         before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without matches.
         pairs: how many were used.
@@ -63,6 +66,11 @@ class RefinedPoses:
     pairs: int
     changed: bool
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the poses given may as well be right."""
+        return any(view.given_cam_from_world is not None for view in self.scene.views)
+
     def in_words(self) -> str:
         """Say what was done, one line for people."""
         if not self.changed:
@@ -73,6 +81,7 @@ class RefinedPoses:
             f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
             f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
             f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"
+            f"{'; a pair cannot tell for certain, depth is estimated under the poses given, too' if self.in_doubt else ''}"
         )
 
 
@@ -113,14 +122,21 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
             scene=scene, turn_rad=TURNS[0], turned_deg=still, moved=still, before_px=np.nan, after_px=np.nan,
             pairs=0, changed=False,
         )  # fmt: skip
-    best = min((problem.solve(turn) for turn in TURNS), key=lambda solution: solution.evidence)
+    solutions = [problem.solve(turn) for turn in TURNS]
+    best = min(solutions, key=lambda solution: solution.evidence)
+    asked_for, pair = best.turn_rad > TURNS[0], len(scene.views) == 2
+    if pair:
+        best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
     before, after = (float(np.median(np.abs(problem.errors(steps)))) for steps in (nothing, best.steps))
-    changed = best.turn_rad > TURNS[0] and before >= max(LEAST_OFF_PX, LEAST_TIMES * after)
+    changed = asked_for and before >= max(LEAST_OFF_PX, 0 if pair else LEAST_TIMES * after)
     steps = best.steps if changed else nothing
     px = float(np.median(problem.seen.px))
     given = problem.given.cam_from_world
     new = _stepped(given, steps)
-    views = [replace(view, cam_from_world=T) for view, T in zip(scene.views, new, strict=True)]
+    views = [
+        replace(view, cam_from_world=T, given_cam_from_world=view.cam_from_world if pair else None)
+        for view, T in zip(scene.views, new, strict=True)
+    ]
     return RefinedPoses(
         scene=scene.replace_views(views) if changed else scene,
         turn_rad=best.turn_rad,

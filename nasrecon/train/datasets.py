@@ -16,6 +16,9 @@ from nasrecon.train.sensor import shake
 from nasrecon.train.textures import TextureBank
 from nasrecon.types import StereoBatch
 
+WHOLE_PX = 320
+"""Longer side of the largest window that is learned as a whole, without a hint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldOptions:
@@ -46,7 +49,7 @@ class BatchOptions:
         blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur: so that the network learns to
             take the coarse pass at its word where nothing fine can be seen.
         hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
-            windows, ``batch / 2`` of them, without.
+            windows, ``batch / 2`` of them, without. All batches from windows wider or higher than ``WHOLE_PX`` are.
     """
 
     batch: int = 4
@@ -162,7 +165,7 @@ def draw_batch(
     """Mirror, disturb, cut: one training batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *rendered.images.shape[3:]
-    hinted = bool(rand(1) < options.hinted)
+    hinted = bool(rand(1) < options.hinted) or max(H, W) > WHOLE_PX
     if not hinted:
         chosen = chosen[: max(1, options.batch // 2)]
     B = len(chosen)
@@ -195,13 +198,13 @@ def draw_batch(
         size = (options.height, options.width)
     else:
         left, top, size = 0, 0, (H // 16 * 16, W // 16 * 16)
+    nearest = depth.flatten(1).kthvalue(max(1, depth[0].numel() // 1000), dim=1).values
     stereo, depth, normal = (
         _cut(window, left, top, size),
         depth[:, *_at(left, top, size)],
         normal[..., *_at(left, top, size)],
     )
 
-    nearest = depth.flatten(1).kthvalue(max(1, depth[0].numel() // 1000), dim=1).values
     min_depth = nearest * options.min_depth_low ** rand(B)
     # Planes fill their range only if the deepest part is worth seeing: where everything is far beyond, move closer.
     min_depth = torch.maximum(min_depth, depth.flatten(1).median(dim=1).values / options.planes * 1.5)

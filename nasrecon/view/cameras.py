@@ -138,11 +138,13 @@ class Cameras:
         """Show a new client everything, again whenever its window changes, until it moves by itself."""
         fitted, place = self.stand_back(client)
 
-        @client.camera.on_update
-        def _(camera: viser.CameraHandle) -> None:
+        def fit(camera: viser.CameraHandle) -> None:
             nonlocal fitted, place
-            if abs(camera.aspect / fitted - 1) > 0.02 and np.allclose(camera.position, place, atol=1e-3):
+            if abs(camera.aspect / fitted - 1) > 1e-3 and np.allclose(camera.position, place, atol=1e-3):
                 fitted, place = self.stand_back(client)
+
+        client.camera.on_update(fit)
+        fit(client.camera)  # the window may have changed in the meantime
 
 
 def _fitting_fov(camera: Camera, aspect: float) -> float:

@@ -244,6 +244,20 @@ def test_the_window_around_a_crop_is_the_crop_s(tmp_path) -> None:  # noqa: ANN0
     assert whole.around is None and whole.stereo.ref_image.shape == (2, 3, H, W) and whole.depth.shape == (2, H, W)
 
 
+def test_crops_of_large_windows_are_hinted_and_keep_the_window_s_nearest_depth(tmp_path, monkeypatch) -> None:  # noqa: ANN001
+    paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
+    monkeypatch.setattr("nasrecon.train.datasets.WHOLE_PX", W - 1)
+    rendered = load_file(paths[0])
+    # Planes without end and no guess: the nearest depth (but for a thousandth of the pixels) becomes 1.
+    options = BatchOptions(batch=4, width=48, height=32, hinted=0.0, min_depth_low=1.0, planes=1_000_000)
+    nearest = []
+    for seed in range(8):
+        batch = draw_batch(rendered, torch.arange(4), options, torch.Generator().manual_seed(seed))
+        assert batch.around is not None and batch.depth.shape == (4, 32, 48)
+        nearest.append(batch.depth.flatten(1).amin(dim=1))
+    assert 0.5 < torch.cat(nearest).amin() < 1.05 and torch.cat(nearest).amax() > 1.2
+
+
 def test_poses_are_off_as_often_and_as_far_as_asked() -> None:
     src_from_ref = torch.eye(4).repeat(4000, 1, 1, 1)
     src_from_ref[..., 0, 3] = 2.0
