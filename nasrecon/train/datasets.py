@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.errors import InputError
+from nasrecon.nas.pyramid import shrunk
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views, rotation_from_vector
 from nasrecon.train.sensor import shake
 from nasrecon.train.textures import TextureBank
 from nasrecon.types import StereoBatch
 
 WHOLE_PX = 320
-"""Longer side of the largest window that is learned as a whole, without a hint."""
+"""Longer side of the largest window that is learned as a whole, without a hint; larger ones are halved for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,11 @@ class BatchOptions:
         min_depth_low: the guessed min_depth is this ... 1 times the true nearest depth (log-uniform).
         pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are off.
         bad_poses: share of the items with one source whose pose is as bad as what refining the poses of hand-held depth sensors
-            leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. A fifth of it where there are more sources.
+            leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. Half of it where there are more sources.
         blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur: so that the network learns to
             take the coarse pass at its word where nothing fine can be seen.
         hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
-            windows, ``batch / 2`` of them, without. All batches from windows wider or higher than ``WHOLE_PX`` are.
+            windows, ``batch / 2`` of them, without, at half the size where they are wider or higher than ``WHOLE_PX``.
     """
 
     batch: int = 4
@@ -165,7 +166,7 @@ def draw_batch(
     """Mirror, disturb, cut: one training batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *rendered.images.shape[3:]
-    hinted = bool(rand(1) < options.hinted) or max(H, W) > WHOLE_PX
+    hinted = bool(rand(1) < options.hinted)
     if not hinted:
         chosen = chosen[: max(1, options.batch // 2)]
     B = len(chosen)
@@ -191,6 +192,9 @@ def draw_batch(
         min_depth=torch.ones(B),
     )  # fmt: skip
 
+    if not hinted and max(H, W) > WHOLE_PX:
+        window, depth, normal = _halved(window, depth, normal)
+        H, W = depth.shape[-2:]
     if hinted:
         left, top = (
             8 * int(rand(1) * ((side - cut) // 8 + 1)) for side, cut in ((W, options.width), (H, options.height))
@@ -213,6 +217,24 @@ def draw_batch(
         stereo=stereo, depth=depth / min_depth[:, None, None], normal=F.normalize(normal, dim=1),
         around=window if hinted else None, corner=(left, top),
     )  # fmt: skip
+
+
+def _halved(
+    window: StereoBatch, depth: torch.Tensor, normal: torch.Tensor
+) -> tuple[StereoBatch, torch.Tensor, torch.Tensor]:
+    """Halve the images, the depth (B, H, W) and the normals (B, 3, H, W) of a window; odd last rows and columns are left out.
+
+    A plane's inverse depth is linear in pixels: the mean of four is that of their middle. Where they are not of one surface, one
+    of the four is taken.
+    """
+    H, W = (side // 2 * 2 for side in depth.shape[-2:])
+    window, depth, normal = _cut(window, 0, 0, (H, W)), depth[:, :H, :W], normal[..., :H, :W]
+    four = lambda x: torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])  # noqa: E731
+    inverse, normals = four(1 / depth), four(normal)
+    smooth = inverse.amax(dim=0) < 1.03 * inverse.amin(dim=0)
+    depth = 1 / torch.where(smooth, inverse.mean(dim=0), inverse[0])
+    normal = torch.where(smooth[:, None], normals.mean(dim=0), normals[0])
+    return shrunk(window, 0.5, 1), depth, normal
 
 
 def _at(left: int, top: int, size: tuple[int, int]) -> tuple[slice, slice]:
@@ -238,7 +260,7 @@ def _disturb(src_from_ref: torch.Tensor, options: BatchOptions, generator: torch
     B, S = src_from_ref.shape[:2]
     normal = lambda: torch.randn(B, S, 3, generator=generator)  # noqa: E731
     small = options.pose_error * (rand(B, 1, 1) < 0.33)
-    bad = rand(B, 1, 1) < options.bad_poses / (1 if S == 1 else 5)
+    bad = rand(B, 1, 1) < options.bad_poses / (1 if S == 1 else 2)
     turned = torch.where(bad, torch.exp(math.log(0.001) + rand(B, 1, 1) * math.log(12)), small)
     moved = torch.where(bad, torch.exp(math.log(0.005) + rand(B, 1, 1) * math.log(20)), 0.0)
     out = src_from_ref.clone()

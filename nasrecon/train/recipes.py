@@ -13,8 +13,8 @@ from torch import nn
 
 from nasrecon.errors import InputError
 from nasrecon.nas.lite import LiteNetwork
-from nasrecon.nas.pyramid import Hint, shrunk
 from nasrecon.nas.paper import PaperNetwork
+from nasrecon.nas.pyramid import Hint, shrunk
 from nasrecon.nas.weights import NETWORKS, build_network
 from nasrecon.train.datasets import TrainingBatch
 from nasrecon.train.loss import training_loss

@@ -244,18 +244,47 @@ def test_the_window_around_a_crop_is_the_crop_s(tmp_path) -> None:  # noqa: ANN0
     assert whole.around is None and whole.stereo.ref_image.shape == (2, 3, H, W) and whole.depth.shape == (2, H, W)
 
 
-def test_crops_of_large_windows_are_hinted_and_keep_the_window_s_nearest_depth(tmp_path, monkeypatch) -> None:  # noqa: ANN001
+def test_crops_keep_the_window_s_nearest_depth(tmp_path) -> None:  # noqa: ANN001
     paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
-    monkeypatch.setattr("nasrecon.train.datasets.WHOLE_PX", W - 1)
     rendered = load_file(paths[0])
     # Planes without end and no guess: the nearest depth (but for a thousandth of the pixels) becomes 1.
-    options = BatchOptions(batch=4, width=48, height=32, hinted=0.0, min_depth_low=1.0, planes=1_000_000)
+    options = BatchOptions(batch=4, width=48, height=32, hinted=1.0, min_depth_low=1.0, planes=1_000_000)
     nearest = []
     for seed in range(8):
         batch = draw_batch(rendered, torch.arange(4), options, torch.Generator().manual_seed(seed))
-        assert batch.around is not None and batch.depth.shape == (4, 32, 48)
         nearest.append(batch.depth.flatten(1).amin(dim=1))
     assert 0.5 < torch.cat(nearest).amin() < 1.05 and torch.cat(nearest).amax() > 1.2
+
+
+def test_large_windows_are_halved_where_they_are_learned_whole(tmp_path, monkeypatch) -> None:  # noqa: ANN001
+    """Half of everything: the surface that a small pixel sees is that of the middle of its four, in the middle of their rays."""
+    from nasrecon.nas.volume import pixel_rays
+
+    paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
+    rendered = load_file(paths[0])
+    options = BatchOptions(batch=4, hinted=0.0, bad_poses=0.0, pose_error=0.0, blurred=0.0, min_depth_low=1.0)
+    draw = lambda: draw_batch(rendered, torch.arange(4), options, torch.Generator().manual_seed(1))  # noqa: E731
+    whole = draw()
+    monkeypatch.setattr("nasrecon.train.datasets.WHOLE_PX", W - 1)
+    half = draw()
+    assert half.around is None and half.depth.shape == (2, H // 32 * 16, W // 32 * 16)
+    assert half.stereo.ref_image.shape[-2:] == half.depth.shape[-2:] == half.normal.shape[-2:]
+    h, w = half.depth.shape[-2:]
+    scale = (
+        half.stereo.src_from_ref[:, 0, :3, 3].norm(dim=-1) / whole.stereo.src_from_ref[:, 0, :3, 3].norm(dim=-1)
+    ).view(2, 1, 1, 1)
+    points, small = (
+        pixel_rays(b.stereo.ref_K, *b.depth.shape[-2:]).view(2, 3, *b.depth.shape[-2:]) * b.depth[:, None] * k
+        for b, k in ((whole, scale), (half, 1.0))
+    )
+    points = points[..., : 2 * h, : 2 * w]
+    middle = torch.nn.functional.avg_pool2d(points, 2)
+    flat = (
+        torch.nn.functional.max_pool2d(points[:, 2:], 2) < 1.01 * -torch.nn.functional.max_pool2d(-points[:, 2:], 2)
+    )[:, 0]
+    off = ((small - middle).norm(dim=1) / small.norm(dim=1))[flat]
+    assert flat.float().mean() > 0.6 and off.quantile(0.99) < 2e-4
+    assert ((half.normal * whole.normal[..., : 2 * h : 2, : 2 * w : 2]).sum(dim=1)[flat] > 0.9).float().mean() > 0.97
 
 
 def test_poses_are_off_as_often_and_as_far_as_asked() -> None:
