@@ -49,8 +49,9 @@ def predict(
 ) -> list[Estimate]:
     """Run a network on references of any sizes and with any number of sources each; one Estimate each, in order.
 
-    Items of one image size and one number of sources go through the network together; those whose poses are in doubt
-    (``View.given_cam_from_world``) twice, under either poses, and what it says is averaged (``nas.blend``).
+    Items of one image size and one number of sources go through the network together. Where poses were refined
+    (``View.given_cam_from_world``), and there is but one source, it sees them under either poses, and what it says is averaged
+    (``nas.blend``): the matches of a single pair leave much open.
 
     Args:
         refs: the reference images with their views; ``view.depth_range`` must be set.
@@ -94,9 +95,9 @@ def _predicted(
     network: Network, refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], device: torch.device | str
 ) -> Prediction:
     """Run a network on references of one size, under all poses that they may have; its own units and sizes."""
-    doubt = any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True))
-    said = [network(to_stereo_batch(refs, sources, network).to(device))]
-    if doubt:
+    batch = to_stereo_batch(refs, sources, network)
+    said = [network(batch.to(device))]
+    if batch.rough and batch.src_images.shape[1] == 1:
         refs, sources = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
         said.append(network(to_stereo_batch(refs, sources, network).to(device)))
     return blended(said)
@@ -153,6 +154,7 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
         src_K=torch.stack([torch.stack([K for _, K in item]) for item in src_tensors]),
         src_from_ref=torch.from_numpy(np.array(src_from_ref)).float(),
         min_depth=torch.full((len(refs),), _trained_min_depth(network)),
+        rough=any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
     )
 
 

@@ -206,7 +206,7 @@ def _refined_before(scene: Scene, out: Path) -> tuple[Scene, str] | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["scene_sha256"] != scene_digest(scene):
             return None
-        return _with_poses(scene, kept["cam_from_world"], kept["in_doubt"], kept["said"]), kept["said"]
+        return _with_poses(scene, kept["cam_from_world"], kept["said"]), kept["said"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none, or damaged: made anew
 
@@ -222,23 +222,14 @@ def _keep_refined(scene: Scene, refined: RefinedPoses, out: Path) -> tuple[Scene
     out.mkdir(parents=True, exist_ok=True)
     part = out / f"{REFINED_POSES}.part"
     part.write_text(
-        json.dumps(
-            {
-                "scene_sha256": scene_digest(scene),
-                "said": words,
-                "cam_from_world": poses,
-                "in_doubt": refined.in_doubt,
-            }
-        ),
-        encoding="utf-8",
+        json.dumps({"scene_sha256": scene_digest(scene), "said": words, "cam_from_world": poses}), encoding="utf-8"
     )
     part.replace(out / REFINED_POSES)
-    return _with_poses(scene, poses, refined.in_doubt, words), words
+    return _with_poses(scene, poses, words), words
 
 
-def _with_poses(scene: Scene, poses: dict[str, list], in_doubt: bool, words: str) -> Scene:
+def _with_poses(scene: Scene, poses: dict[str, list], words: str) -> Scene:
     views = [
-        replace(view, cam_from_world=poses[view.name], given_cam_from_world=view.cam_from_world if in_doubt else None)
-        for view in scene.views
+        replace(view, cam_from_world=poses[view.name], given_cam_from_world=view.cam_from_world) for view in scene.views
     ]
     return replace(scene.replace_views(views), source=f"{scene.source}; {words}")

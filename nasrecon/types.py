@@ -22,7 +22,7 @@ All types are frozen; arrays in them are shared, not copied, and must not be wri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -133,8 +133,8 @@ class View:
         sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
         mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
         video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
-        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by matches that cannot tell for
-            certain, as those of a single pair; depth is then estimated under both. None: there is no doubt.
+        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by the matches of the images:
+            such poses are not exact. None: there is no doubt.
     """
 
     name: str
@@ -244,6 +244,7 @@ class StereoBatch:
         src_K: (B, S, 3, 3), likewise.
         src_from_ref: (B, S, 4, 4), the unit of its translation is free.
         min_depth: (B,), the depth scale of the planes, in that unit: label i stands for min_depth * D / i.
+        rough: whether the poses are known to be less than exact.
     """
 
     ref_image: torch.Tensor
@@ -252,10 +253,20 @@ class StereoBatch:
     src_K: torch.Tensor
     src_from_ref: torch.Tensor
     min_depth: torch.Tensor
+    rough: bool = False
 
     def to(self, device: torch.device | str) -> StereoBatch:
         """Return the batch on another device."""
-        return StereoBatch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+        return self.with_tensors(lambda tensor: tensor.to(device))
+
+    def item(self, i: int) -> StereoBatch:
+        """Return item i as a batch of one, float32."""
+        return self.with_tensors(lambda tensor: tensor[i : i + 1].float())
+
+    def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> StereoBatch:
+        """Return the batch with every tensor changed."""
+        tensors = ("ref_image", "src_images", "ref_K", "src_K", "src_from_ref", "min_depth")
+        return replace(self, **{name: change(getattr(self, name)) for name in tensors})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

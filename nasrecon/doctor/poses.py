@@ -49,7 +49,7 @@ class RefinedPoses:
     """What came of it.
 
     Attributes:
-        scene: with the refined poses; the views of a single pair keep the poses given beside them (``given_cam_from_world``).
+        scene: with the refined poses, and those given beside them (``View.given_cam_from_world``).
         turn_rad: by how much the poses were taken to be off, the best of ``TURNS``, of a pair ``PAIR_TURN`` or more.
         turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
         before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without matches.
@@ -66,11 +66,6 @@ class RefinedPoses:
     pairs: int
     changed: bool
 
-    @property
-    def in_doubt(self) -> bool:
-        """Whether the poses given may as well be right."""
-        return any(view.given_cam_from_world is not None for view in self.scene.views)
-
     def in_words(self) -> str:
         """Say what was done, one line for people."""
         if not self.changed:
@@ -81,7 +76,7 @@ class RefinedPoses:
             f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
             f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
             f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"
-            f"{'; a pair cannot tell for certain, depth is estimated under the poses given, too' if self.in_doubt else ''}"
+            f"{'; a pair cannot tell for certain, depth is estimated under the poses given, too' if len(some) == 2 else ''}"
         )
 
 
@@ -134,7 +129,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     given = problem.given.cam_from_world
     new = _stepped(given, steps)
     views = [
-        replace(view, cam_from_world=T, given_cam_from_world=view.cam_from_world if pair else None)
+        replace(view, cam_from_world=T, given_cam_from_world=view.cam_from_world)
         for view, T in zip(scene.views, new, strict=True)
     ]
     return RefinedPoses(

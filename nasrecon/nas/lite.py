@@ -7,9 +7,10 @@
     Z2, n, context, matching near Z2 --Consistency (twice)--> refined label, normal, spread, at h x w
     --plane upsampling: each pixel blends the planes of the nine nearest coarse pixels--> refined depth, normal at H x W
 
-With one source, images are brought to 512 px at most. Large images are seen twice or more, at half the size first: what the coarse pass says of labels and normals (``Hint``)
+Large images are seen twice or more, at half the size first: what the coarse pass says of labels and normals (``Hint``)
 goes into the hourglass and the consistency module of the next. A wall that is wider than what the finest pass can look
-across, and cameras that are off by some pixels, are smaller there.
+across, and cameras that are off by some pixels, are smaller there. Single pairs, and views whose poses are known to be
+rough, are seen at two sizes in this way, and all that is said of them is averaged.
 
 h, w = H/4, W/4. Everything is done in labels (label = D * min_depth / depth), so that the network knows no unit: scene
 times s, min_depth times s gives depths times s, the consistency module included.
@@ -41,7 +42,10 @@ from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
-_ONE_SOURCE = (416, 640)  # px: longer sides at which a single pair is seen; that of smaller images, where they are
+_UNSURE = (
+    416,
+    640,
+)  # px: longer sides at which single pairs, and views whose poses are rough, are seen; smaller images at their own
 _VOLUME_SHARE = 0.25  # of the volume's normals in the refined ones: the errors of the two are not the same
 
 
@@ -303,9 +307,9 @@ class LiteNetwork(nn.Module):
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
         size = batch.ref_image.shape[-2:]
         longer = max(size)
-        if batch.src_images.shape[1] == 1:
-            # Of a single pair the finest look is often surer than it has reason to be: all looks have their say.
-            sides = sorted({min(side, longer) for side in _ONE_SOURCE})
+        if batch.rough or batch.src_images.shape[1] == 1:
+            # The finest look is often surer than it has reason to be: all looks have their say.
+            sides = sorted({min(side, longer) for side in _UNSURE})
             seen = [batch if s == longer else shrunk(batch, s / longer, self.size_multiple) for s in sides]
             said = agreed([look for smaller in seen for look in self.looks(smaller)])
         else:

@@ -60,7 +60,7 @@ class ZnccNetwork(nn.Module):
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate the items one after the other, so that there is one volume in memory."""
         with torch.no_grad(), torch.autocast(batch.ref_image.device.type, enabled=False):
-            items = [self._estimate(_item(batch, i)) for i in range(len(batch.ref_image))]
+            items = [self._estimate(batch.item(i)) for i in range(len(batch.ref_image))]
         return Prediction(**{name: torch.cat([item[name] for item in items]) for name in items[0]})
 
     def _estimate(self, batch: StereoBatch) -> dict[str, torch.Tensor]:
@@ -93,10 +93,6 @@ class ZnccNetwork(nn.Module):
     def _halved(self, image: torch.Tensor) -> torch.Tensor:
         """Turn an RGB image (1, 3, H, W) into grey (1, 1, H/2, W/2)."""
         return F.avg_pool2d((image * self.grey.view(1, 3, 1, 1)).sum(dim=1, keepdim=True), 2)
-
-
-def _item(batch: StereoBatch, i: int) -> StereoBatch:
-    return StereoBatch(**{name: getattr(batch, name)[i : i + 1].float() for name in batch.__dataclass_fields__})
 
 
 def match(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 
 from nasrecon.nas.lite import LiteNetwork
 from nasrecon.nas.pyramid import agreed, shrunk
-from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, upsample_planes
+from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, unit, upsample_planes
 from nasrecon.nas.volume import pixel_rays, scaled_K
 from nasrecon.types import StereoBatch
 
@@ -38,10 +39,6 @@ def stereo(batch: int = 1, sources: int = 2, side: int = 64, seed: int = 0) -> S
         ref_K=K.repeat(batch, 1, 1), src_K=K.repeat(batch, sources, 1, 1), src_from_ref=src_from_ref,
         min_depth=torch.full((batch,), 0.7),
     )  # fmt: skip
-
-
-def with_fields(batch: StereoBatch, **fields: torch.Tensor) -> StereoBatch:
-    return StereoBatch(**({name: getattr(batch, name) for name in StereoBatch.__dataclass_fields__} | fields))
 
 
 def plane() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -80,7 +77,7 @@ def test_depth_scales_with_the_scene_and_normals_stay(network: LiteNetwork) -> N
     bigger[..., :3, 3] *= 1000
     with torch.inference_mode():
         one = network(batch)
-        other = network(with_fields(batch, src_from_ref=bigger, min_depth=batch.min_depth * 1000))
+        other = network(replace(batch, src_from_ref=bigger, min_depth=batch.min_depth * 1000))
     assert torch.allclose(other.refined_depth, one.refined_depth * 1000, rtol=2e-3)  # rounding moves samples a little
     assert torch.allclose(other.sigma, one.sigma * 1000, rtol=2e-2)
     assert (other.refined_normal - one.refined_normal).abs().max() < 5e-3
@@ -92,10 +89,10 @@ def test_order_of_sources_does_not_matter_and_a_source_does(network: LiteNetwork
     with torch.inference_mode():
         one = network(batch).refined_depth
         other = network(
-            with_fields(batch, src_images=batch.src_images[:, order], src_K=batch.src_K[:, order], src_from_ref=batch.src_from_ref[:, order])
+            replace(batch, src_images=batch.src_images[:, order], src_K=batch.src_K[:, order], src_from_ref=batch.src_from_ref[:, order])
         ).refined_depth  # fmt: skip
         fewer = network(
-            with_fields(batch, src_images=batch.src_images[:, :1], src_K=batch.src_K[:, :1], src_from_ref=batch.src_from_ref[:, :1])
+            replace(batch, src_images=batch.src_images[:, :1], src_K=batch.src_K[:, :1], src_from_ref=batch.src_from_ref[:, :1])
         ).refined_depth  # fmt: skip
     assert torch.allclose(one, other, rtol=2e-3)
     assert not torch.allclose(one, fewer, rtol=2e-3)
@@ -103,10 +100,7 @@ def test_order_of_sources_does_not_matter_and_a_source_does(network: LiteNetwork
 
 def test_a_batch_equals_its_items(network: LiteNetwork) -> None:
     batch = stereo(batch=2, seed=5)
-    items = [
-        with_fields(batch, **{n: getattr(batch, n)[i : i + 1] for n in StereoBatch.__dataclass_fields__})
-        for i in (0, 1)
-    ]
+    items = [batch.item(i) for i in (0, 1)]
     with torch.inference_mode():
         together = network(batch)
         alone = [network(item) for item in items]
@@ -141,7 +135,7 @@ def test_half_the_size_shows_the_same_rays(size: tuple[int, int]) -> None:
     H, W = size
     K = torch.tensor([[[500.0, 0, 322.3], [0, 510, 215.9], [0, 0, 1]]])
     rays = pixel_rays(K, H, W).view(1, 3, H, W)
-    batch = with_fields(stereo(sources=1), ref_image=rays, src_images=rays[:, None], ref_K=K, src_K=K[:, None])
+    batch = replace(stereo(sources=1), ref_image=rays, src_images=rays[:, None], ref_K=K, src_K=K[:, None])
     small = shrunk(batch, 0.5, 16)
     h, w = small.ref_image.shape[-2:]
     assert h % 16 == w % 16 == 0 and abs(h - H / 2) <= 8 and abs(w - W / 2) <= 8
@@ -172,16 +166,22 @@ def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> Non
     assert torch.equal(cut.label, hint.label[:, 20:36, 30:54]) and cut.belief.shape == (1, 2, 64, 16, 24)
 
 
-def test_a_single_pair_is_seen_at_two_sizes_and_answered_at_its_own(network: LiteNetwork) -> None:
-    pair = stereo(sources=1, side=704)
+@pytest.mark.parametrize(("sources", "rough"), [(1, False), (2, True)])
+def test_unsure_views_are_seen_at_two_sizes_and_answered_at_their_own(
+    network: LiteNetwork, sources: int, rough: bool
+) -> None:
+    views = replace(stereo(sources=sources, side=704), rough=rough)
     with torch.inference_mode():
-        found = network(pair)
-        sized = [shrunk(pair, side / 704, 16) for side in (416, 640)]
-        label = agreed([look for batch in sized for look in network.looks(batch)])["refined_label"]
-        small = network(shrunk(pair, 256 / 704, 16)).refined_depth
-        alone = network.stages(shrunk(pair, 256 / 704, 16))["refined_label"]
-    again = torch.nn.functional.interpolate(label, (704, 704), mode="bilinear")[:, 0]
-    torch.testing.assert_close(found.refined_depth, 0.7 * 64 / again)
+        found = network(views)
+        sized = [shrunk(views, side / 704, 16) for side in (416, 640)]
+        said = agreed([look for batch in sized for look in network.looks(batch)])
+        small = network(shrunk(views, 256 / 704, 16)).refined_depth
+        alone = network.stages(shrunk(views, 256 / 704, 16))["refined_label"]
+    full = lambda x: torch.nn.functional.interpolate(x, (704, 704), mode="bilinear")  # noqa: E731
+    torch.testing.assert_close(found.refined_depth, 0.7 * 64 / full(said["refined_label"])[:, 0])
+    # A fifth of the refined normals is the volume's.
+    of_volume, refined = unit(full(said["normal"])), unit(full(said["refined_normal"]))
+    torch.testing.assert_close(found.refined_normal, unit(0.8 * refined + 0.2 * of_volume))
     torch.testing.assert_close(small, 0.7 * 64 / alone)
     assert (found.refined_normal.norm(dim=1) - 1).abs().max() < 1e-4 and found.sigma.shape == (1, 704, 704)
 
@@ -225,7 +225,7 @@ def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     g = torch.Generator().manual_seed(0)
-    wide = with_fields(
+    wide = replace(
         stereo(),
         ref_image=torch.rand(1, 3, 240, 320, generator=g),
         src_images=torch.rand(1, 2, 3, 240, 320, generator=g),

@@ -94,7 +94,7 @@ def test_a_batch_equals_its_items(network):
     batch = random_batch(2, 2, 64, 96)
     both = network(batch)
     for i in range(2):
-        alone = network(zncc._item(batch, i))
+        alone = network(batch.item(i))
         assert relative_difference(both.refined_depth[i : i + 1], alone.refined_depth) == 0
         assert angle_deg(both.refined_normal[i : i + 1], alone.refined_normal).max() == 0
 
