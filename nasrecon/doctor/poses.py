@@ -72,7 +72,7 @@ class RefinedPoses:
             return "poses as given: the matches ask for no others"
         some = self.moved > 0
         return (
-            f"poses refined by the matches of {self.pairs} pairs: {int(some.sum())} views turned by "
+            f"poses refined by the matches of {self.pairs} pair{'s' if self.pairs != 1 else ''}: {int(some.sum())} views turned by "
             f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
             f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
             f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"
