@@ -291,7 +291,8 @@ def _quarter_turned(view: View) -> View:
     (fx, _, cx), (_, fy, cy), _ = camera.K
     K = [[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]]
     turned = Camera(width=camera.height, height=camera.width, K=K)
-    return replace(view, camera=turned, cam_from_world=_QUARTER @ view.cam_from_world)
+    given = None if view.given_cam_from_world is None else _QUARTER @ view.given_cam_from_world
+    return replace(view, camera=turned, cam_from_world=_QUARTER @ view.cam_from_world, given_cam_from_world=given)
 
 
 def fitted_size(camera: Camera, width: int, height: int) -> tuple[int, int]:

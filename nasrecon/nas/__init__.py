@@ -9,6 +9,9 @@ import torch
 
 from nasrecon.types import StereoBatch
 
+NEAR = 0.05
+"""Where confidence is a probability, it is that of a depth which is off by less than this share."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from nasrecon.nas import Prediction
+from nasrecon.nas import NEAR, Prediction
 
 _LEAST_SPREAD = 1e-4
 _OVER_THE_IMAGE = 2.0
-_NEAR = 0.05  # confidence is the probability that the depth is off by less than this share
 
 
 def blended(predictions: Sequence[Prediction]) -> Prediction:
@@ -53,7 +52,7 @@ def blended(predictions: Sequence[Prediction]) -> Prediction:
     average = depth("refined_depth")
     off = torch.where(known, refined / average - 1, 0.0)
     laplace = spread / math.sqrt(2)
-    still_near = _within(_NEAR, off, laplace) / _within(_NEAR, torch.zeros_like(off), laplace)
+    still_near = _within(NEAR, off, laplace) / _within(NEAR, torch.zeros_like(off), laplace)
     confidence = torch.stack([p.confidence.float() for p in predictions]).nan_to_num(0.0)
     relative = (weights * (spread**2 + off**2)).sum(dim=0).sqrt()
     return Prediction(

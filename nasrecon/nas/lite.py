@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nasrecon.nas import Prediction
+from nasrecon.nas import NEAR, Prediction
 from nasrecon.nas.heads import expected_label
 from nasrecon.nas.pyramid import Hint, agreed, shrunk
 from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, unit, upsample_planes
@@ -321,8 +321,8 @@ class LiteNetwork(nn.Module):
         return Prediction(
             depth_initial=depth(said["label_initial"]), depth=depth(said["label"]), normal=normal,
             refined_depth=refined, refined_normal=unit(unit(full(said["refined_normal"])) + _VOLUME_SHARE * normal),
-            # The spread is Laplace's: P(|relative error| < 5 %).
-            confidence=1 - torch.exp(-0.05 / relative), sigma=refined * relative * math.sqrt(2),
+            # The spread is Laplace's: P(|relative error| < NEAR).
+            confidence=1 - torch.exp(-NEAR / relative), sigma=refined * relative * math.sqrt(2),
         )  # fmt: skip
 
     def looks(self, batch: StereoBatch) -> list[dict[str, torch.Tensor]]:
