@@ -124,8 +124,12 @@ class Cameras:
         """Return where to stand and where to look to see all, in a window of that aspect (width over height)."""
         return overview(self._frame, list(self.views.values()), self._seen.points_in_world, aspect)
 
-    def stand_back(self, client: viser.ClientHandle) -> tuple[float, np.ndarray]:
-        """Put a client's camera where it sees all; returns the aspect of its window, and the place."""
+    async def stand_back(self, client: viser.ClientHandle) -> tuple[float, np.ndarray]:
+        """Put a client's camera where it sees all; returns the aspect of its window, and the place.
+
+        To be run by viser's event loop: a report of the camera that came in between two assignments would be compared
+        with, and the second of them taken for done.
+        """
         camera, aspect = client.camera, client.camera.aspect
         position, look_at = self.overview(aspect)
         with client.atomic():
@@ -134,17 +138,24 @@ class Cameras:
             camera.fov = np.radians(OVERVIEW_FOV_DEG)
         return aspect, position
 
-    def greet(self, client: viser.ClientHandle) -> None:
-        """Show a new client everything, again whenever its window changes, until it moves by itself."""
-        fitted, place = self.stand_back(client)
+    async def greet(self, client: viser.ClientHandle) -> None:
+        """Show a new client everything, again whenever its window changes, until it moves by itself.
 
-        def fit(camera: viser.CameraHandle) -> None:
+        A page that has just opened goes to the server's initial camera when it comes round to it, at times after it
+        was greeted; so does one whose visitor resets the view. From there, too, it is shown everything.
+        """
+        fitted, place = await self.stand_back(client)
+
+        async def fit(camera: viser.CameraHandle) -> None:
             nonlocal fitted, place
-            if abs(camera.aspect / fitted - 1) > 1e-3 and np.allclose(camera.position, place, atol=1e-3):
-                fitted, place = self.stand_back(client)
+            is_fitted = abs(camera.aspect / fitted - 1) < 1e-3
+            for stop, is_done in ((place, is_fitted), (self._server.initial_camera.position, False)):
+                if not is_done and np.allclose(camera.position, stop, atol=1e-3):
+                    fitted, place = await self.stand_back(client)
+                    return
 
         client.camera.on_update(fit)
-        fit(client.camera)  # the window may have changed in the meantime
+        await fit(client.camera)  # the window may have changed in the meantime
 
 
 def _fitting_fov(camera: Camera, aspect: float) -> float:

@@ -334,9 +334,9 @@ class LivePage:
                 self._go_to(self.cameras.neighbor(1 if event.target.value == controls.NEXT else -1), event.client)
 
         @controls.overview.on_click
-        def _(event: Any) -> None:
+        async def _(event: Any) -> None:
             if self.cameras:
-                self.cameras.stand_back(event.client)
+                await self.cameras.stand_back(event.client)
 
     def _locked(self, act: Callable[[], None]) -> Callable[[Any], None]:
         def run(event: Any) -> None:
