@@ -50,7 +50,7 @@ def predict(
     """Run a network on references of any sizes and with any number of sources each; one Estimate each, in order.
 
     Items of one image size and one number of sources go through the network together. Where poses were refined
-    (``View.given_cam_from_world``), and there is but one source, it sees them under either poses, and what it says is averaged
+    (``View.given_cam_from_world``) and there is but one source, it sees them under both, and what it says is averaged
     (``nas.blend``): the matches of a single pair leave much open.
 
     Args:

@@ -42,10 +42,7 @@ from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first
-_UNSURE = (
-    416,
-    640,
-)  # px: longer sides at which single pairs, and views whose poses are rough, are seen; smaller images at their own
+_UNSURE = (416, 640)  # px: longer sides at which single pairs, and views with rough poses, are seen; or at their own
 _VOLUME_SHARE = 0.25  # of the volume's normals in the refined ones: the errors of the two are not the same
 
 

@@ -13,6 +13,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -420,8 +421,10 @@ def _start(port: int, label: str) -> viser.ViserServer:
     import viser
 
     with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
-        # A visitor that leaves before saying what it wants is nobody's error; it is reported with a traceback otherwise.
+        # A visitor that leaves before saying what it wants, or before it was answered, is nobody's error; both are
+        # reported otherwise, the first with a traceback.
         logging.getLogger("websockets").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         server = viser.ViserServer(host=HOST, port=port, label=label, verbose=False)
 
     def refuse(verbose: bool = True) -> None:
