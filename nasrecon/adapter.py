@@ -116,9 +116,9 @@ def _as_given(posed: Posed) -> Posed:
 def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network) -> StereoBatch:
     """Turn references of one size, with one number of sources each, into what the network eats (float32, on the CPU).
 
-    A source that is rolled against its reference (a portrait shot beside landscape ones) is turned by quarters of a full
-    turn, image and camera together, because features are matched best upright; nothing is resampled for that. A source of
-    another size is shrunk or enlarged, its aspect kept, to fit into the reference's size.
+    A source that is rolled against its reference (a portrait shot beside landscape ones) is turned by quarters of a
+    full turn, image and camera together, because features are matched best upright; nothing is resampled for that. A
+    source of another size is shrunk or enlarged, its aspect kept, to fit into the reference's size.
 
     Args:
         refs, sources: as in ``predict``.

@@ -196,7 +196,8 @@ def infer(
     Args:
         scene, network, options: as for ``estimate_views``.
         folder: the results folder; made where it does not exist.
-        weights, weights_sha256: name and hash of the network's weights; views of other weights are not mixed with these.
+        weights, weights_sha256: name and hash of the network's weights; views of other weights are not mixed with
+            these.
         overwrite: redo the finished views.
         progress: told how far the run is, and of each input that is left out; by default these are logged.
 

@@ -55,7 +55,8 @@ _SHARED = ("format", "settings", "scene", "weights")
 def scene_digest(scene: Scene) -> str:
     """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files, masks.
 
-    Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of the scene is not part of it.
+    Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of
+    the scene is not part of it.
     """
     digest = hashlib.sha256()
     for view in scene.views:

@@ -16,8 +16,8 @@ pixel is at (0.5, 0.5), as in COLMAP::
 Depth.   ``depth`` is z in the camera frame, in scene units; 0 means "no value". Along the ray it is ``distance``.
 Normals. Unit length, in the camera frame, facing the camera (n . ray < 0); (0, 0, 0) where there is none.
 
-Shape letters: B batch, S sources, D planes, C channels, H x W image, h x w feature map (a quarter), N points, V vertices, F faces.
-All types are frozen; arrays in them are shared, not copied, and must not be written to.
+Shape letters: B batch, S sources, D planes, C channels, H x W image, h x w feature map (a quarter), N points, V
+vertices, F faces. All types are frozen; arrays in them are shared, not copied, and must not be written to.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Camera:
     """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention above.
 
     Raises:
-        InputError: if K is not an upper-triangular pinhole matrix with positive focal lengths, or a side is not positive.
+        InputError: if K is not an upper-triangular pinhole matrix with positive focal lengths, or a side is not
+            positive.
     """
 
     width: int
@@ -129,12 +130,14 @@ class View:
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
         depth_range_from: how it was found ("sparse points" ...), "" while it is not.
-        lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s), else None.
-        sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none listed.
+        lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s),
+            else None.
+        sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none
+            listed.
         mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
         video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
-        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by the matches of the images:
-            such poses are not exact. None: there is no doubt.
+        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by the matches of the
+            images: such poses are not exact. None: there is no doubt.
     """
 
     name: str

@@ -185,7 +185,8 @@ def test_poses_in_doubt_are_tried_both_ways():
     assert (predict_stages(single, posed(ref), [posed(src)]).refined_depth == 5).all() and len(single.batches) == 1
     both = predict_stages(network, posed(ref), [posed(doubted)])
     np.testing.assert_allclose(both.refined_depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
-    # A view without doubt in the same call goes through once; so does one with two sources, whose poses are called rough.
+    # A view without doubt in the same call goes through once; so does one with two sources, whose poses are called
+    # rough.
     network.batches.clear()
     predict(network, [posed(ref)] * 3, [[posed(doubted)], [posed(src)], [posed(doubted), posed(src)]])
     assert [batch.rough for batch in network.batches] == [True, False, False, True]

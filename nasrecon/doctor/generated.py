@@ -1,7 +1,7 @@
 """Generated sets for the doctor's tests: procedural worlds, photographed from an arc, with cameras known exactly.
 
-Unlike most real sets their pixels are not square, their principal points are off the centre, and every view has a K of its own;
-so faults can be tried that change nothing elsewhere.
+Unlike most real sets their pixels are not square, their principal points are off the centre, and every view has a K of
+its own; so faults can be tried that change nothing elsewhere.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Poses that are a little off, as trackers and hand-eye calibrations leave them: refined by the matches, as far as these tell.
 
 Each pose gets a small turn and a small move such that matches come to lie on their epipolar lines, against a prior that
-holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is taken
-under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses stay.
-Lengths of baselines cannot be seen in matches of two images: the prior keeps them, and with them the unit. What is left
-of lens distortion is fitted beside the poses, so that they do not bend to make up for it, and then forgotten.
+holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
+taken under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses
+stay. Lengths of baselines cannot be seen in matches of two images: the prior keeps them, and with them the unit. What
+is left of lens distortion is fitted beside the poses, so that they do not bend to make up for it, and then forgotten.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from nasrecon.types import Scene
 
 # Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
 LEAST_OFF_PX, LEAST_TIMES = 0.7, 2.0
-# The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are given room
-# for turns of so much [rad], whatever fewer would do, and depth is estimated under those given, too: the two span what is open.
+# The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are
+# given room for turns of so much [rad], whatever fewer would do, and depth is estimated under those given, too: the two
+# span what is open.
 PAIR_TURN = 1e-2
 
-# Standard deviations of the turns that are tried [rad]; under the least, poses stay as they were given. Their own prior is
-# exponential with that mean: a single pair must not be explained by poses that are far off.
+# Standard deviations of the turns that are tried [rad]; under the least, poses stay as they were given. Their own prior
+# is exponential with that mean: a single pair must not be explained by poses that are far off.
 TURNS, MEAN_TURN = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 5e-3
 # A pose that is off by a turn of 1 rad is off by a move of so many scene depths.
 MOVE_FOR_TURN = 0.5
 # Radial distortion that is left over: k1 for radii in focal lengths, one for all cameras.
 DISTORTION = 0.03
-# What a match is off by under true cameras [searched px], and what the estimate starts from, for poses that are far off.
+# What a match is off by under true cameras [searched px], and what the estimate starts from, for poses that are far
+# off.
 NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
 # Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones.
 INDEPENDENT = 40.0
 LEAST_MATCHES = 15
 # Matches of a pair that are used: so many, and of many pairs fewer, MOST_IN_ALL together.
 MOST_MATCHES, FEWEST_MATCHES, MOST_IN_ALL = 120, 20, 40_000
-# Up to EXHAUSTIVE_UP_TO views all pairs are matched; of more, each view with the next and with its NEIGHBORS best sources.
+# Up to EXHAUSTIVE_UP_TO views all pairs are matched; of more, each view with the next and with its NEIGHBORS best
+# sources.
 EXHAUSTIVE_UP_TO, NEIGHBORS = 16, 8
 
 
@@ -52,7 +55,8 @@ class RefinedPoses:
         scene: with the refined poses, and those given beside them (``View.given_cam_from_world``).
         turn_rad: by how much the poses were taken to be off, the best of ``TURNS``, of a pair ``PAIR_TURN`` or more.
         turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
-        before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without matches.
+        before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without
+            matches.
         pairs: how many were used.
         changed: whether the matches ask for other poses; otherwise the scene is as it was given.
     """

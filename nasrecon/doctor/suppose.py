@@ -1,8 +1,8 @@
 """Suppositions about the cameras of a whole set, each a list of fixes, tried against the matches.
 
 The cameras as given win unless a supposition is better by far (``MUCH_BETTER``) for most pairs, puts the points before
-the cameras, and leaves an error that is worth the name. Of suppositions that do about equally well the first in the list is taken:
-they are in the order of how often people meet them, and those that have a number to fit come last.
+the cameras, and leaves an error that is worth the name. Of suppositions that do about equally well the first in the
+list is taken: they are in the order of how often people meet them, and those that have a number to fit come last.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ NAMES_SHOWN = 5
 def with_masks(scene: Scene, folder: Path) -> Scene:
     """Return the scene with the masks of a folder; ``source`` says how many, and which views have none.
 
-    The mask of ``left/1.jpg`` is ``left/1.jpg``, ``left/1.png`` (any ending of images), or ``left/1.jpg.png``, as COLMAP
-    names them; without ``left/`` if no other view has that file name.
+    The mask of ``left/1.jpg`` is ``left/1.jpg``, ``left/1.png`` (any ending of images), or ``left/1.jpg.png``, as
+    COLMAP names them; without ``left/`` if no other view has that file name.
 
     Raises:
         InputError: if no view has a mask, or a view has two.

@@ -36,8 +36,8 @@ def rank_sources(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
     """Return the best source views for a reference, best first.
 
     Sources are taken one by one; one that stands beside a source already taken counts half, because it adds no new
-    look. Views that share nothing useful with the reference (no overlap, the same place) are not returned. Where the set
-    lists the reference's sources (``View.sources``) and any of them is in the scene, these are taken as they stand.
+    look. Views that share nothing useful with the reference (no overlap, the same place) are not returned. Where the
+    set lists the reference's sources (``View.sources``) and any of them is in the scene, these are taken as they stand.
 
     Args:
         scene: with sparse points, or with depth ranges (``depth_range.with_depth_ranges``); with neither, the depths

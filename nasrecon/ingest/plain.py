@@ -1,9 +1,9 @@
 """Plain text: one 4x4 (or 3x4) per image, in a file each or in one file for all; one K for all images, or one for each.
 
 The images may be the frames of a video: transforms in one file are then those of all its frames in order, files with
-one each are named by the frame's number (``000012.txt``, counted from 0). Nothing in bare matrices says whether they are cam_from_world or world_from_cam, so the convention must be given. K is
-taken with half-pixel centres (the centre of the top-left pixel at (0.5, 0.5)): add 0.5 to cx and cy of a K that has
-integer ones.
+one each are named by the frame's number (``000012.txt``, counted from 0). Nothing in bare matrices says whether they
+are cam_from_world or world_from_cam, so the convention must be given. K is taken with half-pixel centres (the centre of
+the top-left pixel at (0.5, 0.5)): add 0.5 to cx and cy of a K that has integer ones.
 """
 
 from __future__ import annotations

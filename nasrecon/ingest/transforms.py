@@ -2,8 +2,8 @@
 
 ``transform_matrix`` is world_from_cam of a camera in OpenGL's axes (x right, y up, z backward); here they are turned to
 ours. Pixel centres: half-pixel (nerfstudio and instant-ngp copy cx and cy from COLMAP, Blender's are the middle of the
-image). Intrinsics stand at the top, or in a frame, where they win; a focal length wins over an angle of view in the same
-place. What nerfstudio did to the world of its source is undone: positions are divided by ``applied_scale``, then
+image). Intrinsics stand at the top, or in a frame, where they win; a focal length wins over an angle of view in the
+same place. What nerfstudio did to the world of its source is undone: positions are divided by ``applied_scale``, then
 ``applied_transform`` is taken back, so the world is that of the source (COLMAP's, as a rule). instant-ngp's ``scale``,
 ``offset`` and ``aabb_scale`` are what its viewer does later to what the file says, and not for us. A rotation whose
 columns are not of length 1 (a Blender camera that was scaled) is normalised: it says nothing of the camera.

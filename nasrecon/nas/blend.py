@@ -18,9 +18,9 @@ def blended(predictions: Sequence[Prediction]) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
     Depths are averaged as one over depth, normals as vectors. The weights are one over the square of ``s * g^2``: s the
-    relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel can.
-    Where the predictions contradict each other sigma grows and confidence falls: both are those of the mixture, taken as
-    Laplace's distributions around the single depths.
+    relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel
+    can. Where the predictions contradict each other sigma grows and confidence falls: both are those of the mixture,
+    taken as Laplace's distributions around the single depths.
 
     Args:
         predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.

@@ -294,7 +294,8 @@ class LiteNetwork(nn.Module):
         near = len(self.offsets) * groups // 4
         self.consistency = Consistency(32 + near + 16 + groups + 3 + 3 + 4)
         self.mask = nn.Sequential(nn.Conv2d(48 + 32, 64, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 9 * 16, 1))
-        # How much the images can tell at all (``_circumstances``), told to the hourglass, the cost and the consistency steps.
+        # How much the images can tell at all (``_circumstances``), told to the hourglass, the cost and the consistency
+        # steps.
         self.told_volume, self.told_cost = nn.Conv2d(4, 16, 1, bias=False), nn.Conv2d(4, planes, 1, bias=False)
         self.told_gain, self.told_surface = nn.Conv2d(4, 1, 1, bias=False), nn.Conv2d(4, 48, 1, bias=False)
         for layer in (self.told_volume, self.told_cost, self.told_gain, self.told_surface):
@@ -352,11 +353,13 @@ class LiteNetwork(nn.Module):
         return Hint(belief, label[:, 0], normal)
 
     def stages(self, batch: StereoBatch, hint: Hint | None = None) -> dict[str, torch.Tensor]:
-        """Run one pass, with the hint of a coarser one if there is one; all maps at h x w but ``refined_label`` (B, H, W) and ``refined_normal`` (B, 3, H, W).
+        """Run one pass, with the hint of a coarser one if there is one.
 
         Returns:
-            cost, cost2 (B, D, h, w) scores; label_initial, label (B, h, w); normal (B, 3, h, w); step_labels, step_normals: lists
-            of the same after each step of consistency; log_spread (B, h, w): log of the relative spread of the depth.
+            maps, at h x w but for ``refined_label`` (B, H, W) and ``refined_normal`` (B, 3, H, W):
+            cost, cost2 (B, D, h, w) scores; label_initial, label (B, h, w); normal (B, 3, h, w); step_labels,
+            step_normals: lists of the same after each step of consistency; log_spread (B, h, w): log of the relative
+            spread of the depth.
         """
         B, S = batch.src_images.shape[:2]
         images = torch.cat([batch.ref_image[:, None], batch.src_images], dim=1).flatten(0, 1)
@@ -371,7 +374,8 @@ class LiteNetwork(nn.Module):
 
         volume, weights = self._volume(features, geometry, inv_depth)
         told = _circumstances(geometry, inv_depth, features.shape[-2:])
-        # Convolutions take channels last; the sums over sources, and their gradients, are several times faster channels first.
+        # Convolutions take channels last; the sums over sources, and their gradients, are several times faster channels
+        # first.
         laid_out = volume.contiguous(memory_format=torch.channels_last_3d)
         if laid_out.requires_grad:
             laid_out.register_hook(torch.Tensor.contiguous)

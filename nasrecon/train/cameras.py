@@ -115,7 +115,8 @@ def _source(
     R0, eye0 = ref[:, :3, :3], ref[:, :3, 3]
     eye = eye0
     done = torch.zeros(B, dtype=torch.bool, device=device)
-    # Most cameras step aside; some are carried ahead or back: nothing moves about the epipole, which is then in the image.
+    # Most cameras step aside; some are carried ahead or back: nothing moves about the epipole, which is then in the
+    # image.
     walked = r((B, 1), 0, 1) < 0.3
     aside, ahead = (torch.tensor(shares, device=device) for shares in ([1.0, 0.7, 0.5], [0.35, 0.25, 1.0]))
     for _ in range(6):

@@ -44,13 +44,16 @@ class BatchOptions:
         planes: D, which fixes the range of valid labels.
         sources: the largest number of source views.
         min_depth_low: the guessed min_depth is this ... 1 times the true nearest depth (log-uniform).
-        pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are off.
-        bad_poses: share of the items with one source whose pose is as bad as what refining the poses of hand-held depth sensors
-            leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. Half of it where there are more sources.
-        blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur: so that the network learns to
-            take the coarse pass at its word where nothing fine can be seen.
-        hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are whole
-            windows, ``batch / 2`` of them, without, at half the size where they are wider or higher than ``WHOLE_PX``.
+        pose_error: standard deviation [rad] of the small rotations that a third of the items gets, as calibrations are
+            off.
+        bad_poses: share of the items with one source whose pose is as bad as what refining the poses of hand-held depth
+            sensors leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. Half of it where there
+            are more sources.
+        blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur: so that the
+            network learns to take the coarse pass at its word where nothing fine can be seen.
+        hinted: share of the batches that are crops with a hint from the whole window at half the size; the others are
+            whole windows, ``batch / 2`` of them, without, at half the size where they are wider or higher than
+            ``WHOLE_PX``.
     """
 
     batch: int = 4
@@ -224,8 +227,8 @@ def _halved(
 ) -> tuple[StereoBatch, torch.Tensor, torch.Tensor]:
     """Halve the images, the depth (B, H, W) and the normals (B, 3, H, W) of a window; odd last rows and columns are left out.
 
-    A plane's inverse depth is linear in pixels: the mean of four is that of their middle. Where they are not of one surface, one
-    of the four is taken.
+    A plane's inverse depth is linear in pixels: the mean of four is that of their middle. Where they are not of one
+    surface, one of the four is taken.
     """
     H, W = (side // 2 * 2 for side in depth.shape[-2:])
     window, depth, normal = _cut(window, 0, 0, (H, W)), depth[:, :H, :W], normal[..., :H, :W]

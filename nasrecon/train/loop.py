@@ -131,8 +131,9 @@ def train(
     *, resume: bool = False, network_options: dict | None = None, init: str | Path | None = None,
     on_step: Callable[[int, dict], None] | None = None,
 ) -> TrainState:  # fmt: skip
-    """Train a network until ``options.steps``, from ``init`` where it is given; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
+    """Train a network until ``options.steps``; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
 
+    It starts from ``init`` where that is given, else from seeded weights.
     The batch of step i depends on (seed, i) alone: a resumed run goes on as if it had never stopped.
 
     Raises:

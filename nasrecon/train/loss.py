@@ -19,7 +19,7 @@ OF_STAGE_1 = ("ce", "label", "label_initial", "normal")
 
 
 def quarter(full: torch.Tensor) -> torch.Tensor:
-    """Take a map (B, H, W) to (B, h, w): the lower median of the four pixels in the middle of each 4x4 block, never a mix of two surfaces."""
+    """Take a map (B, H, W) to (B, h, w): the lower median of the middle four pixels of 4x4, never a mix of surfaces."""
     middle = torch.stack([full[:, y::4, x::4] for y in (1, 2) for x in (1, 2)])
     return middle.median(dim=0).values
 
@@ -66,8 +66,9 @@ def training_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the loss of a stage (``recipes.py``) and what to log.
 
-    Cross-entropy of both costs and Huber of both labels (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and
-    label of each step and of the full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
+    Cross-entropy of both costs and Huber of both labels (Z1, Z2), distance of the normals (volume, each step, full
+    size), relative depth and label of each step and of the full-size map, the paper's consistency term in inverse
+    depth, and Laplace's likelihood for the spread.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.
     """
     truth_full, valid_full = true_label(batch, planes)

@@ -22,8 +22,8 @@ _LARGEST_GRADIENT = 5.0
 def volume_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Stage 1, of depth and normals from the cost volume: Huber(Z2) + 0.7 Huber(Z1) + 3 Huber(n).
 
-    And two terms that the paper does not have, so that a short schedule arrives: the cross-entropy of the planes, and the
-    error of the logarithm of Z2, under which no scene's scale dominates.
+    And two terms that the paper does not have, so that a short schedule arrives: the cross-entropy of the planes, and
+    the error of the logarithm of Z2, under which no scene's scale dominates.
     """
     depth, normal = batch.depth * network.trained_min_depth, batch.normal
     label, valid = _within_planes(batch, network)

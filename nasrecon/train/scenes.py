@@ -28,9 +28,10 @@ class Worlds:
         counts: (boxes with the room, ellipsoids, cylinders, meshes), which adds up to P.
         center, half: (B, P, 3) [m], half extents.
         rotation: (B, P, 3, 3), world_from_primitive.
-        outdoor: (B,) bool; the room is then a far backdrop. strewn: (B,) bool; outdoors, with the things in the air around the
-            origin, near which the cameras stand.
-        texture: (B, P, 3) index for each axis of the primitive. scale (B, P): repeats per metre. contrast, tint, gloss: look.
+        outdoor: (B,) bool; the room is then a far backdrop. strewn: (B,) bool; outdoors, with the things in the air
+            around the origin, near which the cameras stand.
+        texture: (B, P, 3) index for each axis of the primitive. scale (B, P): repeats per metre. contrast, tint, gloss:
+            look.
         triangles: (B, meshes, F, 3, 3), in units of the half extents, within the unit ball.
         light_at (B, L, 3), light (B, L), sun (B,) share of shadow, ambient (B,).
     """
@@ -139,7 +140,8 @@ def draw_worlds(
     strength = r((B, lights), 0.1, 1) * r((B, 1), 0.3, 1.6) * torch.where(outdoor, 60.0, 3.0)[:, None]
     strength = torch.where(in_air[:, None], strength / 3, strength)
     return Worlds(
-        counts=(1 + boxes, ellipsoids, cylinders, meshes), triangles=draw_meshes(B * meshes, generator).unflatten(0, (B, -1)), center=center, half=half, rotation=rotation_from_vector(turn),
+        counts=(1 + boxes, ellipsoids, cylinders, meshes), center=center, half=half,
+        rotation=rotation_from_vector(turn), triangles=draw_meshes(B * meshes, generator).unflatten(0, (B, -1)),
         outdoor=outdoor, strewn=in_air, light_at=light_at, light=strength, ambient=r((B,), 0.2, 0.9), **look,
     )  # fmt: skip
 

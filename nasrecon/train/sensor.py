@@ -16,7 +16,8 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
 def expose(radiance: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Turn linear radiance (B, V, 3, H, W) into images in [0, 1] with every view's own exposure, optics and noise.
 
-    The views of one scene share a tone curve and differ in exposure, colour balance, sharpness and noise, as one camera's do.
+    The views of one scene share a tone curve and differ in exposure, colour balance, sharpness and noise, as one
+    camera's do.
     """
     B, V, _, H, W = radiance.shape
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
@@ -50,8 +51,8 @@ def shake(image: torch.Tensor, share: float, generator: torch.Generator) -> torc
         image: (B, V, 3, H, W). share: of the B scenes.
 
     Returns:
-        The images, blurred by Gaussians of 0.5 to 3 px along a direction of each view's own and as much or less across it, with
-        some new noise.
+        The images, blurred by Gaussians of 0.5 to 3 px along a direction of each view's own and as much or less across
+        it, with some new noise.
     """
     B, V, C, H, W = image.shape
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
