@@ -148,11 +148,13 @@ class Cameras:
 
         async def fit(camera: viser.CameraHandle) -> None:
             nonlocal fitted, place
-            is_fitted = abs(camera.aspect / fitted - 1) < 1e-3
-            for stop, is_done in ((place, is_fitted), (self._server.initial_camera.position, False)):
-                if not is_done and np.allclose(camera.position, stop, atol=1e-3):
-                    fitted, place = await self.stand_back(client)
-                    return
+            stands_at = lambda stop: np.allclose(camera.position, stop, atol=1e-3)  # noqa: E731
+            if stands_at(place):
+                is_to_move = abs(camera.aspect / fitted - 1) > 1e-3
+            else:
+                is_to_move = stands_at(self._server.initial_camera.position)
+            if is_to_move:
+                fitted, place = await self.stand_back(client)
 
         client.camera.on_update(fit)
         await fit(client.camera)  # the window may have changed in the meantime
