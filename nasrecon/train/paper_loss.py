@@ -22,8 +22,9 @@ _LARGEST_GRADIENT = 5.0
 def volume_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Stage 1, of depth and normals from the cost volume: Huber(Z2) + 0.7 Huber(Z1) + 3 Huber(n).
 
-    And two terms that the paper does not have, so that a short schedule arrives: the cross-entropy of the planes, and
-    the error of the logarithm of Z2, under which no scene's scale dominates.
+    Depths are divided by the median of the item's true ones, and there are two terms that the paper does not have: the
+    cross-entropy of the planes, and the error of the logarithm of depth. Of worlds of all sizes the deepest have
+    ten times the gradient of all else otherwise, and a short schedule does not arrive.
     """
     depth, normal = batch.depth * network.trained_min_depth, batch.normal
     label, valid = _within_planes(batch, network)
@@ -34,18 +35,22 @@ def volume_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch.Tens
     z1, z2 = (_depth(found.clamp_min(0.25), network) for found in labels)
     coarse = F.interpolate(label[:, None], scores.shape[-2:], mode="nearest")[:, 0]
     counts = F.interpolate(valid[:, None].float(), scores.shape[-2:], mode="nearest")[:, 0] > 0.5
+    scale = _median(depth, valid)
     terms = {
-        "depth": _huber(z2, depth, valid),
-        "depth_initial": 0.7 * _huber(z1, depth, valid),
+        "depth": _huber(z2 / scale, depth / scale, valid),
+        "depth_initial": 0.7 * _huber(z1 / scale, depth / scale, valid),
         "normal": 3 * _huber(found_normal.float(), normal, valid[:, None]),
         "ce": 0.5 * (cross_entropy(scores_in_context, coarse, counts) + 0.7 * cross_entropy(scores, coarse, counts)),
-        "log": masked_mean(log_error(labels[1], label), valid),
+        "log": masked_mean(log_error(labels[1], label) + 0.7 * log_error(labels[0], label), valid),
     }
     return _total(terms, z2, found_normal, depth, normal, valid)
 
 
 def consistency_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Stage 2, of the consistency module over a frozen first stage: Huber(Z) + 3 Huber(n) + 0.1 consistency."""
+    """Stage 2, of the consistency module over a frozen first stage: Huber(Z) + 3 Huber(n) + 0.1 consistency.
+
+    Huber's Z is divided by the median, as in stage 1.
+    """
     depth, normal = batch.depth * network.trained_min_depth, batch.normal
     _, valid = _within_planes(batch, network)
     with torch.no_grad():
@@ -53,8 +58,9 @@ def consistency_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch
         z2 = _depth(expected_label(plane_probabilities(scores.float(), depth.shape[-2:])), network)
     with torch.autocast(depth.device.type, enabled=False):
         refined, refined_normal = network.consistency(z2.float(), from_volume.float())
+    scale = _median(depth, valid)
     terms = {
-        "depth": _huber(refined, depth, valid),
+        "depth": _huber(refined / scale, depth / scale, valid),
         "normal": 3 * _huber(refined_normal, normal, valid[:, None]),
         "consistency": 0.1 * gradient_disagreement(refined, refined_normal, depth, batch.stereo.ref_K, valid),
     }
@@ -111,6 +117,12 @@ def _within_planes(batch: TrainingBatch, network: PaperNetwork) -> tuple[torch.T
 
 def _depth(label: torch.Tensor, network: PaperNetwork) -> torch.Tensor:
     return depth_from_label(label, label.new_full((len(label),), network.trained_min_depth), network.planes)
+
+
+def _median(depth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the median (B, 1, 1) of each item's depths (B, H, W) where they count, 1 where none does."""
+    median = torch.where(valid, depth, torch.nan).flatten(1).nanmedian(dim=1).values
+    return median.nan_to_num(1.0)[:, None, None]
 
 
 def _huber(found: torch.Tensor, true: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

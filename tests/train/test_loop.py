@@ -14,7 +14,7 @@ from nasrecon.nas.weights import load_network
 from nasrecon.train.datasets import BatchOptions, WorldFiles, WorldOptions, render_worlds
 from nasrecon.train.export import export_run
 from nasrecon.train.loop import TrainOptions, new_state, train, train_step
-from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal
+from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal, volume_loss
 
 CPU = torch.device("cpu")
 BATCH = BatchOptions(batch=2, width=64, height=64, sources=1)
@@ -104,6 +104,17 @@ def test_each_stage_moves_its_part_and_leaves_the_other(worlds: WorldFiles, netw
         second = ("consistency.", "mask.")
         moved = {n.startswith(second) for n, v in state.network.state_dict().items() if not torch.equal(v, before[n])}
         assert moved == {stage == "2"}
+
+
+def test_no_unit_and_no_deep_world_dominates_the_papers_volume_loss(worlds: WorldFiles) -> None:
+    """Depths count in medians of the item's own: the loss is the same where all is ten times as deep."""
+    batch = worlds.draw(3)
+    network = new_state(TrainOptions(network="paper", stage="1"), CPU).network.eval()
+    with torch.no_grad():
+        _, here = volume_loss(network, batch)
+        network.trained_min_depth *= 10
+        _, there = volume_loss(network, batch)
+    assert there == pytest.approx(here, rel=1e-4)
 
 
 def test_gradients_of_depth_and_normal_agree_on_a_plane() -> None:
