@@ -184,8 +184,8 @@ def _measure(
 
     Returns:
         of each match the signed distance to its epipolar line [searched px] (without a baseline: to its one possible
-        place), whether its parallax suffices to tell front from behind, whether it is in front of both, z in both (...,
-        2).
+        place), whether its parallax suffices to tell front from behind, whether it is in front of both, and
+        z in both (..., 2).
     """
     R, t = second_from_first[..., :3, :3], second_from_first[..., :3, 3]
     first, second = _rays(K_first, x), _rays(K_second, y)

@@ -34,8 +34,7 @@ TURNS, MEAN_TURN = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 5e-3
 MOVE_FOR_TURN = 0.5
 # Radial distortion that is left over: k1 for radii in focal lengths, one for all cameras.
 DISTORTION = 0.03
-# What a match is off by under true cameras [searched px], and what the estimate starts from, for poses that are far
-# off.
+# What a match is off by under true cameras [searched px], and what the estimate starts from where poses are far off.
 NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
 # Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones.
 INDEPENDENT = 40.0
@@ -75,8 +74,9 @@ class RefinedPoses:
         if not self.changed:
             return "poses as given: the matches ask for no others"
         some = self.moved > 0
+        pairs = "1 pair" if self.pairs == 1 else f"{self.pairs} pairs"
         return (
-            f"poses refined by the matches of {self.pairs} pair{'s' if self.pairs != 1 else ''}: {int(some.sum())} views turned by "
+            f"poses refined by the matches of {pairs}: {int(some.sum())} views turned by "
             f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
             f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
             f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"

@@ -16,9 +16,9 @@ class Hint:
     """What a coarser pass says, at the feature resolution h x w of the pass that it is for.
 
     Attributes:
-        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8 and the number of sources, in [-0.5,
-            0.5]: of the planes by the cost, and of the planes around the refined label by its spread. 0 where nothing
-            is known.
+        belief: (B, 2, D, h, w), log of the odds against knowing nothing, over 8 and the number of sources, in
+            [-0.5, 0.5]: of the planes by the cost, and of the planes around the refined label by its spread. 0 where
+            nothing is known.
         label: (B, h, w), refined. normal: (B, 3, h, w), unit.
     """
 
@@ -57,8 +57,8 @@ def agreed(looks: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Average what looks (``stages``) of different sizes say, each as much as it is sure of itself.
 
     Returns:
-        label_initial, label, refined_label (B, 1, H, W), normal, refined_normal (B, 3, H, W), not unit, and spread (B,
-        1, H, W), the relative one of the refined depth; at the size of the last look. The weights are one over the
+        label_initial, label, refined_label (B, 1, H, W), normal, refined_normal (B, 3, H, W), not unit, and spread
+        (B, 1, H, W), the relative one of the refined depth; at the size of the last look. The weights are one over the
         square of the spread; the spread of the average is the average of theirs, as they err together.
     """
     size = looks[-1]["refined_label"].shape[-2:]

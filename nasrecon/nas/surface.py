@@ -42,8 +42,8 @@ def label_slopes(label: torch.Tensor) -> torch.Tensor:
 def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     """Return the unit normals (B, 3, h, w) of the surface with inverse depth ~ label (B, h, w) and its slopes (B, 2, h, w).
 
-    Inverse depth is linear in the pixel on a plane: label(u) ~ n . K^-1 u, so n ~ K^T (slope_x, slope_y, offset); K (B,
-    3, 3) with integer pixel centres. This is the paper's consistency relation (section 3.3) in inverse depth, with the
+    Inverse depth is linear in the pixel on a plane: label(u) ~ n . K^-1 u, so n ~ K^T (slope_x, slope_y, offset); K
+    (B, 3, 3) with integer pixel centres. This is the paper's consistency relation (section 3.3) in inverse depth, with the
     true principal point.
     """
     B, h, w = label.shape
