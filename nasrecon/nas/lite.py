@@ -12,8 +12,9 @@ goes into the hourglass and the consistency module of the next. A wall that is w
 across, and cameras that are off by some pixels, are smaller there. Single pairs, and views whose poses are known to be
 rough, are seen at two sizes in this way, and all that is said of them is averaged.
 
-h, w = H/4, W/4; the parts with a capital are those of ``lite_parts.py``. Everything is done in labels (label = D * min_depth / depth), so that the network knows no unit: scene
-times s, min_depth times s gives depths times s, the consistency module included.
+h, w = H/4, W/4; what has a capital above is in ``lite_parts.py``. Everything is done in labels (label = D * min_depth /
+depth), so that the network knows no unit: scene times s, min_depth times s gives depths times s, the consistency module
+included.
 """
 
 from __future__ import annotations
