@@ -14,9 +14,9 @@ _PUBLIC = {
     "Estimate": "nasrecon.types",
     "PointCloud": "nasrecon.types",
     "Mesh": "nasrecon.types",
-    "open_scene": "nasrecon.ingest",
+    "open_scene": "nasrecon.ingest.open_scene",
     "load_network": "nasrecon.nas.weights",
-    "estimate_views": "nasrecon.estimate",
+    "estimate_views": "nasrecon.inference.estimate",
     "fuse_points": "nasrecon.fuse",
     "fuse_mesh": "nasrecon.fuse",
 }

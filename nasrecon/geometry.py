@@ -86,3 +86,16 @@ def _one_sided_difference(points: np.ndarray, inv_depth: np.ndarray, axis: int) 
     jump_back, jump_fore = (np.pad(jump, pad, constant_values=np.inf) for pad in (pad_first, pad_last))
     out = np.where((jump_fore <= jump_back)[..., None], fore, back)
     return np.where(np.isfinite(np.minimum(jump_back, jump_fore))[..., None], out, np.nan)
+
+
+def quaternion_from_rotation(R: np.ndarray) -> np.ndarray:
+    """Return the unit quaternion (4,), scalar first and not negative, of a rotation (3, 3)."""
+    squared = np.array([1 + np.trace(R), *(1 - np.trace(R) + 2 * np.diag(R))]) / 4
+    k = int(np.argmax(squared))
+    antisymmetric = [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]
+    products = np.zeros((4, 4))
+    products[0, 1:] = products[1:, 0] = antisymmetric
+    products[1:, 1:] = R + R.T
+    q = products[k] / (4 * np.sqrt(squared[k]))
+    q[k] = np.sqrt(squared[k])
+    return q if q[0] >= 0 else -q

@@ -22,7 +22,7 @@ vertices, F faces. All types are frozen; arrays in them are shared, not copied, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +32,8 @@ import numpy as np
 from nasrecon.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
+    pass
+
 
 Unit = Literal["m", "mm", "unknown"]
 
@@ -236,42 +237,6 @@ class Scene:
         return replace(self, views=tuple(views))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StereoBatch:
-    """What a network eats: torch tensors, in the networks' own conventions (``adapter.py`` makes it, nobody else).
-
-    Attributes:
-        ref_image: (B, 3, H, W) float32, RGB in [-1, 1].
-        src_images: (B, S, 3, H, W), likewise.
-        ref_K: (B, 3, 3) [px], **integer** pixel centres: the centre of the top-left pixel is (0, 0).
-        src_K: (B, S, 3, 3), likewise.
-        src_from_ref: (B, S, 4, 4), the unit of its translation is free.
-        min_depth: (B,), the depth scale of the planes, in that unit: label i stands for min_depth * D / i.
-        rough: whether the poses are known to be less than exact.
-    """
-
-    ref_image: torch.Tensor
-    src_images: torch.Tensor
-    ref_K: torch.Tensor
-    src_K: torch.Tensor
-    src_from_ref: torch.Tensor
-    min_depth: torch.Tensor
-    rough: bool = False
-
-    def to(self, device: torch.device | str) -> StereoBatch:
-        """Return the batch on another device."""
-        return self.with_tensors(lambda tensor: tensor.to(device))
-
-    def item(self, i: int) -> StereoBatch:
-        """Return item i as a batch of one, float32."""
-        return self.with_tensors(lambda tensor: tensor[i : i + 1].float())
-
-    def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> StereoBatch:
-        """Return the batch with every tensor changed."""
-        tensors = ("ref_image", "src_images", "ref_K", "src_K", "src_from_ref", "min_depth")
-        return replace(self, **{name: change(getattr(self, name)) for name in tensors})
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Estimate:
     """What a network says of one view.
@@ -330,7 +295,7 @@ class PointCloud:
         Raises:
             InputError: if the ending is not one that is written.
         """
-        from nasrecon.fuse.files import save_cloud
+        from nasrecon.fuse.save import save_cloud
 
         return save_cloud(self, Path(path))
 
@@ -359,6 +324,6 @@ class Mesh:
         Raises:
             InputError: if the ending is not one of these.
         """
-        from nasrecon.fuse.files import save_mesh
+        from nasrecon.fuse.save import save_mesh
 
         return save_mesh(self, Path(path))

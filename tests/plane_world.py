@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.geometry import transform
-from nasrecon.nas import Prediction
+from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, plane_sample_grid, sample_on_planes
 from nasrecon.types import Camera, View
 

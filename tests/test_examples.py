@@ -9,8 +9,8 @@ import imageio.v3 as iio
 import numpy as np
 
 from nasrecon.geometry import transform
-from nasrecon.ingest import open_scene
 from nasrecon.ingest.images import read_view
+from nasrecon.ingest.open_scene import open_scene
 
 TOP = Path(__file__).parents[1]
 ROOM = TOP / "examples" / "room"

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from ingest import worlds
 
-from nasrecon.estimate import InferOptions, estimate_views
-from nasrecon.ingest import open_scene
-from nasrecon.ingest.depth_range import with_depth_ranges
-from nasrecon.ingest.neighbors import rank_sources
+from nasrecon.inference.estimate import estimate_views
+from nasrecon.inference.options import InferOptions
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.scene.depth_range import with_depth_ranges
+from nasrecon.scene.source_views import rank_sources
 
 FOUNTAIN = worlds.DATA / "fountain"
 BAR = 1e-3

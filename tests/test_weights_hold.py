@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import nasrecon as nr
-from nasrecon.estimate import InferOptions
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
+from nasrecon.inference.options import InferOptions
 from nasrecon.types import Estimate
 
 ROOM = Path(__file__).parents[1] / "examples" / "room"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.results.view_file import file_name
 from nasrecon.types import Estimate, Unit, View
-from nasrecon.view_file import file_name
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 JPEG_QUALITY = 95

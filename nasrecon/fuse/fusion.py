@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.consistency import (
-    CACHE_BYTES,
-    MapCache,
-    confident_depth,
-    filter_view,
-    required_support,
-)
+from nasrecon.fuse.consistency import CACHE_BYTES, MapCache, confident_depth, filter_view, required_support
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors

@@ -159,7 +159,7 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
             "Use the images that the cameras were calibrated on, or scale K to these."
         )
     if view.lens is not None:
-        from nasrecon.ingest.lens import undistort
+        from nasrecon.ingest.undistort import undistort
 
         rgb = undistort(rgb, view.lens)
         if rgb.shape[:2] != (view.camera.height, view.camera.width):

@@ -109,7 +109,7 @@ def read_mask(view: View) -> np.ndarray | None:
 
     keep = np.where(_stored(view.mask_path), np.uint8(255), np.uint8(0))
     if view.lens is not None:
-        from nasrecon.ingest.lens import undistort
+        from nasrecon.ingest.undistort import undistort
 
         keep = undistort(np.repeat(keep[..., None], 3, axis=-1), view.lens)[..., 0]
     size = (view.camera.width, view.camera.height)

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nasrecon.nas import NEAR, Prediction
 from nasrecon.nas.heads import expected_label
 from nasrecon.nas.lite_parts import Consistency, ContextAggregation, Features, Hourglass, NormalHead
+from nasrecon.nas.network import NEAR, Prediction, StereoBatch
 from nasrecon.nas.pyramid import Hint, agreed, shrunk
 from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, unit, upsample_planes
 from nasrecon.nas.volume import (
@@ -39,7 +39,6 @@ from nasrecon.nas.volume import (
     sample_on_planes,
     scaled_K,
 )
-from nasrecon.types import StereoBatch
 
 _MIN_LABEL = 0.02  # depths beyond 50 * D * min_depth are "infinitely" far
 _ONE_LOOK = 400  # px: images with a longer side are seen at half the size first

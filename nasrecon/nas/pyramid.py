@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from nasrecon.types import StereoBatch
+from nasrecon.nas.network import StereoBatch
 
 
 @dataclass(frozen=True, eq=False)

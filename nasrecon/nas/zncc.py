@@ -20,11 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nasrecon.nas import Prediction
 from nasrecon.nas.heads import label_spread, sigma_from_spread
+from nasrecon.nas.network import Prediction, StereoBatch
 from nasrecon.nas.surface import normal_from_slopes
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, plane_sample_grid, sample_on_planes, scaled_K
-from nasrecon.types import StereoBatch
 
 VERSION = 1
 """Goes up with every change of what comes out."""

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.errors import InputError
+from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.pyramid import shrunk
 from nasrecon.train.scenes import Rendered, draw_worlds, render_views, rotation_from_vector
 from nasrecon.train.sensor import shake
 from nasrecon.train.textures import TextureBank
-from nasrecon.types import StereoBatch
 
 WHOLE_PX = 320
 """Longer side of the largest window that is learned as a whole, without a hint; larger ones are halved for that."""

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.nas.layout import channels_last
+from nasrecon.nas.precision import channels_last
 from nasrecon.nas.weights import load_network, load_tensors
 from nasrecon.train.datasets import BatchOptions, TrainingBatch, WorldFiles
 from nasrecon.train.recipes import Stage, coarse_hint, loss_of, make_network, to_training

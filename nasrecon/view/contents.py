@@ -11,7 +11,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import transform
-from nasrecon.results import Results, read_fusion
+from nasrecon.results.reader import Results, read_fusion
 from nasrecon.types import Estimate
 
 SURVEYED_VIEWS = 12

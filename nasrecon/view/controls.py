@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nasrecon.preview import INVALID_RGB, bar_depths, length_label, normal_legend, png_bytes
+from nasrecon.results.preview import INVALID_RGB, bar_depths, length_label, normal_legend, png_bytes
 from nasrecon.types import Estimate, Unit
 from nasrecon.view.glb import SURFACES
 from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.fuse.files import load_cloud, load_mesh
-from nasrecon.results import MANIFEST_FILE
+from nasrecon.fuse.save import load_cloud, load_mesh
+from nasrecon.results.reader import MANIFEST_FILE
 from nasrecon.types import Estimate, Mesh
-from nasrecon.view.cameras import Cameras
 from nasrecon.view.contents import Contents, Survey, look, survey
 from nasrecon.view.controls import Controls, cloud_legend, status_html, view_html, waiting_html
-from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
+from nasrecon.view.frustums import Cameras
 from nasrecon.view.glb import mesh_glb
+from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
 from nasrecon.view.pictures import shrunk
 from nasrecon.view.points import Points, points_of_cloud, points_of_view, support_limit
 from nasrecon.view.thin import thin_mesh

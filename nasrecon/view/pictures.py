@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 
-from nasrecon.preview import INVALID_RGB, color_depth, color_normal, color_scalar, color_table
+from nasrecon.results.preview import INVALID_RGB, color_depth, color_normal, color_scalar, color_table
 from nasrecon.types import Estimate
 
 PICTURES = ("image", "depth", "normals", "confidence")

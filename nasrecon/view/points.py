@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from nasrecon.geometry import transform
-from nasrecon.preview import color_scalar
+from nasrecon.results.preview import color_scalar
 from nasrecon.types import Estimate, PointCloud
 
 Coloring = Literal["image", "normal", "depth", "confidence", "support"]

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
-from nasrecon.fuse.files import load_cloud, load_mesh
-from nasrecon.preview import color_table, normal_legend, png_bytes
+from nasrecon.fuse.save import load_cloud, load_mesh
+from nasrecon.results.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey
-from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
+from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import Points, joined, points_of_cloud, points_of_view, support_limit
 from nasrecon.view.tables import report_tables
 from nasrecon.view.thin import thin_mesh
-from nasrecon.view_file import write_atomically
 
 Progress = Callable[[str, int, int], None]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.atomic import write_atomically
 from nasrecon.errors import NasReconError
-from nasrecon.fuse.files import load_mesh
 from nasrecon.fuse.o3d import render_mesh_preview
-from nasrecon.preview import INVALID_RGB, color_table, depth_bar, normal_legend, png_bytes
+from nasrecon.fuse.save import load_mesh
+from nasrecon.results.preview import INVALID_RGB, color_table, depth_bar, normal_legend, png_bytes
 from nasrecon.types import Camera, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey
-from nasrecon.view.frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
+from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, shrunk, view_pictures
-from nasrecon.view_file import write_atomically
 
 Progress = Callable[[str, int, int], None]
 

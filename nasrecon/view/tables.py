@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.preview import length_label
+from nasrecon.results.preview import length_label
 from nasrecon.view.contents import Contents
 
 

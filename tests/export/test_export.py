@@ -113,7 +113,7 @@ def read_array(path) -> np.ndarray:
 
 
 def test_the_workspaces_model_is_that_of_the_views(estimates, tmp_path) -> None:
-    from nasrecon.ingest import open_scene
+    from nasrecon.ingest.open_scene import open_scene
 
     export(estimates, "colmap", tmp_path / "ws")
     scene = open_scene(tmp_path / "ws" / "images", tmp_path / "ws" / "sparse")

@@ -8,14 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nasrecon.fuse.consistency import (
-    FilteredView,
-    MapCache,
-    SourceMaps,
-    _look_up,
-    filter_view,
-    required_support,
-)
+from nasrecon.fuse.consistency import FilteredView, MapCache, SourceMaps, _look_up, filter_view, required_support
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.geometry import angle_between_deg, transform
 from nasrecon.types import Camera, Estimate

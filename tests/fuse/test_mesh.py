@@ -10,12 +10,7 @@ import pytest
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import FuseOptions, fuse_mesh
 from nasrecon.fuse import mesh as mesh_module
-from nasrecon.fuse.mesh import (
-    MeshBuilder,
-    choose_voxel,
-    component_sizes,
-    vertex_normals,
-)
+from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, vertex_normals
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Estimate, Mesh
 

@@ -12,10 +12,10 @@ import pytest
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import transform
-from nasrecon.ingest import open_scene
 from nasrecon.ingest.images import read_view
-from nasrecon.ingest.lens import file_pixels, pinhole_camera
-from nasrecon.ingest.neighbors import sees
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.ingest.undistort import file_pixels, pinhole_camera
+from nasrecon.scene.source_views import sees
 from nasrecon.types import Lens, Scene
 
 from . import worlds

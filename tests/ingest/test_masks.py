@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from nasrecon.errors import InputError
-from nasrecon.ingest import open_scene
 from nasrecon.ingest.images import read_view
-from nasrecon.ingest.lens import pinhole_camera
 from nasrecon.ingest.masks import read_mask, with_masks
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.ingest.undistort import pinhole_camera
 from nasrecon.types import Camera, Lens, View
 
 from . import worlds

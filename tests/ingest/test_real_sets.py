@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nasrecon.geometry import relative_pose, transform
-from nasrecon.ingest import open_scene
-from nasrecon.ingest.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.ingest.images import read_view
-from nasrecon.ingest.neighbors import rank_sources, source_scores
-from nasrecon.ingest.truth import read_true_depth
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.ingest.true_depth import read_true_depth
+from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
+from nasrecon.scene.source_views import rank_sources, source_scores
 from nasrecon.types import Scene, View
 
 from .worlds import DATA, in_unit

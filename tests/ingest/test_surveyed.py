@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.ingest import open_scene
-from nasrecon.ingest.depth_range import depth_range_source, with_depth_ranges
-from nasrecon.ingest.neighbors import rank_sources, sources_origin
-from nasrecon.results import Run, scene_digest
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.results.digest import scene_digest
+from nasrecon.results.writer import Run
+from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
+from nasrecon.scene.source_views import rank_sources, sources_origin
 
 from . import worlds
 

@@ -10,8 +10,8 @@ import pytest
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import rotation_angle_deg
-from nasrecon.ingest import open_scene
-from nasrecon.ingest.trajectories import FREIBURG
+from nasrecon.ingest.formats.tum import FREIBURG
+from nasrecon.ingest.open_scene import open_scene
 
 from . import worlds
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nasrecon.errors import InputError
-from nasrecon.ingest import open_scene
+from nasrecon.ingest.open_scene import open_scene
 from nasrecon.types import Lens
 
 from . import worlds

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.ingest import open_scene, video
+from nasrecon.ingest import video
 from nasrecon.ingest.images import read_view
+from nasrecon.ingest.open_scene import open_scene
 
 from . import worlds
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from nasrecon.nas import Prediction
+from nasrecon.nas.network import Prediction, StereoBatch
 from nasrecon.nas.paper import PaperNetwork
-from nasrecon.types import StereoBatch
 
 FIXTURES = Path(__file__).resolve().parents[2] / "../shared/fixtures"
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nas.setups import angle_deg, drawn_network, golden, official_keys, random_batch, relative_difference, rotation, run
 from torch import nn
 
+from nas.setups import angle_deg, drawn_network, golden, official_keys, random_batch, relative_difference, rotation, run
 from nasrecon.errors import InputError
 from nasrecon.nas import paper
-from nasrecon.nas.paper import CappedAvgPool, PaperNetwork, UNet
+from nasrecon.nas.network import StereoBatch
+from nasrecon.nas.paper import PaperNetwork
+from nasrecon.nas.paper_blocks import CappedAvgPool, UNet
 from nasrecon.nas.volume import pixel_rays, scaled_K
-from nasrecon.types import StereoBatch
 
 DEPTHS = ("depth_initial", "depth", "refined_depth")
 NORMALS = ("normal", "refined_normal")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nas.setups import rotation
 
+from nas.setups import rotation
 from nasrecon.nas.volume import (
     depth_from_label,
     pixel_rays,

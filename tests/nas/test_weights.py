@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from nas.setups import drawn_network, random_batch, run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nas.setups import drawn_network, random_batch, run
 from nasrecon.errors import InputError, WeightsError
 from nasrecon.nas import manifest, weights
+from nasrecon.nas import published as published_import
 from nasrecon.nas.manifest import WeightsEntry, weights_folders
 from nasrecon.nas.paper import PaperNetwork
+from nasrecon.nas.published import import_published
 from nasrecon.nas.weights import (
-    import_published,
     list_weights,
     load_network,
     resolve_device,
@@ -307,8 +308,8 @@ def test_variant_is_told_or_asked_for(
 def test_variant_is_told_by_untouched_statistics(tmp_path: Path, published: dict) -> None:
     """Where nothing was counted, statistics that never moved still tell; ones that moved (the fixture's own) do not."""
     mvdnet = with_steps(published["mvdnet"], (1, 0, 0)) | {"pool1.0.1.num_batches_tracked": torch.tensor(0)}
-    assert weights.used_poolings(mvdnet) == 1
-    assert weights.used_poolings(published["mvdnet"]) is None
+    assert published_import.used_poolings(mvdnet) == 1
+    assert published_import.used_poolings(published["mvdnet"]) is None
 
 
 def test_real_training_leaves_these_traces() -> None:
@@ -316,10 +317,10 @@ def test_real_training_leaves_these_traces() -> None:
     for pool_slices in (1, 3):
         torch.manual_seed(0)
         network = PaperNetwork(planes=16, pool_slices=pool_slices).train()
-        assert weights.used_poolings(network.mvdnet.state_dict()) is None
+        assert published_import.used_poolings(network.mvdnet.state_dict()) is None
         with torch.no_grad():
             network.mvdnet(random_batch(2, 1, 64, 64))
-        assert weights.used_poolings(network.mvdnet.state_dict()) == pool_slices
+        assert published_import.used_poolings(network.mvdnet.state_dict()) == pool_slices
 
 
 @pytest.mark.parametrize(
@@ -365,6 +366,6 @@ def test_import_does_not_take_a_shipped_name(
     tmp_path: Path, published: dict, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(tmp_path / "shipped", "lite")
-    monkeypatch.setattr(weights, "weights_folders", lambda: [tmp_path / "shipped"])
+    monkeypatch.setattr(published_import, "weights_folders", lambda: [tmp_path / "shipped"])
     with pytest.raises(WeightsError, match="'lite' is taken"):
         import_published(*write_pair(tmp_path, **published), "lite", variant="pool3", trained_min_depth=0.5)

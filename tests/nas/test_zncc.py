@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nas.setups import angle_deg, random_batch, relative_difference
 from plane_world import PLANE_POINT_IN_WORLD, make_view, plane_depth, plane_in_cam
 
-from nasrecon.adapter import predict, to_stereo_batch
+from nas.setups import angle_deg, random_batch, relative_difference
 from nasrecon.geometry import transform
+from nasrecon.inference.adapter import predict, to_stereo_batch
 from nasrecon.nas import zncc
 from nasrecon.nas.volume import plane_inv_depth
 from nasrecon.nas.weights import load_network, weights_digest

@@ -9,7 +9,8 @@ import numpy as np
 
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.geometry import normals_from_depth, transform
-from nasrecon.results import ResultsWriter, Run, write_fusion
+from nasrecon.results.fusion_record import write_fusion
+from nasrecon.results.writer import ResultsWriter, Run
 from nasrecon.types import Camera, Estimate, Mesh, PointCloud, Scene, View
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.results import Results
+from nasrecon.results.reader import Results
 from nasrecon.view import live
-from nasrecon.view.frame import overview
 from nasrecon.view.live import LivePage
+from nasrecon.view.page_frame import overview
 from nasrecon.view.report import write_report
 
 from .browser import CHROMIUM, WHY_NOT, Browser

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.fuse.files import load_mesh, save_mesh
+from nasrecon.fuse.save import load_mesh, save_mesh
 from nasrecon.geometry import inverse, transform
-from nasrecon.preview import INVALID_RGB, bar_depths, color_depth, color_table, normal_legend
-from nasrecon.results import FUSION_FILE, Results, read_fusion, write_fusion
+from nasrecon.results.fusion_record import write_fusion
+from nasrecon.results.preview import INVALID_RGB, bar_depths, color_depth, color_table, normal_legend
+from nasrecon.results.reader import FUSION_FILE, Results, read_fusion
 from nasrecon.view.contents import look, survey
-from nasrecon.view.frame import OVERVIEW_FOV_DEG, choose_frame, overview
 from nasrecon.view.glb import SURFACES, mesh_glb
+from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, ViewFacts, view_pictures
 from nasrecon.view.points import COLORINGS, points_of_cloud, points_of_view
 from nasrecon.view.sheet import write_sheet

@@ -1,0 +1,170 @@
+"""How many injected faults the doctor finds, and how often it raises the alarm over nothing."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nasrecon.bench.faults import FAULTS, Fault
+from nasrecon.check.diagnose import check_scene, diagnose
+from nasrecon.check.findings import Diagnosis
+from nasrecon.check.fixes import apply_fixes
+from nasrecon.errors import InputError
+from nasrecon.matching.match_scene import match_scene
+from nasrecon.matching.matches import Matches
+from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.types import Scene
+
+# A repair is good if it brings the median epipolar error to within this factor of the sound set's, and so many pixels.
+REPAIRED_TIMES, REPAIRED_PX = 1.5, 0.3
+LEAST_RIGHT = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One set with one fault ("" for none).
+
+    Attributes:
+        set_name, fault: which.
+        expected: names of faults, any of which is right; none for a sound set.
+        found: names of the faults that were found.
+        fixes: what would repair them.
+        repaired: whether the fixes bring the sound cameras back; None where no fix is to be had.
+        right: one fault, of the right name, and a repair that works.
+        seconds: processor time of the diagnosis (with matching, where the images were changed, and for the sound set).
+    """
+
+    set_name: str
+    fault: str
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+    fixes: tuple[str, ...]
+    repaired: bool | None
+    right: bool
+    seconds: float
+
+
+def run_trials(
+    name: str,
+    scene: Scene,
+    faults: Sequence[Fault] = FAULTS,
+    seed: int = 0,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> list[Trial]:
+    """Inject faults into a sound set, one at a time, and diagnose each; the first trial is the set as it is.
+
+    The images of most faults are those of the sound set, so their matches are found once.
+
+    Args:
+        name: of the set, for the table.
+        scene: the sound set.
+        faults: which; those that change nothing in this set, or that it cannot show, are left out.
+        seed: of what is drawn at random.
+        on_trial: told of every trial as it ends.
+    """
+    since = time.process_time()
+    matches = match_scene(scene)
+    sound = diagnose(scene, matches)
+    names = tuple(finding.name for finding in sound.faults)
+    trials = [_trial(name, None, names, sound.fixes, None, time.process_time() - since)]
+    notes = {finding.name for finding in sound.findings}
+    if on_trial is not None:
+        on_trial(trials[0])
+    for fault in faults:
+        if fault.only_where_told in notes:
+            continue
+        with tempfile.TemporaryDirectory(prefix="nasrecon_doctor_") as folder:
+            broken = fault.inject(scene, np.random.default_rng(seed), Path(folder))
+            if broken is None:
+                continue
+            since = time.process_time()
+            fresh = fault.changes_images or _sizes_differ(scene, broken)
+            found = check_scene(broken) if fresh else diagnose(broken, matches)
+            seconds = time.process_time() - since
+            repaired = _repaired(broken, matches, scene, found, sound) if fault.whole else None
+        names = tuple(finding.name for finding in found.faults)
+        trials.append(_trial(name, fault, names, found.fixes, repaired, seconds))
+        if on_trial is not None:
+            on_trial(trials[-1])
+    return trials
+
+
+def _trial(
+    name: str,
+    fault: Fault | None,
+    found: tuple[str, ...],
+    fixes: tuple[str, ...],
+    repaired: bool | None,
+    seconds: float,
+) -> Trial:
+    expected = () if fault is None else fault.expected
+    named = not found if fault is None else len(found) == 1 and found[0] in expected
+    return Trial(
+        set_name=name,
+        fault="" if fault is None else fault.name,
+        expected=expected,
+        found=found,
+        fixes=fixes,
+        repaired=repaired,
+        right=named and repaired is not False,
+        seconds=seconds,
+    )
+
+
+def _sizes_differ(scene: Scene, broken: Scene) -> bool:
+    pairs = zip(scene.views, broken.views, strict=True)
+    return any((a.camera.width, a.camera.height) != (b.camera.width, b.camera.height) for a, b in pairs)
+
+
+def _repaired(broken: Scene, matches: Matches, scene: Scene, found: Diagnosis, sound: Diagnosis) -> bool:
+    """Say whether the fixes of the faults bring the cameras of a broken set to where they fit as those of the sound one.
+
+    What the notes offer (poses refined) is left out: it must not make up for a repair that is not quite right.
+    """
+    try:
+        fixed = apply_fixes(broken, [fix for fault in found.faults for fix in fault.fixes])
+    except InputError:
+        return False
+    moved = matches.moved_to(scene, fixed)
+    if not moved.pairs or sound.given is None:
+        return False
+    return Observations(moved).fit(Cameras.of(fixed)).median_px <= REPAIRED_TIMES * sound.given.median_px + REPAIRED_PX
+
+
+def enough(trials: Sequence[Trial]) -> bool:
+    """Say whether ``LEAST_RIGHT`` of the faults were named and repaired, and no sound set raised an alarm."""
+    faulty = [trial.right for trial in trials if trial.fault]
+    return sum(faulty) >= LEAST_RIGHT * len(faulty) and all(trial.right for trial in trials if not trial.fault)
+
+
+def trial_line(trial: Trial) -> str:
+    """Write a trial in one line."""
+    verdict = "ok   " if trial.right else "WRONG"
+    fixes = " ".join(f"--fix {fix}" for fix in trial.fixes[:3]) + (" ..." if len(trial.fixes) > 3 else "")
+    found = ", ".join(trial.found) or "no faults"
+    return f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {found:<32} {trial.seconds:5.1f} s  {fixes}".rstrip()
+
+
+def summary(trials: Sequence[Trial]) -> str:
+    """Count what was right, set by set and in all."""
+    lines = []
+    for name in dict.fromkeys(trial.set_name for trial in trials):
+        lines.append(_counted(name, [trial for trial in trials if trial.set_name == name]))
+    return "\n".join([*lines, _counted("all", trials)])
+
+
+def _counted(name: str, trials: Sequence[Trial]) -> str:
+    faulty = [trial for trial in trials if trial.fault]
+    right = sum(trial.right for trial in faulty)
+    alarms = sum(not trial.right for trial in trials if not trial.fault)
+    slowest = max(trial.seconds for trial in trials)
+    share = 100 * right / max(len(faulty), 1)
+    return (
+        f"{name:<12} {right} of {len(faulty)} faults named and repaired ({share:.1f} %), false alarms: {alarms}, "
+        f"longest check {slowest:.1f} s of processor time"
+    )

@@ -1,0 +1,313 @@
+"""From a scene and its matches to a diagnosis: what is wrong with the cameras, what says so, what repairs it.
+
+The order matters: what makes the rest meaningless comes first (images that do not move, cameras of another image
+size), then what concerns all cameras, then single views, then the unit. Every fault is looked for in the scene as
+repaired so far, so that two faults at once are told as two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from nasrecon.check.duplicates import duplicates
+from nasrecon.check.findings import Diagnosis, Finding, error_in_px
+from nasrecon.check.fixes import apply_fixes
+from nasrecon.check.hypotheses import best_supposition
+from nasrecon.check.hypothesis_test import WORST_ACCEPTED_PX, Tried
+from nasrecon.check.image_size import image_size_findings
+from nasrecon.check.motion import nothing_moves
+from nasrecon.check.outlier_views import LEAST_PAIRS as VOTES
+from nasrecon.check.outlier_views import reordered, wrong_views
+from nasrecon.check.photometric import photometric_share
+from nasrecon.check.principal_point import fit_center_shift
+from nasrecon.check.summary import facts
+from nasrecon.check.units import unit_finding
+from nasrecon.matching.match_scene import match_scene
+from nasrecon.matching.matches import Matches, Progress
+from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.matching.sampling import MatchOptions
+from nasrecon.types import Scene
+
+# Cameras that fit fewer pairs than this badly may be right, and the matches wrong.
+LEAST_PAIRS = 3
+
+
+# Errors so many times those of the matches themselves are worth a note on noise [times, searched px].
+NOISY_TIMES, NOISY_PX = 3.0, 1.0
+
+
+# Half a pixel is told where the fit is certain to CERTAIN_PX, lies so near to it and so far from none [sigmas].
+CERTAIN_PX, HALF_SIGMAS, SURE_SIGMAS = 0.1, 2.5, 4.0
+
+
+# Two faults of all cameras at once are looked for, not more.
+MOST_SUPPOSITIONS = 2
+
+
+QUICK = MatchOptions(views=10, pairs=24)
+
+
+def check_scene(scene: Scene, *, quick: bool = False, progress: Progress | None = None) -> Diagnosis:
+    """Say whether the cameras of a scene are right, from its images and geometry alone.
+
+    Args:
+        scene: as ``open_scene`` made it.
+        quick: look at few images and leave out what takes long; for a warning before other work.
+        progress: called with what is done, and how many of how many.
+
+    Raises:
+        InputError: if fewer than two images can be read.
+    """
+    resized, findings = image_size_findings(scene)
+    matches = match_scene(resized, QUICK if quick else None, progress)
+    diagnosis = diagnose(resized, matches, quick=quick)
+    read = () if quick else facts(resized, matches)
+    return replace(diagnosis, findings=_faults_first([*findings, *diagnosis.findings]), facts=read)
+
+
+def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosis:
+    """Say whether the cameras of a scene fit the matches of its images.
+
+    Args:
+        scene: its cameras have the sizes of the images.
+        matches: from ``match_scene``, of this scene or of one with the same images.
+        quick: leave out what takes long.
+    """
+    findings = _unreadable(matches)
+    if not matches.pairs:
+        return Diagnosis(findings=_faults_first([*findings, _nothing_matches(matches)]))
+    seen = Observations(matches)
+    given = seen.fit(Cameras.of(scene))
+    px = float(np.median(seen.px))
+    blind = nothing_moves(scene, matches)
+    if blind is not None:
+        return Diagnosis(findings=_faults_first([*findings, blind]), given=given, repaired=given, px=px)
+    if _no_baseline(scene):
+        return Diagnosis(
+            findings=_faults_first([*findings, _without_baseline(given, px)]), given=given, repaired=given, px=px
+        )
+    case = _Case(scene, matches, given, px, quick)
+    case.double_images()
+    case.whole_set()
+    case.single_views()
+    case.unexplained()
+    case.unit()
+    case.noise()
+    case.half_pixel()
+    return Diagnosis(findings=_faults_first([*findings, *case.findings]), given=given, repaired=case.fit, px=px)
+
+
+def _faults_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.kind != "fault"))
+
+
+def _unreadable(matches: Matches) -> list[Finding]:
+    if not matches.problems:
+        return []
+    what = f"{len(matches.problems)} image(s) cannot be read"
+    evidence = tuple(f"{name}: {reason}" for name, reason in matches.problems[:5])
+    return [Finding(name="unreadable", kind="note", what=what, evidence=evidence)]
+
+
+def _nothing_matches(matches: Matches) -> Finding:
+    return Finding(
+        name="no-matches",
+        kind="note",
+        what="no two images could be matched, so nothing can be said about the cameras",
+        evidence=(f"{matches.tried} pairs of {len(matches.views)} images were tried: too little texture or overlap?",),
+    )
+
+
+def _no_baseline(scene: Scene) -> bool:
+    centers = np.array([view.center_in_world for view in scene.views])
+    return bool(np.ptp(centers, axis=0).max() <= 1e-6 * max(np.abs(centers).max(), 1e-12))
+
+
+def _without_baseline(given: Fit, px: float) -> Finding:
+    return Finding(
+        name="no-baseline",
+        kind="fault",
+        what="all cameras are at one place, while the images were taken from several: the translations are lost",
+        evidence=(
+            f"matches are off by {error_in_px(given, px)} (median) from where a camera at one place would see them",
+        ),
+    )
+
+
+class _Case:
+    """A set under examination: the scene as repaired so far, and what was found."""
+
+    def __init__(self, scene: Scene, matches: Matches, given: Fit, px: float, quick: bool) -> None:
+        self.scene, self.matches, self.fit, self.px, self.quick = scene, matches, given, px, quick
+        self.findings: list[Finding] = []
+
+    def _go_on_with(self, scene: Scene) -> None:
+        self.matches = self.matches.moved_to(self.scene, scene)
+        self.scene = scene
+        self.fit = Observations(self.matches).fit(Cameras.of(scene))
+
+    def double_images(self) -> None:
+        """Find images that are there twice, and go on without the second ones."""
+        found = duplicates(self.scene, self.matches, self.fit)
+        self.findings += found
+        fixes = [fix for finding in found for fix in finding.fixes]
+        if fixes:
+            rest = apply_fixes(self.scene, fixes)
+            if self.matches.moved_to(self.scene, rest).pairs:
+                self._go_on_with(rest)
+
+    def whole_set(self) -> None:
+        """Find what is wrong with all cameras alike."""
+        for _ in range(MOST_SUPPOSITIONS):
+            found = best_supposition(self.scene, self.matches, self.fit, quick=self.quick)
+            if found is None:
+                return
+            self.findings.append(self._finding(found))
+            self.scene, self.matches, self.fit = found.scene, found.matches, found.fit
+
+    def _finding(self, found: Tried) -> Finding:
+        supposition = found.supposition
+        return Finding(
+            name=supposition.name,
+            kind="fault",
+            what=supposition.what,
+            evidence=(*self._evidence(found.fit), *self._photometric(found)),
+            fixes=supposition.fixes,
+        )
+
+    def _evidence(self, after: Fit) -> tuple[str, ...]:
+        before = self.fit
+        lines = [
+            f"median epipolar error {error_in_px(before, self.px)} as given, {error_in_px(after, self.px)} with the fix "
+            f"({len(after.pair_px)} pairs, {len(after.error_px)} matches)",
+            f"points in front of the cameras {before.in_front:.0%} as given, {after.in_front:.0%} with the fix",
+        ]
+        if np.isfinite(after.depth_agrees):
+            given = f"{before.depth_agrees:.0%}" if np.isfinite(before.depth_agrees) else "none"
+            lines.append(
+                f"depths of a point agree between pairs: {given} as given, {after.depth_agrees:.0%} with the fix"
+            )
+        return tuple(lines)
+
+    def _photometric(self, found: Tried) -> tuple[str, ...]:
+        """Ask the images too, by a coarse plane sweep before and after the fix."""
+        if self.quick:
+            return ()
+        shares = photometric_share(self.scene, self.matches), photometric_share(found.scene, found.matches)
+        if None in shares:
+            return ()
+        before, after = shares
+        return (f"a plane sweep finds a depth for {before:.0%} of the pixels as given, {after:.0%} with the fix",)
+
+    def single_views(self) -> None:
+        """Find views that do not fit while the others do."""
+        self._lonely_views()
+        wrong = wrong_views(self.matches, self.fit)
+        if not wrong:
+            return
+        names = tuple(self.scene.views[i].name for i in wrong)
+        off = [
+            f"{name}: its pairs are off by {self._error_of(i):.1f} px (median)"
+            for name, i in zip(names, wrong, strict=True)
+        ]
+        exchanged = reordered(self.scene, self.matches, wrong)
+        if exchanged is not None:
+            name, what, fixes = "order", f"{len(names)} images have each other's transforms", ("order=matched",)
+            rest = exchanged
+        else:
+            name, what = "wrong-poses", f"{len(names)} view(s) have wrong poses, or images that are not theirs"
+            fixes = tuple(f"drop={view}" for view in names)
+            rest = apply_fixes(self.scene, fixes)
+        if not self.matches.moved_to(self.scene, rest).pairs:
+            return
+        self._go_on_with(rest)
+        evidence = (*off, f"all pairs with the fix: {error_in_px(self.fit, self.px)} (median)")
+        self.findings.append(Finding(name=name, kind="fault", what=what, evidence=evidence, fixes=fixes, views=names))
+
+    def _lonely_views(self) -> None:
+        """Name the views that too few others see the same as: their poses cannot be judged one by one."""
+        counts = Counter(i for pair in self.matches.pairs for i in (pair.first, pair.second))
+        lonely = tuple(self.scene.views[i].name for i in self.matches.views if counts[i] < VOTES)
+        if lonely and not self.quick:
+            what = f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right cannot be told"
+            self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))
+
+    def _error_of(self, view: int) -> float:
+        own = [p for p, pair in enumerate(self.matches.pairs) if view in (pair.first, pair.second)]
+        return float(np.median(self.fit.pair_px[own])) * self.px
+
+    def unexplained(self) -> None:
+        """Say so if the cameras are wrong and no supposition explains it."""
+        fit = self.fit
+        if fit.median_px <= WORST_ACCEPTED_PX:
+            return
+        measured = (
+            f"median epipolar error {error_in_px(fit, self.px)}, {fit.in_front:.0%} of the points in front of the cameras "
+            f"({len(fit.pair_px)} pairs)"
+        )
+        certain = len(fit.pair_px) >= LEAST_PAIRS
+        self.findings.append(
+            Finding(
+                name="unexplained",
+                kind="fault" if certain else "note",
+                what="the cameras do not fit the images, and no known fault explains it"
+                + ("" if certain else "; but so few pairs may be wrong themselves"),
+                evidence=(measured,),
+            )
+        )
+
+    def unit(self) -> None:
+        """Compare the unit of the translations with that of the depths, where the cameras are right otherwise."""
+        if any(finding.name == "unexplained" for finding in self.findings):
+            return
+        found = unit_finding(self.scene, self.matches)
+        if found is not None:
+            self.findings.append(found)
+
+    def noise(self) -> None:
+        """Tell how noisy the cameras are, and what cannot be told of the principal point."""
+        fit, own = self.fit, Observations(self.matches).noise_px
+        if fit.median_px > max(NOISY_PX, NOISY_TIMES * own) and fit.median_px <= WORST_ACCEPTED_PX:
+            self.findings.append(
+                Finding(
+                    name="noisy",
+                    kind="note",
+                    what="the poses are noisy: no depth can be better than they are (`infer` refines them by the matches)",
+                    fixes=("refine-poses",),
+                    evidence=(
+                        f"median epipolar error {error_in_px(fit, self.px)}; the matches themselves are good to {own * self.px:.2f} px",
+                    ),
+                )
+            )
+
+    def half_pixel(self) -> None:
+        """Find principal points that are off by half a pixel, where the images are sharp and many enough to tell."""
+        if self.quick or any(view.lens is not None for view in self.scene.views):
+            return
+        if any(finding.name in ("unexplained", "principal-point") for finding in self.findings):
+            return
+        fitted = fit_center_shift(self.scene, self.matches)
+        if fitted is None or fitted.sigma.max() > CERTAIN_PX:
+            sure = "too few views" if fitted is None else f"the fit is certain to {fitted.sigma.max():.2f} px only"
+            what = "whether principal points are off by half a pixel cannot be told here"
+            self.findings.append(Finding(name="half-pixel-unknown", kind="note", what=what, evidence=(sure,)))
+            return
+        side = np.sign(fitted.shift)
+        is_half = np.abs(fitted.shift - 0.5 * side) <= HALF_SIGMAS * fitted.sigma
+        if is_half.all() and side[0] == side[1] and (np.abs(fitted.shift) >= SURE_SIGMAS * fitted.sigma).all():
+            x, y = 0.5 * side
+            (sx, sy), (dx, dy) = fitted.sigma, fitted.shift
+            self.findings.append(
+                Finding(
+                    name="half-pixel",
+                    kind="fault",
+                    what="the principal points are off by half a pixel (integer and half-pixel centres mixed up)",
+                    evidence=(
+                        f"fitted shift ({dx:.2f} +- {sx:.2f}, {dy:.2f} +- {sy:.2f}) px over {len(self.fit.pair_px)} pairs",
+                    ),
+                    fixes=(f"principal-point={x:g},{y:g}",),
+                )
+            )

@@ -1,0 +1,88 @@
+"""What the doctor says: findings, each with its evidence and the fix that repairs it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from nasrecon.matching.residuals import WORST_PX, Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        name: short and stable ("world-from-cam", "wrong-poses"), for scripts.
+        kind: a "fault" breaks the reconstruction; a "note" is good to know.
+        what: one sentence for people.
+        evidence: measurements, one line each.
+        fixes: what to pass to ``--fix``, in this order; none where nothing of ours repairs it.
+        views: names of the views concerned, where it is not all of them.
+    """
+
+    name: str
+    kind: Literal["fault", "note"]
+    what: str
+    evidence: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+def error_in_px(fit: Fit, px: float) -> str:
+    """Write the median epipolar error of a fit; ``px``: full-size pixels for one searched pixel."""
+    return f"{fit.median_px * px:.2f} px" if fit.median_px < WORST_PX else f"{WORST_PX * px:.0f} px or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What was found in a set.
+
+    Attributes:
+        findings: faults first.
+        facts: what was read, (name, value) rows for a table.
+        given: how well the cameras fit as they were given; None where nothing could be matched.
+        repaired: how well they fit with all fixes applied; the same as ``given`` without any.
+        px: full-size pixels for one searched pixel, in which the fits are measured.
+    """
+
+    findings: tuple[Finding, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    given: Fit | None = None
+    repaired: Fit | None = None
+    px: float = 1.0
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """The findings that are faults."""
+        return tuple(finding for finding in self.findings if finding.kind == "fault")
+
+    @property
+    def fixes(self) -> tuple[str, ...]:
+        """All fixes, in the order in which they are to be applied."""
+        return tuple(fix for finding in self.findings for fix in finding.fixes)
+
+    def error(self, fit: Fit) -> str:
+        """Write the median epipolar error of a fit [px of the images]."""
+        return error_in_px(fit, self.px)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values only."""
+        numbers = {
+            name: {
+                "median_epipolar_error_px": round(fit.median_px * self.px, 3),
+                "share_in_front": round(fit.in_front, 4),
+                "share_of_depths_that_agree": None
+                if fit.depth_agrees != fit.depth_agrees
+                else round(fit.depth_agrees, 4),
+            }
+            for name, fit in (("given", self.given), ("repaired", self.repaired))
+            if fit is not None
+        }
+        return {
+            "faults": [asdict(finding) for finding in self.faults],
+            "notes": [asdict(finding) for finding in self.findings if finding.kind == "note"],
+            "fixes": list(self.fixes),
+            "read": dict(self.facts),
+            **numbers,
+        }

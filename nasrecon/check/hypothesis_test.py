@@ -1,0 +1,99 @@
+"""Apply a hypothesis to the cameras, measure the matches under it, compare with the cameras as given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.check.fixes import apply_fixes
+from nasrecon.errors import InputError
+from nasrecon.matching.matches import Matches
+from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.types import Scene
+
+# A supposition must leave no more than this share of the error, in this share of the pairs a smaller one, lie so much
+# [searched px] under it, have this share of the points before the cameras, and be no worse than WORST_ACCEPTED_PX.
+MUCH_BETTER = 0.6
+
+
+PAIRS_BETTER = 0.6
+
+
+LEAST_GAIN_PX = 0.5
+
+
+IN_FRONT = 0.75
+
+
+WORST_ACCEPTED_PX = 8.0
+
+
+# A few pairs are fitted by many a wrong supposition: there it must be better by more, and no number is fitted.
+FEW_PAIRS, FEW_GAIN_PX, FEW_BETTER = 6, 5.0, 0.2
+
+
+# Numbers are fitted on so many matches of a pair, and of so many pairs.
+FIT_MATCHES, FIT_PAIRS = 24, 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supposition:
+    """Fixes that are tried together: name of the fault, what it says, the fixes."""
+
+    name: str
+    what: str
+    fixes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A supposition, the scene and matches that it leads to, and how well they fit."""
+
+    supposition: Supposition
+    scene: Scene
+    matches: Matches
+    fit: Fit
+
+
+def thinned(matches: Matches) -> Observations:
+    """Return few enough observations for searches."""
+    count = len(matches.pairs)
+    pairs = np.linspace(0, count - 1, min(count, FIT_PAIRS)).round().astype(int)
+    return Observations(matches, pairs.tolist(), most=FIT_MATCHES)
+
+
+def try_out(scene: Scene, matches: Matches, supposition: Supposition) -> Tried | None:
+    """Apply a supposition and measure the fit; None where it cannot be applied."""
+    try:
+        repaired = apply_fixes(scene, supposition.fixes)
+    except InputError:
+        return None
+    moved = matches.moved_to(scene, repaired)
+    if not moved.pairs:
+        return None
+    fit = Observations(moved).fit(Cameras.of(repaired))
+    return Tried(supposition=supposition, scene=repaired, matches=moved, fit=fit)
+
+
+def much_better(tried: Tried, given: Fit, matches: Matches) -> bool:
+    """Say whether a supposition beats the cameras as given by so much that it must be so."""
+    fit = tried.fit
+    before = same_pairs(given, matches, tried)
+    few = len(fit.pair_px) < FEW_PAIRS
+    least_gain, most_left = (FEW_GAIN_PX, FEW_BETTER) if few else (LEAST_GAIN_PX, MUCH_BETTER)
+    return bool(
+        given.median_px - fit.median_px >= least_gain
+        and fit.median_px <= most_left * given.median_px
+        and fit.median_px <= WORST_ACCEPTED_PX
+        and fit.in_front >= IN_FRONT
+        and (fit.pair_px < before).mean() >= PAIRS_BETTER
+    )
+
+
+def same_pairs(given: Fit, matches: Matches, tried: Tried) -> np.ndarray:
+    """Return the errors that the pairs of a supposition had before it (it may have left views out)."""
+    if len(tried.matches.pairs) == len(matches.pairs):
+        return given.pair_px
+    kept = {id(pair.x) for pair in tried.matches.pairs}
+    return given.pair_px[[id(pair.x) in kept for pair in matches.pairs]]

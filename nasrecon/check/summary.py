@@ -1,0 +1,131 @@
+"""What was read and matched, as rows of facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from nasrecon.check.findings import Diagnosis
+from nasrecon.geometry import inverse, transform
+from nasrecon.matching.matches import Matches
+from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.scene.depth_range import range_from_points
+from nasrecon.scene.source_views import source_scores
+from nasrecon.types import Scene
+
+# Views whose neighbours by the cameras are counted.
+NEIGHBOR_VIEWS = 12
+
+
+def facts(scene: Scene, matches: Matches) -> tuple[tuple[str, str], ...]:
+    """Return what was read, (name, value) rows: views, sizes, lenses, baselines, depths, neighbours, unit."""
+    cameras = [view.camera for view in scene.views]
+    sizes = Counter(f"{camera.width}x{camera.height}" for camera in cameras)
+    fx, fy = (np.array([camera.K[i, i] for camera in cameras]) for i in (0, 1))
+    width, height = (np.array([getattr(camera, name) for camera in cameras]) for name in ("width", "height"))
+    centers = np.array([camera.K[:2, 2] for camera in cameras]) / np.stack([width, height], axis=1)
+    across, down = (np.degrees(2 * np.arctan(side / (2 * f))) for side, f in ((width, fx), (height, fy)))
+    looked = f", {len(matches.views)} looked at" if len(matches.views) < len(cameras) else ""
+    rows = [
+        ("views", f"{len(cameras)}{looked} ({len(scene.dropped)} inputs left out)"),
+        ("read as", scene.source or "-"),
+        ("image sizes", ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))),
+        ("focal lengths", f"fx {_span(fx)} px, fy {_span(fy)} px"),
+        ("field of view", f"{_span(across)} x {_span(down)} degrees"),
+        ("principal point", f"at {_span(centers[:, 0])} of the width, {_span(centers[:, 1])} of the height"),
+        *_lengths(scene, matches),
+    ]
+    return tuple(rows)
+
+
+def _span(values: Iterable[float]) -> str:
+    """Write a number, or the least and the greatest where they differ."""
+    low, high = (f"{value:.4g}" for value in (np.min(values), np.max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _lengths(scene: Scene, matches: Matches) -> list[tuple[str, str]]:
+    """Return the rows that depend on the transforms."""
+    unit = f" {scene.unit}" if scene.unit != "unknown" else ""
+    centers = inverse(Cameras.of(scene).cam_from_world)[:, :3, 3]
+    steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
+    extent = float(np.linalg.norm(np.ptp(centers, axis=0)))
+    rows = [("baselines", f"view to next {np.median(steps):.4g}{unit} (median), all within {extent:.4g}{unit}")]
+    ranged, origin = _with_ranges(scene, matches)
+    ranges = [view.depth_range for view in ranged.views if view.depth_range is not None]
+    if ranges:
+        near, far = np.median(ranges, axis=0)
+        rows.append(("depth range", f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views; from {origin})"))
+    else:
+        rows.append(("depth range", "not to be told: no sparse points, and no matches lie in front of the cameras"))
+    rows.append(("neighbours", _neighbors(ranged, matches)))
+    rows.append(("unit", _unit_guess(scene, ranges)))
+    return rows
+
+
+def _with_ranges(scene: Scene, matches: Matches) -> tuple[Scene, str]:
+    """Return the scene with depth ranges from its sparse points, else from triangulated matches."""
+    points, visible, origin = scene.points_in_world, scene.visible, "sparse points"
+    if visible is None:
+        points, visible = _triangulated(scene, matches)
+        origin = "triangulated matches"
+    found = [range_from_points(view, points, own) for view, own in zip(scene.views, visible, strict=True)]
+    views = [replace(view, depth_range=new) for view, new in zip(scene.views, found, strict=True)]
+    return scene.replace_views(views), origin
+
+
+def _triangulated(scene: Scene, matches: Matches) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return points (P, 3) in the world that matches give under the scene's cameras, and whose they are."""
+    visible = [np.empty(0, dtype=int) for _ in scene.views]
+    if not matches.pairs:
+        return np.empty((0, 3)), visible
+    seen = Observations(matches)
+    depths, sound = seen.depths(Cameras.of(scene))
+    points = np.zeros((len(seen.x), 3))
+    first = seen.first[seen.pair]
+    for i in sorted(set(first[sound].tolist())):
+        own = sound & (first == i)
+        view = scene.views[i]
+        points[own] = transform(view.world_from_cam, view.camera.unproject(seen.x[own], depths[own, 0]))
+    number = np.cumsum(sound) - 1
+    second = seen.second[seen.pair]
+    for i in matches.views:
+        visible[i] = number[sound & ((first == i) | (second == i))]
+    return points[sound], visible
+
+
+def _neighbors(ranged: Scene, matches: Matches) -> str:
+    """Count neighbours by the images (verified matches) and by the cameras (useful overlap)."""
+    counts = Counter(i for pair in matches.pairs for i in (pair.first, pair.second))
+    by_images = [counts[i] for i in matches.views]
+    some = [i for i in matches.views if ranged.views[i].depth_range is not None]
+    some = [some[k] for k in np.linspace(0, len(some) - 1, min(len(some), NEIGHBOR_VIEWS)).round().astype(int)]
+    words = f"{np.median(by_images):.0f} a view by matches (least {min(by_images)})"
+    if some:
+        by_cameras = [int((source_scores(ranged, i) > 0).sum()) for i in some]
+        words += f", {np.median(by_cameras):.0f} by the cameras (least {min(by_cameras)})"
+    return words
+
+
+def _unit_guess(scene: Scene, ranges: list[tuple[float, float]]) -> str:
+    if scene.unit != "unknown":
+        return f"{scene.unit} (the layout says so)"
+    if not ranges:
+        return "unknown"
+    middle = float(np.median([np.sqrt(near * far) for near, far in ranges]))
+    guess = "metres" if 0.3 <= middle <= 100 else "millimetres" if 300 <= middle <= 1e5 else "arbitrary"
+    return f"not stated; surfaces are about {middle:.3g} away, so it could be {guess} (a guess)"
+
+
+def warning(diagnosis: Diagnosis, arguments: str) -> list[str]:
+    """Return the lines that ``infer`` says of faults; ``arguments``: what to pass to ``nasrecon check``."""
+    lines = []
+    for finding in diagnosis.faults:
+        fixes = " ".join(f"--fix {fix}" for fix in finding.fixes)
+        lines.append(f"WARNING {finding.name}: {finding.what}{f'; repair: {fixes}' if fixes else ''}")
+    if lines:
+        lines.append(f"  more: nasrecon check {arguments} (--no-check leaves this out)")
+    return lines

@@ -1,0 +1,59 @@
+"""The command line: one command, one call of a public function.
+
+Everything heavy is imported inside the commands, so that ``nasrecon --help`` answers at once. Progress goes to stderr,
+results to stdout. Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from nasrecon import __version__
+from nasrecon.cli import bench, check, eval, export, fuse, infer, train, viz, weights
+from nasrecon.errors import NasReconError
+
+app = typer.Typer(
+    name="nasrecon",
+    help="Posed images in; depth maps, normal maps, a point cloud and a mesh out: normal-assisted stereo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; always ends in SystemExit. ``argv``: the arguments, default those of the process."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="nasrecon")
+    except NasReconError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nasrecon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _command in (infer.infer, check.check, fuse.fuse, export.export, viz.viz):
+    app.command()(_command)
+for _group in (weights, train, eval, bench):
+    app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2])

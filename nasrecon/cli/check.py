@@ -1,0 +1,90 @@
+"""``nasrecon check``: whether the cameras are right, as a report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from nasrecon.cli.options import (
+    AsJson,
+    Every,
+    Fixes,
+    Images,
+    Intrinsics,
+    Poses,
+    WhichFormat,
+    WhichWay,
+)
+from nasrecon.prepare.prepare import open_asked
+
+if TYPE_CHECKING:
+    from nasrecon.check.findings import Diagnosis, Finding
+
+NAMES_SHOWN = 8
+
+
+def check(
+    images: Images,
+    poses: Poses = None,
+    intrinsics: Intrinsics = None,
+    convention: WhichWay = None,
+    format: WhichFormat = None,
+    every: Every = 1,
+    fix: Fixes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Are the cameras right? Says what was read, what is wrong, and the --fix that repairs it. Exit code 1: faults found."""
+    scene = open_asked(images, poses, intrinsics, convention, every, fix, layout=format)
+
+    from nasrecon.check.diagnose import check_scene
+    from nasrecon.cli.console import Bar
+
+    with Bar() as bar:
+        diagnosis = check_scene(scene, progress=bar.set)
+    print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis))
+    if diagnosis.faults:
+        raise typer.Exit(1)
+
+
+def report(diagnosis: Diagnosis) -> str:
+    """Lay out a diagnosis for people."""
+    lines = [_rows(diagnosis.facts)] if diagnosis.facts else []
+    if diagnosis.given is not None:
+        fit = diagnosis.given
+        rows = [
+            ("matches", f"{len(fit.error_px)} in {len(fit.pair_px)} pairs of images"),
+            ("epipolar error", f"{diagnosis.error(fit)} (median, in pixels of the images)"),
+            ("points in front", f"{fit.in_front:.1%} of {fit.tested} matches with enough parallax"),
+        ]
+        if math.isfinite(fit.depth_agrees):
+            rows.append(("depths agree", f"{fit.depth_agrees:.1%} of the points that two pairs triangulate"))
+        lines += ["", _rows(rows)]
+    for finding in diagnosis.findings:
+        lines += ["", *_told(finding)]
+    if not diagnosis.faults:
+        lines += [
+            "",
+            "the cameras fit the images: no faults found" if diagnosis.given is not None else "nothing was judged",
+        ]
+    return "\n".join(lines).strip("\n")
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
+    from nasrecon.cli.console import table
+
+    return table([(name, "", value) for name, value in rows])
+
+
+def _told(finding: Finding) -> list[str]:
+    lines = [f"{finding.kind.upper()} {finding.name}: {finding.what}"]
+    shown = finding.evidence[:NAMES_SHOWN]
+    lines += [f"  {line}" for line in shown]
+    if len(finding.evidence) > len(shown):
+        lines.append(f"  ... and {len(finding.evidence) - len(shown)} more (all with --json)")
+    if finding.fixes:
+        lines.append("  repair: " + " ".join(f"--fix {fix}" for fix in finding.fixes))
+    return lines

@@ -1,0 +1,174 @@
+"""``nasrecon eval``: scores by named protocol, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from nasrecon.evaluation.scoring import Evaluation
+
+app = typer.Typer(help="Score a network against true depth: demon (pairs), frames (sequences).", no_args_is_help=True)
+
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network", help="Name of a network (`weights list`), a .safetensors file, or zncc: nothing learned."
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
+KeepPoses = Annotated[
+    bool, typer.Option("--keep-poses", help="Poses as given, also where the matches of the images ask for others.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write all scores, of each view too, to a file.")]
+
+COLUMNS = {
+    "abs_rel": ("abs rel", ".4f"),
+    "abs_diff": ("abs diff", ".4f"),
+    "sq_rel": ("sq rel", ".4f"),
+    "rmse": ("rmse", ".4f"),
+    "rmse_log": ("rmse log", ".4f"),
+    "delta_1": ("<1.25", ".4f"),
+    "delta_2": ("<1.25^2", ".4f"),
+    "delta_3": ("<1.25^3", ".4f"),
+    "normal_mean_deg": ("normal mean", ".2f"),
+    "normal_median_deg": ("median", ".2f"),
+    "normal_below_11.25_pct": ("<11.25", ".1f"),
+    "normal_below_22.5_pct": ("<22.5", ".1f"),
+    "normal_below_30_pct": ("<30 deg", ".1f"),
+}
+CALIBRATION = {"ause": ("AUSE", ".4f"), "aurg": ("AURG", ".4f"), "below_sigma_pct": ("< sigma %", ".1f")}
+
+
+class RuleName(StrEnum):
+    """Which frames are references and sources."""
+
+    every = "every"
+    baseline = "baseline"
+
+
+@app.command()
+def demon(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pair folders, SUBSET_anything each.")],
+    network: Network = "lite",
+    max_depth: Annotated[
+        float, typer.Option("--max-depth", help="True depths beyond it do not count: NAS 32, DPSNet 10.")
+    ] = 32.0,
+    keep_poses: KeepPoses = False,
+    device: Device = "auto",
+    json_file: Json = None,
+) -> None:
+    """Two-view pairs in the folder layout of DeMoN, as the NAS and DPSNet benchmarks have them."""
+    _check_writable(json_file)
+
+    from nasrecon.cli.console import Bar
+    from nasrecon.evaluation.demon import evaluate_demon
+    from nasrecon.nas.weights import load_network
+
+    loaded = load_network(network, device=device)
+    with Bar() as bar:
+        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, keep_poses=keep_poses, progress=bar.set)
+    _report(evaluation, network, json_file)
+
+
+@app.command()
+def frames(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An RGB-D sequence in a layout that `infer` reads.")],
+    network: Network = "lite",
+    rule: Annotated[
+        RuleName, typer.Option("--rule", help="every: by number; baseline: keyframes by baseline and angle.")
+    ] = RuleName.every,
+    every: Annotated[int, typer.Option("--every", min=1, help="References are every N frames.", metavar="N")] = 20,
+    offset: Annotated[
+        int, typer.Option("--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N")
+    ] = 10,
+    sources: Annotated[int, typer.Option("--sources", help="Half before, half after: 2 or 4.", metavar="N")] = 2,
+    min_depth: Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")] = 0.5,
+    max_depth: Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")] = 6.0,
+    keep_poses: KeepPoses = False,
+    device: Device = "auto",
+    json_file: Json = None,
+) -> None:
+    """Frames of an RGB-D sequence, with sources from before and after."""
+    _check_writable(json_file)
+
+    from nasrecon.cli.console import Bar
+    from nasrecon.evaluation.frames import evaluate_frames
+    from nasrecon.evaluation.keyframes import FrameOptions
+    from nasrecon.nas.weights import load_network
+
+    options = FrameOptions(
+        rule=rule.value, every=every, offset=offset, sources=sources, min_depth=min_depth, max_depth=max_depth
+    )
+    loaded = load_network(network, device=device)
+    with Bar() as bar:
+        evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar.set)
+    _report(evaluation, network, json_file)
+
+
+def _check_writable(json_file: Path | None) -> None:
+    """Find out before the work is done, and not after it."""
+    if json_file is not None and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
+        raise InputError(f"--json {json_file}: expected a file in a folder that exists")
+
+
+def _report(evaluation: Evaluation, weights: str, json_file: Path | None) -> None:
+    """Print the protocol and the scores; write the file."""
+    from nasrecon.cli.console import say
+    from nasrecon.nas.weights import weights_digest
+
+    for name, reason in evaluation.left_out:
+        say(f"left out: {name}: {reason}")
+    print(score_tables(evaluation))
+    if json_file is not None:
+        facts = {"weights": weights, "weights_sha256": weights_digest(weights), **evaluation.as_json()}
+        json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        say(f"scores: {json_file}")
+
+
+def score_tables(evaluation: Evaluation) -> str:
+    """Lay out what was scored and how, then a row for each part of the set and stage, then the calibration."""
+    from nasrecon.evaluation.scoring import STAGES
+
+    subsets = evaluation.subsets if len(evaluation.subsets) > 2 else ("all",)
+    missing = sum(view.missing for view in evaluation.views)
+    share = missing / sum(view.pixels for view in evaluation.views)
+    lines = [
+        f"protocol: {evaluation.protocol}",
+        f"data: {evaluation.data}",
+        *(f"  {rule}" for rule in evaluation.rules),
+        f"network: {evaluation.network}, {evaluation.seconds_per_view:.2f} s a view",
+    ]
+    if missing:
+        lines.append(f"{share:.2%} of the pixels that count have no refined depth; they count as farthest")
+    scores, calibration = [], []
+    for subset in subsets:
+        first = [subset, str(len(evaluation.of(subset)))]
+        for stage in STAGES:
+            values = evaluation.stage(stage, subset)
+            cells = [f"{values[key]:{form}}" if key in values else "-" for key, (_, form) in COLUMNS.items()]
+            scores.append([*first, stage, *cells])
+        values = evaluation.calibration(subset)
+        calibration.append([*first, "refined", *(f"{values[key]:{form}}" for key, (_, form) in CALIBRATION.items())])
+    for columns, rows in ((COLUMNS, scores), (CALIBRATION, calibration)):
+        lines += ["", *_aligned([["set", "views", "stage", *(title for title, _ in columns.values())], *rows])]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of equal length: the first and the third column left-aligned, numbers right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in (0, 2) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

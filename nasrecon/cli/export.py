@@ -1,0 +1,61 @@
+"""``nasrecon export``: a results folder in other tools' formats."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasrecon.cli.options import (
+    DEFAULT_FOLDER,
+    AsJson,
+    ResultsFolder,
+)
+
+
+class ExportFormat(StrEnum):
+    """What other tools read."""
+
+    colmap = "colmap"
+    png16 = "png16"
+    pfm = "pfm"
+    exr = "exr"
+    transforms = "transforms"
+
+
+def export(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: nerfstudio.",
+        ),
+    ] = ...,
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = ...,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Scene units a step of 16-bit depth (png16, transforms).",
+            metavar="X",
+            show_default="1 mm; in an unknown unit what the depths need",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The views of a results folder in other tools' formats."""
+    from nasrecon.cli.console import Bar
+    from nasrecon.export import export as export_estimates
+    from nasrecon.results.reader import Results
+
+    estimates = Results.open(results)
+    with Bar() as bar:
+        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar.set)
+    if as_json:
+        print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
+    else:
+        print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))

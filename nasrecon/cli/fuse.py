@@ -1,0 +1,94 @@
+"""``nasrecon fuse``: a results folder to a point cloud and a mesh."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasrecon.cli.options import (
+    DEFAULT_FOLDER,
+    AsJson,
+    ResultsFolder,
+)
+from nasrecon.fuse.options import FuseOptions
+
+FUSE_DEFAULTS = FuseOptions()
+
+
+def fuse(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
+    ] = None,
+    cloud: Annotated[
+        Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="Drop pixels below this confidence.")
+    ] = FUSE_DEFAULTS.min_confidence,
+    max_reprojection_px: Annotated[
+        float, typer.Option(help="Views agree where a pixel returns to within this distance.")
+    ] = FUSE_DEFAULTS.max_reprojection_px,
+    max_relative_depth_error: Annotated[
+        float, typer.Option(help="... its depth to within this part of itself ...")
+    ] = FUSE_DEFAULTS.max_relative_depth_error,
+    max_normal_angle_deg: Annotated[
+        float, typer.Option(help="... and the normals differ by no more than this.")
+    ] = FUSE_DEFAULTS.max_normal_angle_deg,
+    min_support: Annotated[
+        int | None,
+        typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
+    ] = None,
+    max_neighbors: Annotated[
+        int, typer.Option(help="Compare each view with at most so many others.")
+    ] = FUSE_DEFAULTS.max_neighbors,
+    voxel: Annotated[
+        float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
+    ] = None,
+    min_component_faces: Annotated[
+        int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")
+    ] = FUSE_DEFAULTS.min_component_faces,
+    as_json: AsJson = False,
+) -> None:
+    """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
+    from nasrecon.cli.console import Bar, fusion_facts, fusion_table, say
+    from nasrecon.fuse import fuse as fuse_estimates
+    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
+    from nasrecon.results.fusion_record import write_fusion
+    from nasrecon.results.reader import Results
+
+    if out is None and cloud is None:
+        out, cloud = results / "mesh.ply", results / "cloud.ply"
+    if out is not None:
+        check_ending(out, MESH_ENDINGS, "mesh")
+    if cloud is not None:
+        check_ending(cloud, CLOUD_ENDINGS, "cloud")
+    options = FuseOptions(
+        min_confidence=min_confidence,
+        max_reprojection_px=max_reprojection_px,
+        max_relative_depth_error=max_relative_depth_error,
+        max_normal_angle_deg=max_normal_angle_deg,
+        min_support=min_support,
+        max_neighbors=max_neighbors,
+        voxel=voxel,
+        min_component_faces=min_component_faces,
+    )
+    estimates = Results.open(results)
+    with Bar() as bar:
+        fusion = fuse_estimates(
+            estimates, options, mesh=out is not None, cloud=cloud is not None, unit=estimates.unit, progress=bar.set
+        )
+    files = {}
+    if fusion.cloud is not None:
+        files["cloud"] = str(fusion.cloud.save(cloud))
+    if fusion.mesh is not None:
+        files["mesh"] = str(fusion.mesh.save(out))
+    for name in fusion.stats.alone:
+        say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
+    write_fusion(results, fusion_facts(fusion, files) | {"options": asdict(options)})
+    print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))

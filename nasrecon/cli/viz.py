@@ -1,0 +1,47 @@
+"""``nasrecon viz``: a live page, a report or a picture of a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasrecon.cli.options import (
+    DEFAULT_FOLDER,
+    ResultsFolder,
+)
+
+
+def viz(
+    results: ResultsFolder = Path(DEFAULT_FOLDER),
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a report that opens offline: one file, and no live page.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Write a contact sheet and a view of the mesh, and no live page.")
+    ] = None,
+    max_mb: Annotated[
+        float, typer.Option("--max-mb", min=4.0, help="Size of the report at most; the scene is thinned to it.")
+    ] = 25.0,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=64000, help="Port of the live page, or the next one that is free.")
+    ] = 8080,
+) -> None:
+    """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them."""
+    from nasrecon.cli.console import Bar
+
+    if html is None and png is None:
+        from nasrecon.view.live import serve
+
+        serve(results, port=port, tell=lambda line: print(line, flush=True))
+        return
+    with Bar() as bar:
+        if html is not None:
+            from nasrecon.view.report import write_report
+
+            print(write_report(results, html, max_mb=max_mb, progress=bar.set))
+        if png is not None:
+            from nasrecon.view.sheet import write_sheet
+
+            print(write_sheet(results, png, progress=bar.set))

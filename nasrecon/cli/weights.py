@@ -1,0 +1,77 @@
+"""``nasrecon weights``: list, verify and import weights."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasrecon.cli.options import (
+    AsJson,
+)
+
+if TYPE_CHECKING:
+    from nasrecon.nas.manifest import WeightsEntry
+
+app = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
+
+
+class Variant(StrEnum):
+    """How many depth poolings a published network used; "auto" reads it from the checkpoint, and never guesses."""
+
+    auto = "auto"
+    pool1 = "pool1"
+    pool3 = "pool3"
+
+
+@app.command("list")
+def list_weights(as_json: AsJson = False) -> None:
+    """The weights that are known by name, the shipped ones first."""
+    from nasrecon.cli.console import weights_table
+    from nasrecon.nas.manifest import list_weights as entries
+
+    found = entries()
+    print(json.dumps([_entry_facts(entry) for entry in found]) if as_json else weights_table(found))
+
+
+@app.command("verify")
+def verify_weights(as_json: AsJson = False) -> None:
+    """Check every known weights file: its sha256, and that its tensors fit the network. Exit code 1 if one is wrong."""
+    from nasrecon.cli.console import table
+    from nasrecon.nas.weights import verify_weights as checked
+
+    found = checked()
+    if as_json:
+        print(json.dumps([_entry_facts(entry) | {"problem": problem} for entry, problem in found]))
+    else:
+        print(table([(entry.name, "wrong" if problem else "ok", problem) for entry, problem in found]))
+    if any(problem for _, problem in found):
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_weights(
+    mvdnet: Annotated[Path, typer.Argument(metavar="MVDNET", help="The published mvdnet_*.pth.tar.")],
+    consistency: Annotated[Path, typer.Argument(metavar="CONS", help="The published cons_*.pth.tar.")],
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find it.")],
+    variant: Annotated[Variant, typer.Option("--variant", help="Depth poolings that were used.")] = Variant.auto,
+    trained_min_depth: Annotated[
+        float, typer.Option("--trained-min-depth", help="Nearest plane in training: DeMoN, SUN3D 0.5; ScanNet 0.25.")
+    ] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Published checkpoints of the paper to checked safetensors among your own weights."""
+    from nasrecon.nas.published import import_published
+
+    entry = import_published(mvdnet, consistency, name, variant=variant.value, trained_min_depth=trained_min_depth)
+    if as_json:
+        print(json.dumps(_entry_facts(entry)))
+    else:
+        print(f"{entry.path}: {entry.bytes / 1e6:.1f} MB, {dict(entry.options)}; use it with --network {entry.name}")
+
+
+def _entry_facts(entry: WeightsEntry) -> dict[str, Any]:
+    return entry.as_json() | {"path": str(entry.path)}

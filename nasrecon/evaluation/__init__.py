@@ -1,0 +1,1 @@
+"""Score networks by named protocols."""

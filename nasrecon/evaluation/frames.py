@@ -1,0 +1,72 @@
+"""Protocol of RGB-D sequences: frames of a sequence against their true depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nasrecon.errors import InputError
+from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, rule_words
+from nasrecon.evaluation.scoring import Evaluation, Progress, Scorer, refined_or_given, tell
+from nasrecon.inference.options import InferOptions
+from nasrecon.inference.sizes import working_size
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.nas.network import Network
+
+
+def evaluate_frames(
+    folder: Path | str,
+    network: Network,
+    options: FrameOptions | None = None,
+    *,
+    keep_poses: bool = False,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a network on an RGB-D sequence, in any layout that ``open_scene`` and ``read_true_depth`` know.
+
+    Args:
+        folder: of the sequence.
+        network: from ``load_network``.
+        options: see ``FrameOptions``.
+        keep_poses: as in ``evaluate_demon``; the frames in use are refined together.
+        device: where to compute; default: where the network is.
+
+    Raises:
+        InputError: if the sequence cannot be read or no frame has the sources that the rule asks for.
+        EmptyResultError: if no reference has true depth in range.
+    """
+    options = options or FrameOptions()
+    scene = open_scene(folder)
+    plan = frame_plan(scene, options)
+    if not plan:
+        raise InputError(
+            f"{scene.root}: no frame of {len(scene.views)} has {options.sources} sources by the rule: "
+            f"{rule_words(options)}; ask for fewer sources, or frames nearer to each other"
+        )
+    changed = False
+    if not keep_poses:
+        used = sorted({i for ref, sources in plan for i in (ref, *sources)})
+        part, changed = refined_or_given(scene.subset(used))
+        views = dict(zip(used, part.views, strict=True))
+        scene = scene.replace_views([views.get(i, view) for i, view in enumerate(scene.views)])
+    span = (options.min_depth, options.max_depth)
+    scorer = Scorer(network, device, counted=span, clamp=span)
+    for i, (ref, sources) in enumerate(plan):
+        tell(progress, "frames", i, len(plan))
+        view = scene.views[ref]
+        size = working_size(view.camera, InferOptions(max_side=options.max_side))
+        scorer.score([view], [scene.views[j] for j in sources], size, view.name, "all")
+    tell(progress, "frames", len(plan), len(plan))
+    numbers = f"{options.every}/{options.offset}" if options.rule == "every" else "baseline"
+    return scorer.evaluation(
+        protocol=f"frames, {numbers}, {options.sources} sources, depth {options.min_depth:g}-{options.max_depth:g}",
+        rules=(
+            rule_words(options),
+            f"{network.planes} planes, the nearest at {options.min_depth:g}; longer side at most {options.max_side} px",
+            "poses refined by the matches of the images" if changed else "poses as given",
+            *scorer.rules("frame"),
+        ),
+        data=f"{scene.root}: {scene.source}",
+    )

@@ -1,0 +1,264 @@
+"""Scores of a network by named protocol: two-view pairs (``demon``) and RGB-D sequences (``frames``).
+
+A protocol says which images, which planes, which pixels count and how they are averaged; ``Evaluation.rules`` repeats
+it in words. Every stage has scores of its own: Z1 (from the cost volume), Z2 and its normals (after context-aware
+aggregation), refined (after the consistency module). What an error is: ``metrics.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.evaluation.metrics import (
+    PATCH,
+    ROUGHNESS,
+    WITHIN_SIGMA,
+    coverage_pct,
+    depth_metrics,
+    normal_metrics,
+    sparsification,
+    true_normals,
+)
+from nasrecon.inference.adapter import Posed, predict_stages
+from nasrecon.ingest.images import read_view
+from nasrecon.ingest.true_depth import read_true_depth
+from nasrecon.nas.network import Network, Prediction
+from nasrecon.refine.poses import refine_scene
+from nasrecon.types import Scene, View
+
+STAGES = {
+    "Z1": ("depth_initial", None),
+    "Z2": ("depth", "normal"),
+    "refined": ("refined_depth", "refined_normal"),
+}
+"""Stage -> the depth and the normals in ``Prediction`` that belong to it."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewScores:
+    """The scores of one reference.
+
+    Attributes:
+        name, subset, sources: the reference, the part of the set that it belongs to, the names of its sources.
+        stages: "Z1", "Z2", "refined" -> metric -> value; normals begin with ``normal_``, and are missing where the
+            true depth is rough everywhere.
+        calibration: metric -> value, of the refined depth.
+        pixels: how many counted.
+        missing: how many of them had no depth (not finite or not positive) in the refined map; they count as farthest.
+        seconds: that the network took, the way into it and out of it included.
+    """
+
+    name: str
+    subset: str
+    sources: tuple[str, ...]
+    stages: Mapping[str, Mapping[str, float]]
+    calibration: Mapping[str, float]
+    pixels: int
+    missing: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of a network on a set.
+
+    Attributes:
+        protocol: its name.
+        rules: the protocol in words, a line each.
+        data: what was recognised.
+        network: name of the network.
+        views: the scores of each reference.
+        left_out: (name, reason) of the references that could not be scored.
+    """
+
+    protocol: str
+    rules: tuple[str, ...]
+    data: str
+    network: str
+    views: tuple[ViewScores, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The parts of the set in the order of their names, then "all"."""
+        return (*sorted({view.subset for view in self.views} - {"all"}), "all")
+
+    @property
+    def seconds_per_view(self) -> float:
+        """The median: the first view pays for warming up."""
+        return float(np.median([view.seconds for view in self.views]))
+
+    def of(self, subset: str = "all") -> tuple[ViewScores, ...]:
+        """Return the references of a part of the set."""
+        return tuple(view for view in self.views if subset in ("all", view.subset))
+
+    def stage(self, stage: str, subset: str = "all") -> dict[str, float]:
+        """Return the metrics of a stage, each the mean over the references of a part that have it."""
+        return _means(view.stages[stage] for view in self.of(subset))
+
+    def calibration(self, subset: str = "all") -> dict[str, float]:
+        """Return how well confidence and sigma know the errors of the refined depth, means likewise."""
+        return _means(view.calibration for view in self.of(subset))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, JSON values only."""
+        scores = {
+            subset: {
+                "views": len(self.of(subset)),
+                "stages": {stage: self.stage(stage, subset) for stage in STAGES},
+                "calibration": self.calibration(subset),
+            }
+            for subset in self.subsets
+        }
+        return {
+            "protocol": self.protocol,
+            "rules": list(self.rules),
+            "data": self.data,
+            "network": self.network,
+            "seconds_per_view": self.seconds_per_view,
+            "scores": scores,
+            "views": [{**vars(view), "sources": list(view.sources)} for view in self.views],
+            "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
+        }
+
+
+def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(found)) for name, found in values.items()}
+
+
+def refined_or_given(scene: Scene) -> tuple[Scene, bool]:
+    """Return the scene with poses as ``infer`` would use them, and whether they are others than those given.
+
+    Raises:
+        InputError: without pycolmap, which finds the matches.
+    """
+    try:
+        found = refine_scene(scene)
+    except ImportError as error:
+        raise InputError(f"refining poses needs pycolmap ({error}); install it, or pass --keep-poses") from error
+    return found.scene, found.changed
+
+
+def tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)
+
+
+class Scorer:
+    """Runs the network on references and collects their scores.
+
+    ``counted``: the range of true depths that counts; ``clamp``: the range that found depths are brought into.
+    """
+
+    def __init__(
+        self, network: Network, device: Any, *, counted: tuple[float, float], clamp: tuple[float, float]
+    ) -> None:
+        self.network, self.device, self.counted, self.clamp = network, device, counted, clamp
+        self.views: list[ViewScores] = []
+        self.left_out: list[tuple[str, str]] = []
+
+    def rules(self, unit: str) -> tuple[str, ...]:
+        """Say in words how pixels count, and how they are averaged; ``unit``: "pair" or "frame"."""
+        (near, far), (least, most) = self.counted, self.clamp
+        gauss, laplace = (f"{100 * share:.1f}" for share in WITHIN_SIGMA.values())
+        return (
+            f"pixels count where {near:g} <= true depth <= {far:g}; found depths are clamped to {least:g}-{most:g}",
+            f"true normals: planes fitted to {PATCH}x{PATCH} px of true depth; left out where one of these pixels has "
+            f"no depth or is more than {ROUGHNESS:.0%} off the plane",
+            f"each {unit} is scored by itself, then the mean over {unit}s is taken",
+            "confidence: area under the sparsification error curve of abs rel (AUSE), gain over random (AURG); sigma: "
+            f"per cent of errors below it ({gauss} if they are Gauss's, {laplace} if Laplace's)",
+        )
+
+    def score(
+        self, refs: Sequence[View], sources: Sequence[View], size: tuple[int, int], name: str, subset: str
+    ) -> None:
+        """Score one reference, or note why it cannot be."""
+        (view,) = refs
+        rgb, view = read_view(replace(view, depth_range=self.clamp), *size)
+        truth = read_true_depth(view)
+        if truth is None:
+            self.left_out.append((name, "there is no true depth with it"))
+            return
+        mask = (truth >= self.counted[0]) & (truth <= self.counted[1])
+        if not mask.any():
+            self.left_out.append((name, f"no true depth within {self.counted[0]:g}-{self.counted[1]:g}"))
+            return
+        posed: list[Posed] = [read_view(source, *size) for source in sources]
+        since = time.perf_counter()
+        found = predict_stages(self.network, (rgb, view), posed, self.device)
+        seconds = time.perf_counter() - since
+        normals = true_normals(truth, view.camera)
+        refined = found.refined_depth[0].numpy()
+        self.views.append(
+            ViewScores(
+                name=name,
+                subset=subset,
+                sources=tuple(source.name for source in sources),
+                stages={stage: self._stage(found, stage, truth, mask, normals) for stage in STAGES},
+                calibration=self._calibration(found, truth, mask),
+                pixels=int(mask.sum()),
+                missing=int((mask & ~_has_depth(refined)).sum()),
+                seconds=seconds,
+            )
+        )
+
+    def _clamped(self, depth: torch.Tensor) -> np.ndarray:
+        """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""
+        found = depth[0].numpy()
+        return np.where(_has_depth(found), found, self.clamp[1]).clip(*self.clamp)
+
+    def _stage(
+        self, found: Prediction, stage: str, truth: np.ndarray, mask: np.ndarray, normals: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, float]:
+        of_depth, of_normal = STAGES[stage]
+        scores = depth_metrics(self._clamped(getattr(found, of_depth)), truth, mask)
+        true_normal, smooth = normals
+        if of_normal is not None and (mask & smooth).any():
+            normal = getattr(found, of_normal)[0].permute(1, 2, 0).numpy()
+            values = normal_metrics(normal, true_normal, mask & smooth)
+            scores |= {f"normal_{metric}": value for metric, value in values.items()}
+        return scores
+
+    def _calibration(self, found: Prediction, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+        error = np.abs(self._clamped(found.refined_depth) - truth)[mask]
+        sorting = sparsification(error / truth[mask], np.nan_to_num(found.confidence[0].numpy()[mask]))
+        covered = coverage_pct(error, np.nan_to_num(found.sigma[0].numpy()[mask]))
+        return {**sorting, "below_sigma_pct": covered}
+
+    def evaluation(self, *, protocol: str, rules: tuple[str, ...], data: str) -> Evaluation:
+        """Return what was collected.
+
+        Raises:
+            EmptyResultError: if that is nothing.
+        """
+        if not self.views:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left_out[:3])
+            raise EmptyResultError(f"{data}: nothing could be scored ({reasons})")
+        return Evaluation(
+            protocol=protocol,
+            rules=rules,
+            data=data,
+            network=self.network.name,
+            views=tuple(self.views),
+            left_out=tuple(self.left_out),
+        )
+
+
+def _has_depth(depth: np.ndarray) -> np.ndarray:
+    return np.isfinite(depth) & (depth > 0)

@@ -1,0 +1,1 @@
+"""From a prepared scene and a network to estimates."""

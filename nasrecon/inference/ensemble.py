@@ -1,0 +1,72 @@
+"""Averaging what a network says of the same views under different poses, where nobody can tell which poses are right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from nasrecon.nas.network import NEAR, Prediction
+
+_LEAST_SPREAD = 1e-4
+_OVER_THE_IMAGE = 2.0
+
+
+def blended(predictions: Sequence[Prediction]) -> Prediction:
+    """Average predictions of the same references, each as much as it is sure of itself.
+
+    Depths are averaged as one over depth, normals as vectors. The weights are one over the square of ``s * g^2``: s the
+    relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel
+    can. Where the predictions contradict each other sigma grows and confidence falls: both are those of the mixture,
+    taken as Laplace's distributions around the single depths.
+
+    Args:
+        predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.
+
+    Returns:
+        the average; a pixel that none of them knows has NaN depths and confidence 0.
+    """
+    if len(predictions) == 1:
+        return predictions[0]
+    refined = torch.stack([p.refined_depth.float() for p in predictions])
+    known = torch.isfinite(refined) & (refined > 0)
+    sigma = torch.stack([p.sigma.float() for p in predictions])
+    spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_LEAST_SPREAD, 1 / _LEAST_SPREAD)
+    over_image = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+    sure = torch.where(known, -2 * (spread.log() + _OVER_THE_IMAGE * over_image), -torch.inf)
+    weights = sure.softmax(dim=0).nan_to_num(0.0)  # NaN where nothing is known
+
+    def depth(name: str) -> torch.Tensor:
+        inverse = torch.stack([1 / getattr(p, name).float() for p in predictions])
+        usable = torch.isfinite(inverse) & (inverse > 0)
+        shares = weights * usable
+        average = (shares * torch.where(usable, inverse, 0.0)).sum(dim=0) / shares.sum(dim=0)
+        return torch.where(average > 0, 1 / average, torch.nan)
+
+    def normal(name: str) -> torch.Tensor:
+        parts = torch.stack([getattr(p, name).float() for p in predictions]).nan_to_num(0.0)
+        return F.normalize((weights[:, :, None] * parts).sum(dim=0), dim=1, eps=1e-6)
+
+    average = depth("refined_depth")
+    off = torch.where(known, refined / average - 1, 0.0)
+    laplace = spread / math.sqrt(2)
+    still_near = _within(NEAR, off, laplace) / _within(NEAR, torch.zeros_like(off), laplace)
+    confidence = torch.stack([p.confidence.float() for p in predictions]).nan_to_num(0.0)
+    relative = (weights * (spread**2 + off**2)).sum(dim=0).sqrt()
+    return Prediction(
+        depth_initial=depth("depth_initial"), depth=depth("depth"), normal=normal("normal"),
+        refined_depth=average, refined_normal=normal("refined_normal"),
+        confidence=(weights * confidence * still_near).sum(dim=0), sigma=average * relative,
+    )  # fmt: skip
+
+
+def _within(reach: float, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return the probability that a Laplace distribution gives to [-reach, reach]."""
+
+    def below(x: torch.Tensor) -> torch.Tensor:
+        tail = 0.5 * torch.exp(-(x - center).abs() / scale)
+        return torch.where(x < center, tail, 1 - tail)
+
+    return below(torch.full_like(center, reach)) - below(torch.full_like(center, -reach))

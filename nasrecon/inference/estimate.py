@@ -1,0 +1,158 @@
+"""Run a network over a scene: one Estimate for each view, in batches, within bounded memory; into a folder if asked."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+
+from nasrecon.errors import InputError, NasReconError
+from nasrecon.inference.adapter import predict
+from nasrecon.inference.loader import DropCallback, ImageCache, Item, Job, read_items
+from nasrecon.inference.options import InferOptions
+from nasrecon.inference.sizes import source_size, working_size
+from nasrecon.ingest.masks import read_mask
+from nasrecon.nas.network import Network
+from nasrecon.nas.precision import autocast, device_of
+from nasrecon.scene.depth_range import with_depth_ranges
+from nasrecon.scene.source_views import rank_sources
+from nasrecon.types import Estimate, Scene
+
+logger = logging.getLogger("nasrecon")
+
+
+def estimate_views(
+    scene: Scene,
+    network: Network,
+    options: InferOptions | None = None,
+    *,
+    views: Sequence[int] | None = None,
+    on_drop: DropCallback | None = None,
+) -> Iterator[Estimate]:
+    """Estimate depth, normals and confidence of the views of a scene, one by one, as they are asked for.
+
+    Args:
+        scene: from ``open_scene``; views without a depth range get one (``ingest.depth_range``).
+        network: from ``load_network``; computation happens where its parameters are.
+        options: see ``InferOptions``.
+        views: positions in ``scene.views`` of the references; default: all. Any view of the scene may be a source.
+        on_drop: told of each reference that is left out, and why; by default a warning is logged.
+
+    Yields:
+        one Estimate a view, in order, without depth where the view's mask is zero. A view whose image or mask cannot be
+        read, that no other view serves as source, or whose nearest plane is unknown, is left out.
+
+    Raises:
+        NasReconError: if memory does not suffice for a single view.
+    """
+    for estimates, _ in estimate_batches(scene, network, options or InferOptions(), views, on_drop or log_drop):
+        yield from estimates
+
+
+def estimate_batches(
+    scene: Scene, network: Network, options: InferOptions, views: Sequence[int] | None, on_drop: DropCallback
+) -> Iterator[tuple[list[Estimate], float]]:
+    """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
+    scene = with_depth_ranges(scene, options.min_depth)
+    device = device_of(network)
+    batch = options.batch or (1 if device.type == "cpu" else 4)
+    jobs = _jobs(scene, range(len(scene.views)) if views is None else views, options, on_drop)
+    items = read_items(jobs, ImageCache(scene, options.cached_images), batch + 1, on_drop)
+    ready: list[Item] = []
+    since = time.perf_counter()
+    try:
+        while True:
+            ready += islice(items, max(0, batch - len(ready)))
+            if not ready:
+                return
+            now = ready[:batch]
+            estimates = _run(network, device, now)
+            if estimates is None:
+                batch = len(now) // 2
+                logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
+                continue
+            del ready[: len(now)]
+            estimates = _masked(estimates, on_drop)
+            yield estimates, time.perf_counter() - since
+            since = time.perf_counter()
+    finally:
+        items.close()
+
+
+def _masked(estimates: Sequence[Estimate], on_drop: DropCallback) -> list[Estimate]:
+    """Return the estimates without depth where the views' masks are zero; those whose mask cannot be read are dropped."""
+    out = []
+    for estimate in estimates:
+        try:
+            keep = read_mask(estimate.view)
+        except InputError as error:
+            on_drop(estimate.view.name, str(error))
+            continue
+        if keep is not None:
+            maps = {name: getattr(estimate, name) for name in ("depth", "normal", "confidence", "sigma")}
+            maps = {name: np.where(keep[..., None] if m.ndim == 3 else keep, m, 0) for name, m in maps.items()}
+            estimate = replace(estimate, **{name: m.astype(np.float32) for name, m in maps.items()})
+        out.append(estimate)
+    return out
+
+
+def log_drop(name: str, reason: str) -> None:
+    logger.warning("%s: left out: %s", name, reason)
+
+
+def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, on_drop: DropCallback) -> Iterator[Job]:
+    """Say of each reference what has to be read; those that cannot be estimated are reported and left out."""
+    for i in references:
+        view = scene.views[i]
+        if view.depth_range is None:
+            on_drop(view.name, "its nearest plane is unknown; give --min-depth")
+            continue
+        chosen = rank_sources(scene, i, options.sources)
+        if not chosen:
+            on_drop(view.name, "no other view serves as its source (none overlaps it from another place)")
+            continue
+        width, height = working_size(view.camera, options)
+        sources = tuple((scene.views[j].name, j, *source_size(scene.views[j].camera, width, height)) for j in chosen)
+        yield Job(ref=(view.name, i, width, height), sources=sources)
+
+
+def _run(network: Network, device: torch.device, items: Sequence[Item]) -> list[Estimate] | None:
+    """Estimate some views at once; None if memory does not suffice for that.
+
+    Raises:
+        NasReconError: if it does not suffice for a single one.
+    """
+    try:
+        with torch.inference_mode(), autocast(network, device):
+            return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise NasReconError(_too_large(items[0], device)) from error
+    # Not in the handler: there the error still holds the tensors.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell memory that ran out on a device or on the CPU, where torch reports it as a plain RuntimeError."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _too_large(item: Item, device: torch.device) -> str:
+    (_, view), sources = item
+    return (
+        f"{view.name}: memory of {device} does not hold one view of {view.camera.width}x{view.camera.height} with "
+        f"{len(sources)} sources; use a smaller --max-side (or --size), or fewer --sources"
+    )

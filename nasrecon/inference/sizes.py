@@ -1,0 +1,42 @@
+"""The sizes at which references and sources are read and passed to the network."""
+
+from __future__ import annotations
+
+from nasrecon.inference.options import SIDE_MULTIPLE, InferOptions
+from nasrecon.nas.network import Network
+from nasrecon.types import Camera
+
+
+def fitted_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
+    """Return the (width, height) of a camera's image scaled, its aspect kept, to fit into width x height [px]."""
+    scale = min(width / camera.width, height / camera.height)
+    return max(1, min(width, round(camera.width * scale))), max(1, min(height, round(camera.height * scale)))
+
+
+def padded_side(side: int, network: Network) -> int:
+    """Return the smallest side that the network takes and that holds ``side`` [px]."""
+    multiple = network.size_multiple
+    return -(-max(side, network.min_side) // multiple) * multiple
+
+
+def working_size(camera: Camera, options: InferOptions) -> tuple[int, int]:
+    """Return the (width, height) [px] at which a view is estimated.
+
+    ``options.size`` where it is given. Else the image shrunk to ``options.max_side`` with its aspect kept, both sides
+    then rounded to the nearest multiple of 32 (x and y are then scaled by factors that differ by a few per cent; the
+    camera follows).
+    """
+    if options.size is not None:
+        return options.size
+    scale = min(1.0, options.max_side / max(camera.width, camera.height))
+    width, height = (max(1, round(side * scale / SIDE_MULTIPLE)) for side in (camera.width, camera.height))
+    return width * SIDE_MULTIPLE, height * SIDE_MULTIPLE
+
+
+def source_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
+    """Return the (width, height) to read a source at: the reference's if the aspects are about equal, else what fits.
+
+    Within what the rounding to multiples of 32 does to a reference, filling the frame beats padding it.
+    """
+    aspect = (camera.width / camera.height) / (width / height)
+    return (width, height) if 0.9 < aspect < 1.1 else fitted_size(camera, width, height)

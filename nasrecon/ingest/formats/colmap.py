@@ -1,0 +1,167 @@
+"""COLMAP models, binary and text, through pycolmap: any camera model, several cameras, images in subfolders.
+
+COLMAP stores cam_from_world and half-pixel centres, as we do. Distorted images get a ``Lens`` and the pinhole camera
+of the undistorted image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.ingest.formats.base import Layout, Request, image_root
+from nasrecon.ingest.formats.colmap_integrity import check_whole
+from nasrecon.ingest.images import image_files
+from nasrecon.types import Scene, View
+
+PLACES = ("", "sparse/0", "sparse", "0", "colmap/sparse/0", "dense/sparse")
+PARTS = ("cameras", "images", "points3D")
+
+
+def model_folder(folder: Path) -> Path | None:
+    """Return the folder of the COLMAP model in a folder, or None: itself, else one of its usual subfolders."""
+    for place in PLACES:
+        if _ending(folder / place) is not None:
+            return folder / place
+    return None
+
+
+def _ending(folder: Path) -> str | None:
+    """Say whether a folder holds a model in ".bin" or ".txt" (cameras and images decide); None if neither."""
+    for ending in (".bin", ".txt"):
+        if all((folder / f"{part}{ending}").is_file() for part in PARTS[:2]):
+            return ending
+    return None
+
+
+def _find(request: Request) -> Path | None:
+    if request.place.is_file():
+        is_part = request.place.name in {f"{part}{ending}" for part in PARTS for ending in (".bin", ".txt")}
+        return model_folder(request.place.parent) if is_part else None
+    return model_folder(request.place)
+
+
+def _read(request: Request, model: Path) -> Scene:
+    if request.convention == "world-from-cam":
+        raise InputError(f"{model}: COLMAP models are cam_from_world by definition; leave the convention out")
+    if request.intrinsics is not None:
+        raise InputError(f"{model}: a COLMAP model has its own intrinsics; leave {request.intrinsics} out")
+    reconstruction = read_model(model)
+    root = image_root(request.images)
+    images = sorted(reconstruction.images.values(), key=lambda image: image.name)
+    kept, dropped = [], []
+    for image in images:
+        if not image.has_pose:
+            dropped.append((image.name, "in the COLMAP model, but not registered (no pose)"))
+        elif image.camera.is_spherical():
+            dropped.append(
+                (image.name, f"camera model {image.camera.model_name} has no pinhole; cut it to perspective views")
+            )
+        elif not (root / image.name).is_file():
+            dropped.append((image.name, "in the COLMAP model, but no such image file"))
+        else:
+            kept.append(image)
+    if not kept:
+        raise InputError(_nothing_kept(model, root, dropped))
+    known = {image.name for image in images}
+    dropped += [(name, "not in the COLMAP model") for name in image_files(root) if name not in known]
+    dropped += [
+        (str(other.relative_to(model.parent)), f"another model; {model.name} was read") for other in _siblings(model)
+    ]
+    points_in_world, visible = sparse_points(reconstruction, kept)
+    cameras = Counter(image.camera.model_name for image in kept)
+    ending = _ending(model) or ""
+    return Scene(
+        root=root,
+        views=_views(kept, root),
+        points_in_world=points_in_world,
+        visible=visible,
+        source=(
+            f"COLMAP model ({ending[1:]}): {len(kept)} of {len(images)} images, {len(points_in_world)} sparse points, "
+            f"{len({image.camera_id for image in kept})} camera(s) ({', '.join(sorted(cameras))})"
+        ),
+        dropped=tuple(dropped),
+    )
+
+
+def read_model(folder: Path) -> Any:
+    """Read a COLMAP model (``pycolmap.Reconstruction``).
+
+    Raises:
+        InputError: if a part of it is missing or damaged.
+    """
+    import pycolmap
+
+    ending = _ending(folder)
+    missing = [f"{part}{ending}" for part in PARTS if not (folder / f"{part}{ending}").is_file()]
+    if missing:
+        raise InputError(f"{folder}: the COLMAP model lacks {', '.join(missing)}. Export it again with all its files.")
+    if ending == ".bin":
+        check_whole(folder)
+    try:
+        return pycolmap.Reconstruction(folder)
+    except (ValueError, IndexError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{folder}: pycolmap cannot read this COLMAP model ({error}). "
+            "Is a file cut short, or written by a version newer than pycolmap? Export or copy it again."
+        ) from error
+
+
+def _siblings(model: Path) -> list[Path]:
+    """Return the other models of a ``sparse`` folder (COLMAP's mapper leaves 0, 1, 2 ... where a set falls apart)."""
+    if not model.name.isdigit():
+        return []
+    return sorted(p for p in model.parent.iterdir() if p.name.isdigit() and p.name != model.name and _ending(p))
+
+
+def _nothing_kept(model: Path, root: Path, dropped: list[tuple[str, str]]) -> str:
+    reasons = Counter(reason for _, reason in dropped)
+    names = ", ".join(name for name, _ in dropped[:3])
+    there = ", ".join(image_files(root)[:3]) or "no images"
+    return (
+        f"{model}: none of its {len(dropped)} images can be used: "
+        + "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+        + f". The model names {names} ...; {root} holds {there} ... Pass the folder that the model's names start from."
+    )
+
+
+def _views(images: list[Any], root: Path) -> tuple[View, ...]:
+    from nasrecon.ingest.undistort import camera_from_colmap, lens_from_colmap, pinhole_camera
+
+    cameras = {}
+    for image in images:
+        if image.camera_id not in cameras:
+            lens = lens_from_colmap(image.camera)
+            cameras[image.camera_id] = (pinhole_camera(lens) if lens else camera_from_colmap(image.camera), lens)
+    views = []
+    for image in images:
+        camera, lens = cameras[image.camera_id]
+        cam_from_world = image.cam_from_world().matrix()
+        path = root / image.name
+        views.append(View(name=image.name, image_path=path, camera=camera, cam_from_world=cam_from_world, lens=lens))
+    return tuple(views)
+
+
+def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return points (P, 3) in the world and, for each image, the indices of those that it sees."""
+    ids = sorted(reconstruction.points3D)
+    index = {point_id: i for i, point_id in enumerate(ids)}
+    points = np.array([reconstruction.points3D[i].xyz for i in ids], dtype=np.float64).reshape(-1, 3)
+    visible = []
+    for image in images:
+        seen = {index[point.point3D_id] for point in image.get_observation_points2D()}
+        visible.append(np.array(sorted(seen), dtype=np.int64))
+    return points, tuple(visible)
+
+
+LAYOUT = Layout(
+    key="colmap",
+    name="COLMAP model",
+    looks_for="cameras, images and points3D as .bin or .txt, in the folder or in its sparse/0",
+    find=_find,
+    read=_read,
+)

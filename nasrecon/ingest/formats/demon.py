@@ -1,0 +1,55 @@
+"""DeMoN and DPSNet: a folder with one file of transforms per pair.
+
+``0000.jpg ...``, ``cam.txt`` (3x3 K), ``poses.txt`` (a 3x4 cam_from_world a row), unit unknown. Pixel centres:
+half-pixel. Warping the true depths between the two views says so: on the pairs with exact depth (scenes11, mvs) the
+depths agree best, to 0.02-0.04 %, with the centre of the first pixel at 0.5, not at 0 or 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nasrecon.errors import InputError
+from nasrecon.ingest.formats.base import Frame, Layout, Request, cameras_of, choose_convention, posed_views
+from nasrecon.ingest.images import direct_images
+from nasrecon.ingest.text import is_number, numbers, rows
+from nasrecon.types import Scene
+
+
+def _find_demon(request: Request) -> Path | None:
+    poses = request.place / "poses.txt"
+    # Rows of 3x4 with another K are a DeMoN folder only if that is said: they may be anything's.
+    has_K = (request.place / "cam.txt").is_file() or (request.intrinsics is not None and request.layout == "demon")
+    if not (poses.is_file() and has_K and request.images.is_dir() and direct_images(request.images)):
+        return None
+    first = rows(poses)[:1]
+    return request.place if first and len(first[0]) == 12 and all(map(is_number, first[0])) else None
+
+
+def _read_demon(request: Request, folder: Path) -> Scene:
+    camera_of, which = cameras_of(request.intrinsics or folder / "cam.txt", first_center=0.5)
+    path = folder / "poses.txt"
+    names, values = direct_images(request.images), numbers(path)
+    if values.size != 12 * len(names):
+        raise InputError(
+            f"{path}: expected one 3x4 matrix (12 numbers) for each of the {len(names)} images in {request.images}, "
+            f"found {values.size} numbers"
+        )
+    matrices = values.reshape(-1, 3, 4)
+    frames = [
+        Frame(name=name, image_path=request.images / name, matrix=matrices[i], origin=f"{path}, row {i + 1}")
+        for i, name in enumerate(names)
+    ]
+    convention, words = choose_convention(request, "cam-from-world")
+    views, lost = posed_views(frames, camera_of, convention)
+    source = f"DeMoN folder: {len(views)} images, poses.txt ({words}), {which}"
+    return Scene(root=request.images, views=views, source=source, dropped=lost)
+
+
+DEMON = Layout(
+    key="demon",
+    name="DeMoN folder",
+    looks_for="images with cam.txt (3x3 K) and poses.txt (a 3x4 a row)",
+    find=_find_demon,
+    read=_read_demon,
+)

@@ -1,0 +1,143 @@
+"""KITTI odometry: ``sequences/00`` with ``image_0`` ... ``image_3`` and ``calib.txt``, and ``poses/00.txt``.
+
+A row of the poses is a 3x4 world_from_cam of camera 0 (metres); row i is image ``00000i.png``. ``calib.txt`` has a 3x4
+projection for each camera, ``P2: ...``: K, and where the camera sits beside camera 0. All images are rectified
+pinholes. Pixel centres: integer (the set's own development kit counts pixels from 0).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.geometry import inverse
+from nasrecon.ingest.formats.base import Frame, Layout, Request, choose_convention, posed_views, rigid
+from nasrecon.ingest.images import direct_images, image_size
+from nasrecon.ingest.text import Intrinsics, is_number, rows
+from nasrecon.types import Scene
+
+CAMERA = re.compile(r"image_(\d+)")
+
+
+def _find(request: Request) -> Path | None:
+    sequence = _sequence(request)
+    return None if sequence is None else _poses(request, sequence)
+
+
+def _sequence(request: Request) -> Path | None:
+    """Return the folder with calib.txt and image_*/: IMAGES, or its parent where IMAGES is one of these."""
+    one_camera = CAMERA.fullmatch(request.images.name) is not None
+    folder = request.images.parent if one_camera else request.images
+    return folder if (folder / "calib.txt").is_file() and _folders(request) else None
+
+
+def _folders(request: Request) -> dict[int, Path]:
+    """Return the folders of images to read, by the camera's number."""
+    here = [request.images, *sorted(request.images.iterdir())]
+    found = {path: CAMERA.fullmatch(path.name) for path in here if path.is_dir()}
+    return {int(match.group(1)): path for path, match in found.items() if match and direct_images(path)}
+
+
+def _poses(request: Request, sequence: Path) -> Path | None:
+    """Return the file of the poses: as given, else poses.txt in the sequence, else poses/00.txt beside sequences/."""
+    name = f"{sequence.resolve().name}.txt"
+    beside = [sequence / "poses.txt", sequence.resolve().parent.parent / "poses" / name]
+    given = request.poses
+    candidates = beside if given in (None, sequence, request.images) else [given / name, given / "poses.txt", given]
+    return next((path for path in candidates if path.is_file() and _is_poses(path)), None)
+
+
+def _is_poses(path: Path) -> bool:
+    try:
+        first = rows(path)[:1]
+    except InputError:
+        return False
+    return bool(first) and len(first[0]) == 12 and all(map(is_number, first[0]))
+
+
+def _read(request: Request, path: Path) -> Scene:
+    sequence = _sequence(request)
+    if request.intrinsics is not None:
+        raise InputError(
+            f"{sequence / 'calib.txt'}: a KITTI sequence has its own intrinsics; leave {request.intrinsics} out"
+        )
+    convention, words = choose_convention(request, "world-from-cam")
+    table = _table(path)
+    calibration = _read_calibration(sequence / "calib.txt")
+    folders = _folders(request)
+    frames, cameras, dropped, used = [], {}, [], set()
+    for number, folder in folders.items():
+        if number not in calibration:
+            raise InputError(f"{sequence / 'calib.txt'}: there is no P{number}, but {folder.name}/ has images")
+        K, cam_from_cam0 = calibration[number]
+        own = Intrinsics(path=sequence / "calib.txt", K=K)
+        for file in direct_images(folder):
+            name = file if folder == request.images else f"{folder.name}/{file}"
+            i = int(Path(file).stem) if Path(file).stem.isdigit() else -1
+            if not 0 <= i < len(table):
+                dropped.append((name, f"{path.name} has no row of its number"))
+                continue
+            used.add(i)
+            cameras[name] = own
+            matrix = _cam0_from_world(table[i], convention, f"{path}, row {i + 1}")
+            frames.append(
+                Frame(name=name, image_path=folder / file, matrix=cam_from_cam0 @ matrix, origin=f"row {i + 1}")
+            )
+    unused = [str(i + 1) for i in range(len(table)) if i not in used]
+    if unused:
+        more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
+        dropped.append((f"{path.name} row {', '.join(unused[:5])}{more}", "there is no image of that number"))
+    camera_of = lambda frame: (cameras[frame.name].camera(image_size(frame.image_path), first_center=0.0), None)
+    views, lost = posed_views(sorted(frames, key=lambda frame: frame.name), camera_of, "cam-from-world")
+    which = ", ".join(folder.name for folder in folders.values())
+    source = f"KITTI sequence: {len(views)} images of {which}, {path.name} ({words} of camera 0), K of calib.txt"
+    return Scene(root=request.images, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+
+
+def _table(path: Path) -> np.ndarray:
+    """Return the rows of a file of poses (N, 3, 4)."""
+    table = rows(path)
+    for i, row in enumerate(table):
+        if len(row) != 12 or not all(map(is_number, row)):
+            raise InputError(f"{path}, row {i + 1}: expected 12 numbers (a 3x4), found {len(row)} words")
+    return np.array(table, dtype=np.float64).reshape(-1, 3, 4)
+
+
+def _cam0_from_world(matrix: np.ndarray, convention: str, origin: str) -> np.ndarray:
+    """Return cam0_from_world (4, 4); one that is not finite stays so."""
+    if not np.isfinite(matrix).all():
+        return np.full((4, 4), np.nan)
+    found = rigid(matrix, origin)
+    return inverse(found) if convention == "world-from-cam" else found
+
+
+def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return K (3, 3) and cam_from_cam0 (4, 4) of each camera of a calib.txt, by its number."""
+    out = {}
+    for name, *words in rows(path):
+        found = re.fullmatch(r"P(\d+):", name)
+        if not found:
+            continue
+        if len(words) != 12 or not all(map(is_number, words)):
+            raise InputError(f"{path}, {name} expected 12 numbers (a 3x4 projection), found {len(words)} words")
+        projection = np.array([float(word) for word in words]).reshape(3, 4)
+        K, cam_from_cam0 = projection[:, :3], np.eye(4)
+        if abs(np.linalg.det(K)) < 1e-9:
+            raise InputError(f"{path}, {name} the left 3x3 of the projection is no K, found\n{K}")
+        cam_from_cam0[:3, 3] = np.linalg.solve(K, projection[:, 3])
+        out[int(found.group(1))] = K, cam_from_cam0
+    if not out:
+        raise InputError(f"{path}: expected rows P0: ... P3: with 12 numbers each, found none")
+    return out
+
+
+LAYOUT = Layout(
+    key="kitti",
+    name="KITTI sequence",
+    looks_for="calib.txt (P0: ...), image_0/ ..., and poses.txt, or ../../poses/SEQUENCE.txt (12 numbers a row)",
+    find=_find,
+    read=_read,
+)

@@ -1,0 +1,317 @@
+"""transforms.json, as nerfstudio, instant-ngp and Blender's NeRF scenes write it.
+
+``transform_matrix`` is world_from_cam of a camera in OpenGL's axes (x right, y up, z backward); here they are turned to
+ours. Pixel centres: half-pixel (nerfstudio and instant-ngp copy cx and cy from COLMAP, Blender's are the middle of the
+image). Intrinsics stand at the top, or in a frame, where they win; a focal length wins over an angle of view in the
+same place. What nerfstudio did to the world of its source is undone: positions are divided by ``applied_scale``, then
+``applied_transform`` is taken back, so the world is that of the source (COLMAP's, as a rule). instant-ngp's ``scale``,
+``offset`` and ``aabb_scale`` are what its viewer does later to what the file says, and not for us. A rotation whose
+columns are not of length 1 (a Blender camera that was scaled) is normalised: it says nothing of the camera.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.geometry import inverse
+from nasrecon.ingest.formats.base import Frame, Layout, NoCameraError, Request, image_root, posed_views, rigid
+from nasrecon.ingest.images import ENDINGS, direct_images, image_size
+from nasrecon.types import Camera, Lens, Scene
+
+OURS_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+# Camera models by what their distortion numbers mean. Names are nerfstudio's and COLMAP's.
+BROWN = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+SAME_COLUMN = 1e-3
+
+
+def _find(request: Request) -> Path | None:
+    if request.place.is_file():
+        return request.place if _is_transforms(request.place) else None
+    named = request.place / "transforms.json"
+    if named.is_file():
+        return named
+    found = sorted(path for path in request.place.glob("transforms*.json") if _is_transforms(path))
+    return found[0] if found else None
+
+
+def _is_transforms(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
+    if path.name.startswith("transforms"):
+        return True
+    try:
+        return "frames" in _read_json(path)
+    except InputError:
+        return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: expected a JSON object with frames, found {type(fields).__name__}")
+    return fields
+
+
+def _read(request: Request, path: Path) -> Scene:
+    _only_one(request)
+    if request.intrinsics is not None:
+        raise InputError(f"{path}: a transforms.json has its own intrinsics; leave {request.intrinsics} out")
+    if request.convention == "cam-from-world":
+        raise InputError(f"{path}: transforms.json is world_from_cam by definition; leave the convention out")
+    fields = _read_json(path)
+    listed = fields.get("frames")
+    if not isinstance(listed, list) or not all(isinstance(frame, dict) for frame in listed):
+        raise InputError(f"{path}: expected a list of frames, found {type(listed).__name__}")
+    undo, notes = _undo(fields, path)
+    found, dropped = _files(listed, request, path)
+    root = _root(request, list(found.values()))
+    frames, shared = [], {}
+    for i, file in found.items():
+        name = file.relative_to(root).as_posix()
+        matrix, scaled = _world_from_cam(listed[i], undo, f"{path}, frame {i + 1} ({name})")
+        if scaled and scaled not in notes:
+            notes.append(scaled)
+        mask = _mask(listed[i], path)
+        frames.append(Frame(name=name, image_path=file, matrix=matrix, origin=f"{path}, frame {i + 1}", mask_path=mask))
+        shared[name] = {**fields, **listed[i]}, listed[i]
+    frames.sort(key=lambda frame: frame.name)
+    views, lost = posed_views(frames, lambda frame: _camera(*shared[frame.name], frame, path), "world-from-cam")
+    dropped += [(name, f"not named by {path.name}") for name in _unnamed(frames, root)]
+    lenses = sorted({view.lens.model for view in views if view.lens}) or ["no distortion"]
+    masked = sum(frame.mask_path is not None for frame in frames)
+    notes += [f"masks of {masked} frames"] if masked else []
+    source = f"transforms.json: {len(views)} of {len(listed)} frames ({path.name}; OpenGL axes turned; "
+    source += "; ".join([", ".join(lenses), *notes]) + ")"
+    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
+
+
+def _only_one(request: Request) -> None:
+    """Refuse a folder with several files (the splits of a NeRF scene)."""
+    found = [] if request.place.is_file() else sorted(path.name for path in request.place.glob("transforms*.json"))
+    if len(found) > 1:
+        raise InputError(f"{request.place}: there are {', '.join(found)}; pass the one to read as the poses")
+
+
+def _unnamed(frames: list[Frame], root: Path) -> list[str]:
+    """Return the images that lie beside those of the frames and belong to none, neither as image nor as mask."""
+    known = {frame.image_path for frame in frames} | {frame.mask_path for frame in frames}
+    folders = sorted({frame.image_path.parent for frame in frames})
+    beside = [folder / name for folder in folders for name in direct_images(folder)]
+    return [path.relative_to(root).as_posix() for path in beside if path not in known]
+
+
+def _undo(fields: Mapping[str, Any], path: Path) -> tuple[tuple[np.ndarray, float], list[str]]:
+    """Return (source_from_world (4, 4), scale to divide positions by before it), and the words for what that undoes."""
+    notes = []
+    matrix, scale = np.eye(4), 1.0
+    if "applied_transform" in fields:
+        applied = _matrix(fields["applied_transform"], f"{path}, applied_transform")
+        matrix = inverse(rigid(applied, f"{path}, applied_transform"))
+        notes.append("applied_transform undone")
+    if "applied_scale" in fields:
+        scale = _number(fields, "applied_scale", path)
+        if scale <= 0:
+            raise InputError(f"{path}: applied_scale must be positive, found {scale:g}")
+        notes.append(f"applied_scale {scale:g} undone")
+    return (matrix, scale), notes
+
+
+def _matrix(value: Any, origin: str) -> np.ndarray:
+    """Return a 3x4 or 4x4 of a JSON file as (4, 4)."""
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{origin}: expected a 4x4 or 3x4 matrix ({error})") from error
+    if matrix.shape not in ((3, 4), (4, 4)):
+        raise InputError(f"{origin}: expected a 4x4 or 3x4 matrix, found shape {matrix.shape}")
+    return matrix if len(matrix) == 4 else np.vstack([matrix, (0, 0, 0, 1)])
+
+
+def _world_from_cam(frame: Mapping[str, Any], undo: tuple[np.ndarray, float], origin: str) -> tuple[np.ndarray, str]:
+    """Return world_from_cam (4, 4) in our axes, in the world of the source, and words where its columns were scaled."""
+    if "transform_matrix" not in frame:
+        raise InputError(f"{origin}: there is no transform_matrix")
+    matrix = _matrix(frame["transform_matrix"], origin)
+    if not np.isfinite(matrix).all():
+        return matrix, ""
+    source_from_world, scale = undo
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    note = ""
+    if np.abs(lengths - 1).max() > SAME_COLUMN and lengths.min() > 0:
+        matrix[:3, :3] /= lengths
+        note = "scaled rotations normalised"
+    matrix[:3, 3] /= scale
+    return source_from_world @ rigid(matrix, origin) @ OURS_FROM_OPENGL, note
+
+
+def _files(listed: list[dict[str, Any]], request: Request, path: Path) -> tuple[dict[int, Path], list[tuple[str, str]]]:
+    """Return the image file of each frame, by the frame's place in the list, and (name, reason) of those without."""
+    found: dict[int, Path] = {}
+    dropped = []
+    for i, frame in enumerate(listed):
+        written = frame.get("file_path")
+        if not isinstance(written, str) or not written:
+            raise InputError(f"{path}, frame {i + 1}: there is no file_path")
+        file = _file(written.replace("\\", "/"), request, path)
+        if file is None:
+            dropped.append((written, f"named by {path.name}, but no such image file"))
+        elif file in found.values():
+            raise InputError(f"{path}, frame {i + 1}: {written} is there twice")
+        else:
+            found[i] = file
+    if not found:
+        names = ", ".join(name for name, _ in dropped[:3])
+        raise InputError(
+            f"{path}: none of its {len(listed)} images is there ({names} ...), neither from {path.parent} nor from "
+            f"{request.images}. Pass the folder that the file_paths start from, or put the images there."
+        )
+    return found, dropped
+
+
+def _file(written: str, request: Request, path: Path) -> Path | None:
+    """Return the image that a file_path means, with or without its ending; None if there is none.
+
+    It is looked for from the folder of the JSON file, then from the folder of the images, and there also by what
+    follows its first folder ("images/left/1" in images/ is left/1).
+    """
+    starts = [path.parent / written, request.images / written]
+    first, _, rest = written.removeprefix("./").partition("/")
+    if rest and first == request.images.name:
+        starts.append(request.images / rest)
+    for start in starts:
+        if start.suffix.lower() in ENDINGS and start.is_file():
+            return _clean(start)
+        endings = (*ENDINGS, *(ending.upper() for ending in ENDINGS))
+        with_ending = {_clean(p) for ending in endings if (p := start.with_name(start.name + ending)).is_file()}
+        if len(with_ending) > 1:
+            names = ", ".join(sorted(p.name for p in with_ending))
+            raise InputError(f"{path}: {written} may mean {names}; keep one of them, or write the ending")
+        if with_ending:
+            return with_ending.pop()
+    return None
+
+
+def _clean(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _root(request: Request, files: list[Path]) -> Path:
+    """Return the folder that names start from: that of IMAGES (or its images/) if all are in it, else the common one."""
+    for folder in (image_root(request.images), request.images):
+        if all(file.is_relative_to(_clean(folder)) for file in files):
+            return _clean(folder)
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _mask(frame: Mapping[str, Any], path: Path) -> Path | None:
+    """Return the mask that a frame names.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    written = frame.get("mask_path")
+    if not written:
+        return None
+    mask = _clean(path.parent / str(written).replace("\\", "/"))
+    if not mask.is_file():
+        raise InputError(
+            f"{path}: mask_path {written}: no such file. Take it out of the JSON file, or put the mask there."
+        )
+    return mask
+
+
+def _number(fields: Mapping[str, Any], key: str, path: Path) -> float:
+    try:
+        value = float(fields[key])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {key} must be a number, found {fields[key]!r}") from error
+    if not np.isfinite(value):
+        raise InputError(f"{path}: {key} must be finite, found {value}")
+    return value
+
+
+def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, path: Path) -> tuple[Camera, Lens | None]:
+    """Return the camera of a frame, and its lens if it has one.
+
+    Args:
+        fields: the frame's entries over those of the file's top.
+        own: the frame's alone.
+        frame, path: for the image's size, and for messages.
+    """
+    from nasrecon.ingest.undistort import pinhole_camera
+
+    model = str(fields.get("camera_model") or ("OPENCV_FISHEYE" if fields.get("is_fisheye") else "OPENCV")).upper()
+    if model not in BROWN + FISHEYE or any(key.startswith("ftheta_") for key in fields):
+        raise NoCameraError(
+            f"{path.name}: camera model {fields.get('camera_model') or 'f-theta'} is not one that is read"
+        )
+    number = lambda key, default: _number(fields, key, path) if fields.get(key) is not None else default
+    width, height = image_size(frame.image_path)
+    width, height = int(number("w", width)), int(number("h", height))
+    fx, fy = _focal_lengths(fields, own, width, height, path)
+    cx, cy = number("cx", width / 2), number("cy", height / 2)
+    distortion = {key: number(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
+    k1, k2, k3, k4, p1, p2 = distortion.values()
+    is_fisheye = model in FISHEYE or bool(fields.get("is_fisheye"))
+    meaningless = (p1, p2) if is_fisheye else (k4,)
+    if any(meaningless):
+        raise InputError(
+            f"{path}: {frame.name}: distortion {distortion} has no meaning for camera model {model} "
+            f"({'a fisheye has no p1, p2' if is_fisheye else 'k4 belongs to OPENCV_FISHEYE'})"
+        )
+    if is_fisheye:
+        lens = Lens(model="OPENCV_FISHEYE", width=width, height=height, params=(fx, fy, cx, cy, k1, k2, k3, k4))
+    elif k3:
+        lens = Lens(
+            model="FULL_OPENCV", width=width, height=height, params=(fx, fy, cx, cy, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0)
+        )
+    elif any((k1, k2, p1, p2)):
+        lens = Lens(model="OPENCV", width=width, height=height, params=(fx, fy, cx, cy, k1, k2, p1, p2))
+    else:
+        return Camera(width=width, height=height, K=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), None
+    return pinhole_camera(lens), lens
+
+
+def _focal_lengths(
+    fields: Mapping[str, Any], own: Mapping[str, Any], width: int, height: int, path: Path
+) -> tuple[float, float]:
+    """Return fx and fy [px]: the frame's own words first, then those of the file's top; fy is fx where none is said."""
+
+    def said(place: Mapping[str, Any], axis: str, side: int) -> float | None:
+        if place.get(f"fl_{axis}") is not None:
+            return _number(place, f"fl_{axis}", path)
+        if place.get(f"camera_angle_{axis}") is not None:
+            angle = _number(place, f"camera_angle_{axis}", path)
+            if not 0 < angle < np.pi:
+                raise InputError(f"{path}: camera_angle_{axis} must lie in (0, pi) [radians], found {angle:g}")
+            return side / (2 * np.tan(angle / 2))
+        return None
+
+    for place in (own, fields):
+        fx, fy = said(place, "x", width), said(place, "y", height)
+        if fx is not None or fy is not None:
+            fx, fy = fx if fx is not None else fy, fy if fy is not None else fx
+            if min(fx, fy) <= 0:
+                raise InputError(f"{path}: focal lengths must be positive, found fl_x {fx:g} and fl_y {fy:g}")
+            return fx, fy
+    raise InputError(f"{path}: no focal length: neither fl_x nor camera_angle_x, at its top or in its frames")
+
+
+LAYOUT = Layout(
+    key="transforms",
+    name="transforms.json",
+    looks_for="transforms.json (nerfstudio, instant-ngp, Blender), or another .json with frames",
+    find=_find,
+    read=_read,
+)

@@ -1,0 +1,165 @@
+"""Recognise the format of a posed image set, read it, attach masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nasrecon.errors import InputError, NoPosesError
+from nasrecon.ingest.formats import (
+    colmap,
+    demon,
+    kitti,
+    middlebury,
+    mvsnet,
+    plain,
+    redwood,
+    scannet,
+    seven_scenes,
+    strecha,
+    transforms,
+    tum,
+)
+from nasrecon.ingest.formats.base import Convention, Layout, Request
+from nasrecon.ingest.masks import check_sizes, with_masks
+from nasrecon.ingest.video import is_video
+from nasrecon.types import Scene
+
+LAYOUTS: tuple[Layout, ...] = (
+    colmap.LAYOUT,
+    transforms.LAYOUT,
+    mvsnet.LAYOUT,
+    middlebury.MIDDLEBURY,
+    strecha.STRECHA,
+    redwood.REDWOOD,
+    tum.TUM,
+    seven_scenes.SEVEN_SCENES,
+    scannet.SCANNET,
+    demon.DEMON,
+    kitti.LAYOUT,
+    plain.LAYOUT,
+)
+
+
+def open_scene(
+    images: Path | str,
+    poses: Path | str | None = None,
+    *,
+    intrinsics: Path | str | None = None,
+    convention: Convention | None = None,
+    layout: str | None = None,
+    masks: Path | str | None = None,
+    hints: bool = True,
+) -> Scene:
+    """Read a posed image set, whichever of the known layouts it is in.
+
+    Args:
+        images: the folder of the images, or of a whole set (images, transforms and intrinsics in one layout), or a
+            video (with transforms by the numbers of its frames).
+        poses: a COLMAP model, or a folder or file of transforms; None if it is in ``images``.
+        intrinsics: a file with K for all images, or with a name and a K for each, or a folder with a file for each; for
+            layouts that have none or to use in place of theirs (not for layouts with a K of its own for each view).
+            Half-pixel or integer centres as the layout has it; each module says which.
+        convention: which way the transforms go, for plain matrices; overrides the convention of folder layouts.
+        layout: key of the layout (``Layout.key``: "colmap", "transforms" ...); None: the one that fits, if one does.
+        masks: a folder with a mask for each image (``masks.with_masks``), in place of those that the set may have.
+        hints: take the sources and depth ranges that the set lists (MVSNet's pair.txt and camera files); False: they
+            are chosen as for any other set.
+
+    Returns:
+        The scene: views in the order of their names (of time, in a trajectory); ``source`` says what was recognised,
+        ``dropped`` what was left out and why.
+
+    Raises:
+        NoPosesError: if no poses are given and nothing known is found (``ingest.sfm`` may find the cameras).
+        InputError: if what is given or found is unknown, incomplete or not to be used, or several layouts fit.
+    """
+    request = Request(
+        images=_existing(images, "images"),
+        poses=None if poses is None else _existing(poses, "poses"),
+        intrinsics=None if intrinsics is None else _existing(intrinsics, "intrinsics"),
+        convention=convention,
+        layout=layout,
+    )
+    masks = None if masks is None else _existing(masks, "masks")
+    if not request.images.is_dir() and not is_video(request.images):
+        raise InputError(f"{images}: expected a folder of images or a video, found a file")
+    if convention not in (None, "cam-from-world", "world-from-cam"):
+        raise InputError(f"convention must be cam-from-world or world-from-cam, found {convention!r}")
+    chosen, mark = _recognised(request)
+    scene = chosen.read(request, mark)
+    if not scene.views:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in scene.dropped[:3])
+        raise InputError(f"{mark}: {chosen.name}, but no image of it can be used ({reasons})")
+    if masks is not None:
+        scene = with_masks(scene, masks)
+    check_sizes(scene)
+    return scene if hints else _without_hints(scene)
+
+
+def _recognised(request: Request) -> tuple[Layout, Path]:
+    """Return the layout that was chosen, or else the only one that fits, and the file or folder that marks it.
+
+    Raises:
+        InputError: if none fits, or several do and none was chosen.
+    """
+    able = [layout for layout in LAYOUTS if request.images.is_dir() or layout.takes_video]
+    if request.layout is not None:
+        return _chosen(request, able)
+    found = [(layout, mark) for layout in able if (mark := layout.find(request)) is not None]
+    if not found:
+        raise _not_found(request, able)
+    # Any folder of text files looks like plain matrices.
+    found = [each for each in found if not each[0].says_little] or found
+    if len(found) > 1:
+        fits = ", ".join(f"{layout.name} ({mark})" for layout, mark in found)
+        switches = " or ".join(f"--format {layout.key}" for layout, _ in found)
+        raise InputError(
+            f"{request.place}: several layouts fit: {fits}. Say which to read: {switches} (layout=... in Python); or "
+            "pass its own file or folder as the poses."
+        )
+    return found[0]
+
+
+def _chosen(request: Request, able: list[Layout]) -> tuple[Layout, Path]:
+    """Return the layout of the request's key, and what marks it."""
+    layout = next((layout for layout in LAYOUTS if layout.key == request.layout), None)
+    if layout is None:
+        raise InputError(f"format {request.layout!r} is not known; known are {', '.join(each.key for each in LAYOUTS)}")
+    if layout not in able:
+        raise InputError(f"{request.images}: a video; {layout.name} is read with a folder of images only")
+    mark = layout.find(request)
+    if mark is None:
+        raise InputError(f"{request.place}: {layout.name} was asked for, but there is no {layout.looks_for}")
+    return layout, mark
+
+
+def _without_hints(scene: Scene) -> Scene:
+    """Return the scene without the sources and depth ranges that were read with it."""
+    views = [replace(view, sources=None, depth_range=None) for view in scene.views]
+    return replace(scene, views=tuple(views), sources_from="", depth_ranges_from="")
+
+
+def _existing(path: Path | str, what: str) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder ({what})")
+    return path
+
+
+def _not_found(request: Request, able: list[Layout]) -> InputError:
+    """Return the error that says what was looked for; ``NoPosesError`` if the cameras may still be found."""
+    looked_for = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in able)
+    message = f"{request.place}: no cameras found. Looked for:\n{looked_for}"
+    if request.poses is not None or not request.images.is_dir():
+        return InputError(message)
+    beside = replace(request, poses=request.images.parent)
+    found = [(layout, mark) for layout in able if not layout.says_little and (mark := layout.find(beside))]
+    for layout, mark in found:
+        message += f"\nThere is a {layout.name} beside the images: pass {mark} as the poses."
+    if found:
+        return InputError(message)
+    return NoPosesError(
+        f"{message}\n`nasrecon infer` finds the cameras of such images itself "
+        "(from Python: nasrecon.sfm.reconstruct.reconstruct_cameras)."
+    )

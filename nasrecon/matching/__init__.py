@@ -1,0 +1,1 @@
+"""From images to verified feature matches; the given cameras are not used."""

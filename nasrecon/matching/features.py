@@ -1,0 +1,58 @@
+"""SIFT features of one image, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nasrecon.ingest.images import read_view
+from nasrecon.types import View
+
+SIDE_PX = 640
+
+
+MOST_FEATURES = 1500
+
+
+DESCRIPTOR = 128
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """The features of one image.
+
+    Attributes:
+        pixels: (n, 2) in the image as its ``View.camera`` sees it (undistorted, full size), half-pixel centres [px].
+        descriptors: (n, 128) float32, unit length.
+        px: how many of these pixels make one of the image that was searched (full width / searched width).
+    """
+
+    pixels: np.ndarray
+    descriptors: np.ndarray
+    px: float
+
+
+def make_extractor() -> Any:
+    import pycolmap
+
+    pycolmap.logging.minloglevel = 1  # its informational lines on stderr are not for our users
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu = False
+    options.sift.max_num_features, options.sift.first_octave = MOST_FEATURES, 0
+    options.sift.max_num_orientations = 1
+    return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+
+
+def extract_features(view: View, extractor: Any) -> Features:
+    scale = min(1.0, SIDE_PX / max(view.camera.width, view.camera.height))
+    width, height = (max(16, round(side * scale)) for side in (view.camera.width, view.camera.height))
+    rgb, _ = read_view(view, width, height)
+    grey = np.round(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    keypoints, descriptors = extractor.extract_from_uint8_array(grey)
+    pixels = np.array([(point.x, point.y) for point in keypoints], dtype=np.float64).reshape(-1, 2)
+    values = np.array(descriptors.data, dtype=np.float32).reshape(len(pixels), DESCRIPTOR)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+    px = np.array([view.camera.width / width, view.camera.height / height])
+    return Features(pixels=pixels * px, descriptors=values, px=float(px.mean()))

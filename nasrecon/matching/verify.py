@@ -1,0 +1,85 @@
+"""Verified matches of two images: ratio test, then a fundamental matrix or a homography by RANSAC."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nasrecon.matching.features import Features
+from nasrecon.matching.matches import PairMatches
+from nasrecon.matching.residuals import epipolar_error
+
+# Lowe's ratio test, on the distance of unit descriptors.
+RATIO = 0.8
+
+
+# A pair is two images of one place if so many matches, and this share of all, obey one fundamental matrix to within
+# MATCH_ERROR_PX. Fewer happen by chance.
+LEAST_MATCHES = 24
+
+
+LEAST_SHARE = 0.4
+
+
+MATCH_ERROR_PX = 2.0
+
+
+# So many matches of a pair are kept; more say nothing new.
+MOST_KEPT = 120
+
+
+def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches | None:
+    """Match two images; None if what they have in common may be chance."""
+    ids = _mutual(first.descriptors, second.descriptors)
+    if len(ids) < LEAST_MATCHES:
+        return None
+    x, y = first.pixels[ids[:, 0]] / first.px, second.pixels[ids[:, 1]] / second.px
+    F, obey = _robust("fundamental", x, y)
+    H, flat = _robust("homography", x, y)
+    if flat.sum() >= 0.9 * obey.sum():  # a flat scene or a turn: F is not determined, H is
+        obey = obey | flat
+    count = int(obey.sum())
+    if count < max(LEAST_MATCHES, LEAST_SHARE * len(ids)):
+        return None
+    residual = np.abs(epipolar_error(F, x, y)) if F is not None else np.zeros(len(x))
+    chosen = np.flatnonzero(obey)
+    if count > MOST_KEPT:
+        chosen = chosen[np.linspace(0, count - 1, MOST_KEPT).round().astype(int)]
+    scale = lambda px: np.diag([px, px, 1.0])
+    return PairMatches(
+        first=i,
+        second=j,
+        ids=ids[chosen],
+        x=first.pixels[ids[chosen, 0]],
+        y=second.pixels[ids[chosen, 1]],
+        count=count,
+        residual_px=float(np.median(residual[obey])),
+        moved_px=float(np.median(np.linalg.norm(y[obey] - x[obey], axis=1))),
+        homography=None if H is None else scale(second.px) @ H @ np.linalg.inv(scale(first.px)),
+    )
+
+
+def _mutual(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return (m, 2) which unit descriptors (n, 128) are each other's nearest, and clearly nearer than the next."""
+    if min(len(first), len(second)) < 2:
+        return np.empty((0, 2), dtype=int)
+    likeness = first @ second.T
+    best = likeness.argmax(axis=1)
+    rows = np.arange(len(first))
+    top = likeness[rows, best]
+    likeness[rows, best] = -1
+    distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (top, likeness.max(axis=1)))
+    likeness[rows, best] = top
+    keep = (likeness.argmax(axis=0)[best] == rows) & (distance < RATIO * next_distance)
+    return np.stack([rows[keep], best[keep]], axis=1)
+
+
+def _robust(kind: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Fit a fundamental matrix or a homography to matches (m, 2); returns it (or None) and which matches obey it."""
+    import pycolmap
+
+    options = pycolmap.RANSACOptions(max_error=MATCH_ERROR_PX, min_num_trials=50, max_num_trials=2000, random_seed=0)
+    fit = {"fundamental": pycolmap.estimate_fundamental_matrix, "homography": pycolmap.estimate_homography_matrix}[kind]
+    found = fit(x, y, options)
+    if found is None:
+        return None, np.zeros(len(x), dtype=bool)
+    return found["F" if kind == "fundamental" else "H"], np.asarray(found["inlier_mask"], dtype=bool)

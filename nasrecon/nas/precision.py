@@ -1,0 +1,40 @@
+"""Memory layouts in which convolutions run fastest."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+
+import torch
+from torch import nn
+
+from nasrecon.nas.network import Network
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of all convolutions channels-last, in place; their outputs follow. Changes no value."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def device_of(network: Network) -> torch.device:
+    """Return the device of a network's parameters, or of its buffers; the CPU for one that has neither."""
+    held = [getattr(network, kind, None) for kind in ("parameters", "buffers")]
+    first = next(chain.from_iterable(tensors() for tensors in held if callable(tensors)), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
+    """Compute in bfloat16 where the network is made for it and the device has instructions for it."""
+    if not getattr(network, "prefers_bfloat16", False):
+        return nullcontext()
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        fast = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    else:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()

@@ -1,0 +1,1 @@
+"""Read, check and refine a scene: the one way to a prepared scene."""

@@ -1,0 +1,1 @@
+"""Refine poses that are a little off by feature matches."""

@@ -1,0 +1,120 @@
+"""Poses that are a little off, as trackers and hand-eye calibrations leave them: refined by the matches, as far as these tell.
+
+Each pose gets a small turn and a small move such that matches come to lie on their epipolar lines, against a prior that
+holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
+taken under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses
+stay. Lengths of baselines cannot be seen in matches of two images: the prior keeps them, and with them the unit. What
+is left of lens distortion is fitted beside the poses, so that they do not bend to make up for it, and then forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nasrecon.geometry import inverse, rotation_angle_deg, rotation_from_vector
+from nasrecon.matching.match_scene import match_pairs
+from nasrecon.matching.matches import Matches, Progress
+from nasrecon.matching.pairs import pairs_to_refine
+from nasrecon.refine.solver import TURNS, Problem, step_cameras
+from nasrecon.types import Scene
+
+# Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
+LEAST_OFF_PX, LEAST_TIMES = 0.7, 2.0
+
+
+# The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are
+# given room for turns of so much [rad], whatever fewer would do, and depth is estimated under those given, too: the two
+# span what is open.
+PAIR_TURN = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RefinedPoses:
+    """What came of it.
+
+    Attributes:
+        scene: with the refined poses, and those given beside them (``View.given_cam_from_world``).
+        turn_rad: by how much the poses were taken to be off, the best of ``TURNS``, of a pair ``PAIR_TURN`` or more.
+        turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
+        before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without
+            matches.
+        pairs: how many were used.
+        changed: whether the matches ask for other poses; otherwise the scene is as it was given.
+    """
+
+    scene: Scene
+    turn_rad: float
+    turned_deg: np.ndarray
+    moved: np.ndarray
+    before_px: float
+    after_px: float
+    pairs: int
+    changed: bool
+
+    def in_words(self) -> str:
+        """Say what was done, one line for people."""
+        if not self.changed:
+            return "poses as given: the matches ask for no others"
+        some = self.moved > 0
+        pairs = "1 pair" if self.pairs == 1 else f"{self.pairs} pairs"
+        return (
+            f"poses refined by the matches of {pairs}: {int(some.sum())} views turned by "
+            f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
+            f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
+            f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"
+            f"{'; a pair cannot tell for certain, depth is estimated under the poses given, too' if len(some) == 2 else ''}"
+        )
+
+
+def refine_scene(scene: Scene, progress: Progress | None = None) -> RefinedPoses:
+    """Match the images of a scene and refine its poses by that.
+
+    Args:
+        scene: as ``open_scene`` made it.
+        progress: called with what is done, and how many of how many.
+    """
+    return refine_poses(scene, match_pairs(scene, pairs_to_refine(scene), progress))
+
+
+def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
+    """Refine the poses of a scene by the matches of its images; views without matches, and all K, stay as they are.
+
+    Args:
+        scene: its cameras have the sizes of the images.
+        matches: from ``match_scene``, of this scene.
+    """
+    problem = Problem(scene, matches)
+    nothing = np.zeros((len(scene.views), 6))
+    if not len(problem) or not problem.depth > 0:  # nothing to go by: no matches, or all cameras at one place
+        still = np.zeros(len(nothing))
+        return RefinedPoses(
+            scene=scene, turn_rad=TURNS[0], turned_deg=still, moved=still, before_px=np.nan, after_px=np.nan,
+            pairs=0, changed=False,
+        )  # fmt: skip
+    solutions = [problem.solve(turn) for turn in TURNS]
+    best = min(solutions, key=lambda solution: solution.evidence)
+    asked_for, pair = best.turn_rad > TURNS[0], len(scene.views) == 2
+    if pair:
+        best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
+    before, after = (float(np.median(np.abs(problem.errors(steps)))) for steps in (nothing, best.steps))
+    changed = asked_for and before >= max(LEAST_OFF_PX, 0 if pair else LEAST_TIMES * after)
+    steps = best.steps if changed else nothing
+    px = float(np.median(problem.seen.px))
+    given = problem.given.cam_from_world
+    new = step_cameras(given, steps)
+    views = [
+        replace(view, cam_from_world=T, given_cam_from_world=view.cam_from_world)
+        for view, T in zip(scene.views, new, strict=True)
+    ]
+    return RefinedPoses(
+        scene=scene.replace_views(views) if changed else scene,
+        turn_rad=best.turn_rad,
+        turned_deg=rotation_angle_deg(rotation_from_vector(steps[:, :3])),
+        moved=np.linalg.norm(inverse(new)[:, :3, 3] - inverse(given)[:, :3, 3], axis=1),
+        before_px=before * px,
+        after_px=(after if changed else before) * px,
+        pairs=len(problem),
+        changed=changed,
+    )

@@ -1,0 +1,1 @@
+"""Estimates on disk: the files of a results folder."""

@@ -1,0 +1,27 @@
+"""fusion.json: what a fusion made of a results folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nasrecon.atomic import write_atomically
+from nasrecon.results.reader import FUSION_FILE
+
+
+def write_fusion(folder: str | Path, facts: dict[str, Any]) -> None:
+    """Write fusion.json: what a fusion made of a folder's views, so that `viz` finds it.
+
+    Args:
+        folder: the results folder.
+        facts: JSON values; "mesh" and "cloud", where they are there, are the paths of what was written.
+    """
+    folder = Path(folder)
+    facts = dict(facts)
+    for what in ("mesh", "cloud"):
+        if what in facts:
+            path = Path(facts[what]).resolve()
+            inside = path.is_relative_to(folder.resolve())  # such a folder can be moved
+            facts[what] = str(path.relative_to(folder.resolve()) if inside else path)
+    write_atomically(folder / FUSION_FILE, json.dumps(facts, indent=1).encode())

@@ -1,0 +1,226 @@
+"""What a run leaves on disk, and how it is read back.
+
+A results folder::
+
+    nasrecon_out/
+      manifest.json              what was run on what: settings, versions, what was left out and why, and of each view
+                                 the file, camera, depth range and its source, source views, seconds
+      views/<file name>.npz      the maps of one view (``view_file.py``)
+      depth/<file name>.png      the depth in colours with a scale bar
+      normal/<file name>.png     the normals in colours
+      fusion.json                what ``fuse`` last made of them: files, options, what each stage kept, seconds
+
+The files of a view do not depend on the manifest: it can be deleted, and is rebuilt from them. Every file is written
+beside its place and then renamed, so what is there is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasrecon import __version__
+from nasrecon.atomic import write_atomically
+from nasrecon.errors import InputError
+from nasrecon.results.digest import scene_digest
+from nasrecon.results.preview import color_normal, depth_preview, png_bytes
+from nasrecon.results.reader import MANIFEST_FILE, manifest_line, read_manifest, view_files
+from nasrecon.results.view_file import FORMAT, Record, file_name, read_record, write_view
+from nasrecon.scene.source_views import sources_origin
+from nasrecon.types import Estimate, Scene, Unit
+
+_PREVIEWS = ("depth", "normal")
+
+
+_MANIFEST_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all views of one results folder share; JSON values only.
+
+    Attributes:
+        settings: all that a view's numbers depend on; views made under different settings are never mixed.
+        scene: what was read, for people: root, source, unit, number of views.
+        weights: the name or path by which the weights were asked for, for people; ``settings`` has their hash.
+    """
+
+    settings: dict[str, Any]
+    scene: dict[str, Any]
+    weights: str = ""
+
+    @classmethod
+    def describe(
+        cls, scene: Scene, *, network: str, weights: str = "", weights_sha256: str, options: dict[str, Any]
+    ) -> Run:
+        """Describe the run of a network (its kind, name and hash of its weights) with the options that matter."""
+        settings = {
+            "network": network,
+            "weights_sha256": weights_sha256,
+            "scene_sha256": scene_digest(scene),
+            "options": options,
+        }
+        about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
+        about["sources_from"] = sources_origin(scene)
+        return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
+
+
+class ResultsWriter:
+    """Write a run's estimates into a results folder, view by view; use it in a ``with``, whose end writes the manifest.
+
+    Args:
+        folder: made where it does not exist.
+        run: what is being run.
+        order: the names of the scene's views; the manifest keeps this order.
+        overwrite: remove the views that the folder holds; otherwise those under the same settings count as finished.
+
+    Raises:
+        InputError: if the folder holds views made under other settings, or somebody else's files where ours would go.
+    """
+
+    def __init__(self, folder: str | Path, run: Run, order: Iterable[str], *, overwrite: bool = False) -> None:
+        self.folder, self.run = Path(folder), run
+        self._position = {name: i for i, name in enumerate(order)}
+        self._records: dict[str, Record] = {}
+        self._dropped: dict[str, str] = {}
+        self._written_at = -np.inf
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder}: it is a file; give a folder with --out")
+        _refuse_foreign(self.folder)
+        files = view_files(self.folder)
+        if overwrite:
+            for path in files:
+                _remove_view(self.folder, path)
+        else:
+            self._records = self._kept(files)
+        for part in ("views", *_PREVIEWS):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        self.write_manifest(complete=False)
+
+    def _kept(self, files: Sequence[Path]) -> dict[str, Record]:
+        out = {}
+        for path in files:
+            try:
+                record = read_record(path)
+            except InputError:
+                continue  # damaged: not finished, it will be written anew
+            if record["settings"] != self.run.settings:
+                raise InputError(_other_settings(self.folder, record["settings"], self.run.settings))
+            out[record["name"]] = record
+        return out
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self.write_manifest(complete=exc_type is None)
+
+    @property
+    def finished(self) -> frozenset[str]:
+        """Names of the views whose estimates are on disk under this run's settings."""
+        return frozenset(self._records)
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Inputs that were left out, and why."""
+        return dict(self._dropped)
+
+    def add(self, estimate: Estimate, *, seconds: float) -> None:
+        """Write one view, its npz last, so that a view with an npz is a finished one.
+
+        Args:
+            estimate: what to write.
+            seconds: what it took to compute.
+        """
+        name = file_name(estimate.view.name)
+        unit: Unit = self.run.scene.get("unit", "unknown")
+        write_atomically(self.folder / "depth" / f"{name}.png", png_bytes(depth_preview(estimate.depth, unit)))
+        write_atomically(self.folder / "normal" / f"{name}.png", png_bytes(color_normal(estimate.normal)))
+        self._records[estimate.view.name] = write_view(
+            self.folder / "views" / f"{name}.npz",
+            estimate,
+            seconds=round(seconds, 3),
+            **asdict(self.run),
+        )
+        if time.monotonic() - self._written_at > _MANIFEST_EVERY_S:
+            self.write_manifest(complete=False)
+
+    def drop(self, name: str, reason: str) -> None:
+        """Record in the manifest that an input was left out, and why."""
+        self._dropped[name] = reason
+
+    def write_manifest(self, *, complete: bool) -> None:
+        """Write manifest.json as things stand; ``complete`` says whether the run came to its end."""
+        last = len(self._position)
+        records = sorted(self._records.values(), key=lambda record: self._position.get(record["name"], last))
+        manifest = {
+            "format": FORMAT,
+            "complete": complete,
+            "versions": {"python": platform.python_version(), "nasrecon": __version__, **_versions("torch", "numpy")},
+            **asdict(self.run),
+            "dropped": [{"name": name, "reason": reason} for name, reason in self._dropped.items()],
+        }
+        # One line for each view: a file that people can read, and compare.
+        lines = ",".join(f"\n  {json.dumps(manifest_line(record))}" for record in records)
+        text = f'{json.dumps(manifest, indent=1)[:-2]},\n "views": [{lines}\n ]\n}}\n'
+        write_atomically(self.folder / MANIFEST_FILE, text.encode())
+        self._written_at = time.monotonic()
+
+
+def _remove_view(folder: Path, path: Path) -> None:
+    path.unlink()
+    for part in _PREVIEWS:
+        (folder / part / f"{path.stem}.png").unlink(missing_ok=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Stop before somebody else's files are mixed with ours, or removed for ``overwrite``."""
+    if read_manifest(folder) is not None or any(_is_view(path) for path in view_files(folder)):
+        return
+    taken = [f"{part}/" for part in ("views", *_PREVIEWS) if (folder / part).exists()]
+    if taken:
+        raise InputError(
+            f"{folder}: it holds {', '.join(taken)} but no manifest.json of nasrecon, so these are not ours to write "
+            f"to; give another folder with --out"
+        )
+
+
+def _is_view(path: Path) -> bool:
+    try:
+        read_record(path)
+    except InputError:
+        return False
+    return True
+
+
+def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Say which settings of the views that are there differ from those that are wanted, and what to do."""
+    before, now = ({**settings, **settings["options"]} for settings in (found, wanted))
+    lines = [f"{folder}: it holds views that were made under other settings:"]
+    for key in sorted((before.keys() | now.keys()) - {"options"}):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if key.endswith("sha256"):
+            old, new = str(old)[:12], str(new)[:12]
+        hint = " (other images, cameras or points)" if key == "scene_sha256" else ""
+        lines.append(f"  {key}{hint}: {old} there, {new} now")
+    return "\n".join([*lines, "give another folder with --out, or --overwrite to remove them and start again"])
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    out = {}
+    for package in packages:
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            out[package] = "not installed"
+    return out

@@ -1,0 +1,1 @@
+"""What follows from the cameras alone: source views and depth ranges."""

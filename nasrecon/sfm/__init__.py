@@ -1,0 +1,1 @@
+"""Cameras from images, and sparse points from cameras, through pycolmap."""

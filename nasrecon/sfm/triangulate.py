@@ -1,0 +1,160 @@
+"""Sparse points for cameras that are known, through pycolmap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasrecon.errors import InputError
+from nasrecon.ingest.formats.colmap import read_model, sparse_points
+from nasrecon.ingest.images import image_size
+from nasrecon.scene.source_views import source_scores
+from nasrecon.sfm.database import (
+    EXHAUSTIVE_UP_TO,
+    CameraGroup,
+    extract,
+    match,
+    quiet,
+    stage,
+    verified_pairs,
+)
+from nasrecon.sfm.kept_model import (
+    MODEL,
+    Say,
+    digest,
+    is_kept,
+    made_beside,
+    pinhole_params,
+    write_made_from,
+    write_model,
+)
+from nasrecon.types import Scene, View
+
+# Known cameras: every view is matched with so many others, those that see most of what it sees.
+TRIANGULATED_NEIGHBORS = 15
+
+
+LEAST_ANGLE_DEG = 0.5
+
+
+def triangulate(scene: Scene, folder: Path, *, redo: bool = False, say: Say = lambda message: None) -> Scene:
+    """Return the scene with sparse points, triangulated from feature matches under its cameras, which stay as they are.
+
+    Args:
+        scene: with known cameras.
+        folder: where the model is kept; used again where it was made from the same images and cameras.
+        redo: make a model anew where the folder holds one of others.
+        say: told what is being done, one line at a time.
+
+    Raises:
+        InputError: if the folder holds a model of other images or cameras, or nothing can be triangulated.
+    """
+    usable = [i for i, view in enumerate(scene.views) if _fits(view)]
+    if any(view.video_frame is not None for view in scene.views):
+        raise InputError(f"{scene.root}: COLMAP reads no videos; write the frames to files to triangulate their points")
+    if len(usable) < 2:
+        raise InputError(f"{scene.root}: two views or more are needed to triangulate, found {len(usable)} to be used")
+    content = [(scene.views[i].name, scene.views[i].image_path.stat().st_size) for i in usable]
+    cameras = [(_lens(scene.views[i]), scene.views[i].cam_from_world.tolist()) for i in usable]
+    made_from = {"what": "triangulation under known cameras", "digest": digest(content, cameras)}
+    if is_kept(folder, made_from, redo):
+        say(f"sparse points: {folder / MODEL}, triangulated in an earlier run")
+    else:
+        say(f"triangulating sparse points from {len(usable)} views under their cameras")
+        with made_beside(folder) as part:
+            write_made_from(part, made_from | _run_triangulation(scene.subset(usable), part, say))
+    model = read_model(folder / MODEL)
+    images = {image.name: image for image in model.images.values()}
+    points_in_world, visible = sparse_points(model, [images[view.name] for view in scene.views if view.name in images])
+    seen = dict(zip([view.name for view in scene.views if view.name in images], visible, strict=True))
+    nothing = np.empty(0, dtype=np.int64)
+    return replace(
+        scene,
+        points_in_world=points_in_world,
+        visible=tuple(seen.get(view.name, nothing) for view in scene.views),
+        source=f"{scene.source}; {len(points_in_world)} points triangulated",
+    )
+
+
+def _fits(view: View) -> bool:
+    """Say whether a view's image is there and has the size that its camera is made for (``estimate`` reports others)."""
+    expected = view.lens or view.camera
+    try:
+        return image_size(view.image_path) == (expected.width, expected.height)
+    except InputError:
+        return False
+
+
+def _lens(view: View) -> tuple[str, int, int, tuple[float, ...]]:
+    """Return the camera of a view's image file: COLMAP's model, width, height, parameters."""
+    if view.lens is not None:
+        return view.lens.model, view.lens.width, view.lens.height, view.lens.params
+    return "PINHOLE", view.camera.width, view.camera.height, pinhole_params(view.camera.K, view.name)
+
+
+def _run_triangulation(scene: Scene, part: Path, say: Say) -> dict[str, Any]:
+    import pycolmap
+
+    database, staged = part / "database.db", part / "images"
+    inside = stage([view.image_path for view in scene.views], staged)
+    cameras: dict[Any, list[int]] = {}
+    for i, view in enumerate(scene.views):
+        cameras.setdefault(_lens(view), []).append(i)
+    groups = [
+        CameraGroup(members=tuple(members), model=model, params=params)
+        for (model, _, _, params), members in cameras.items()
+    ]
+    pairs = [(inside[i], inside[j]) for i, j in _overlapping(scene)]
+    options = pycolmap.IncrementalPipelineOptions()
+    options.triangulation.ignore_two_view_tracks = False  # of two views there are no others
+    options.triangulation.min_angle = options.mapper.filter_min_tri_angle = LEAST_ANGLE_DEG
+    with quiet(part / "colmap.log"):
+        extract(database, staged, inside, groups)
+    say(f"features found; matching {len(pairs)} pairs")
+    with quiet(part / "colmap.log"):
+        match(database, pairs)
+        known = _known_cameras(scene, inside, database)
+        (part / "models").mkdir()
+        model = pycolmap.triangulate_points(known, database, staged, part / "models", options=options)
+    if not model.num_points3D():
+        raise InputError(
+            f"{scene.root}: no sparse point could be triangulated ({verified_pairs(database)} of {len(pairs)} pairs of "
+            "views match). Leave --triangulate out, or check the cameras: are they those of these images?"
+        )
+    say(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
+    write_model(model, dict(zip(inside, (view.name for view in scene.views), strict=True)), part)
+    return {"images": len(scene.views), "points": model.num_points3D()}
+
+
+def _overlapping(scene: Scene) -> list[tuple[int, int]]:
+    """Return the pairs of views (i < j) to match: all of a small set, else each with its best neighbours."""
+    count = len(scene.views)
+    if count <= EXHAUSTIVE_UP_TO:
+        return [(i, j) for i in range(count) for j in range(i + 1, count)]
+    pairs = set()
+    for i in range(count):
+        scores = source_scores(scene, i)
+        best = np.argsort(-scores, kind="stable")[:TRIANGULATED_NEIGHBORS]
+        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if scores[j] > 0}
+    return sorted(pairs)
+
+
+def _known_cameras(scene: Scene, names: Sequence[str], database: Path) -> Any:
+    """Return the scene's cameras as a ``pycolmap.Reconstruction`` without points, with the database's ids."""
+    import pycolmap
+
+    out = pycolmap.Reconstruction()
+    with pycolmap.Database.open(database) as opened:
+        for view, name in zip(scene.views, names, strict=True):
+            stored = opened.read_image_with_name(name)
+            if stored is None:
+                continue  # COLMAP cannot read the file: the view has no points
+            if not out.exists_camera(stored.camera_id):
+                out.add_camera_with_trivial_rig(opened.read_camera(stored.camera_id))
+            image = pycolmap.Image(name=name, camera_id=stored.camera_id, image_id=stored.image_id)
+            out.add_image_with_trivial_frame(image, pycolmap.Rigid3d(view.cam_from_world[:3]))
+    return out

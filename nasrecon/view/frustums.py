@@ -1,0 +1,173 @@
+"""The cameras of the live page: frustums with their images, the one that is chosen, and where a visitor stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nasrecon.types import Camera, View
+from nasrecon.view.contents import Survey
+from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, overview
+
+if TYPE_CHECKING:
+    import viser
+
+    from nasrecon.view.controls import Controls
+
+_RGB, _CHOSEN_RGB = (70, 84, 104), (255, 120, 0)
+_LINE_PX, _CHOSEN_LINE_PX = 1.5, 3.0
+
+
+class Cameras:
+    """The frustums of a page.
+
+    Args:
+        server: where they are added.
+        controls: the page's widgets.
+        frame: the page's frame.
+        seen: what the views see.
+        clicked: called with the name of a view and the client that clicked on its frustum.
+
+    Attributes:
+        views: those that have a frustum, by name.
+        frustums: by the name of the view.
+        chosen: the name of the chosen view, or None.
+    """
+
+    def __init__(
+        self,
+        server: viser.ViserServer,
+        controls: Controls,
+        frame: PageFrame,
+        seen: Survey,
+        clicked: Callable[[str, viser.ClientHandle], None],
+    ) -> None:
+        self._server, self._controls, self._frame, self._seen = server, controls, frame, seen
+        self._clicked = clicked
+        self._images: dict[str, np.ndarray] = {}
+        self.views: dict[str, View] = {}
+        self.frustums: dict[str, viser.CameraFrustumHandle] = {}
+        self.chosen: str | None = None
+
+    def add(self, view: View) -> None:
+        """Add the frustum of a view, without an image yet."""
+        page_from_cam, camera = self._frame.page_from_cam(view), view.camera
+        handle = self._server.scene.add_camera_frustum(
+            f"/cameras/{len(self.frustums)}",
+            # Where the principal point is off centre, the frustum is that of the image's size.
+            fov=2 * float(np.arctan(0.5 * camera.height / camera.K[1, 1])),
+            aspect=camera.width / camera.height,
+            scale=self._scale(),
+            color=_RGB,
+            thickness=_LINE_PX,
+            thickness_units="screen",
+            format="jpeg",
+            jpeg_quality=80,
+            wxyz=_quaternion(page_from_cam[:3, :3]),
+            position=page_from_cam[:3, 3],
+            visible=self._controls.cameras.value,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+        self.views[view.name], self.frustums[view.name] = view, handle
+
+        @handle.on_click
+        def _(event: Any) -> None:
+            self._clicked(view.name, event.client)
+
+    def set_image(self, name: str, rgb: np.ndarray) -> None:
+        """Give a view's frustum its image (h, w, 3) uint8; the chosen one shows it when another is chosen."""
+        if name not in self._images and name != self.chosen:
+            self.frustums[name].image = rgb
+        self._images[name] = rgb
+
+    def choose(self, name: str) -> None:
+        """Mark a view's frustum, which then carries no image, as one would look through it."""
+        if self.chosen is not None and self.chosen != name:
+            before = self.frustums[self.chosen]
+            before.color, before.thickness, before.image = _RGB, _LINE_PX, self._images.get(self.chosen)
+        self.chosen = name
+        frustum = self.frustums[name]
+        frustum.color, frustum.thickness, frustum.image = _CHOSEN_RGB, _CHOSEN_LINE_PX, None
+        self._controls.view.value = name
+
+    def neighbor(self, step: int) -> str:
+        """Return the name of the view so many places after the chosen one, around the end."""
+        names = list(self.views)
+        return names[(names.index(self.chosen or names[0]) + step) % len(names)]
+
+    def restyle(self) -> None:
+        """Show or hide the frustums, and set their size, as the controls say."""
+        for frustum in self.frustums.values():
+            frustum.visible, frustum.scale = self._controls.cameras.value, self._scale()
+
+    def _scale(self) -> float:
+        return 0.01 * self._controls.camera_size.value
+
+    # Where a visitor stands ------------------------------------------------------------------------------------------
+
+    def stand_in(self, name: str, client: viser.ClientHandle) -> None:
+        """Put a client's camera in the place of a view's, the whole image in its window."""
+        view = self.views[name]
+        page_from_cam = self._frame.page_from_cam(view)
+        depth = 2 / (1 / self._seen.near + 1 / self._seen.far) * self._frame.scale
+        camera = client.camera
+        with client.atomic():
+            camera.wxyz = _quaternion(page_from_cam[:3, :3])
+            camera.position = page_from_cam[:3, 3]
+            camera.look_at = page_from_cam[:3, 3] + depth * page_from_cam[:3, 2]
+            camera.fov = _fitting_fov(view.camera, camera.aspect)
+
+    def overview(self, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Return where to stand and where to look to see all, in a window of that aspect (width over height)."""
+        return overview(self._frame, list(self.views.values()), self._seen.points_in_world, aspect)
+
+    async def stand_back(self, client: viser.ClientHandle) -> tuple[float, np.ndarray]:
+        """Put a client's camera where it sees all; returns the aspect of its window, and the place.
+
+        To be run by viser's event loop: a report of the camera that came in between two assignments would be compared
+        with, and the second of them taken for done.
+        """
+        camera, aspect = client.camera, client.camera.aspect
+        position, look_at = self.overview(aspect)
+        with client.atomic():
+            camera.up_direction = (0.0, 0.0, 1.0)
+            camera.position, camera.look_at = position, look_at
+            camera.fov = np.radians(OVERVIEW_FOV_DEG)
+        return aspect, position
+
+    async def greet(self, client: viser.ClientHandle) -> None:
+        """Show a new client everything, again whenever its window changes, until it moves by itself.
+
+        A page that has just opened goes to the server's initial camera when it comes round to it, at times after it
+        was greeted; so does one whose visitor resets the view. From there, too, it is shown everything.
+        """
+        fitted, place = await self.stand_back(client)
+
+        async def fit(camera: viser.CameraHandle) -> None:
+            nonlocal fitted, place
+            stands_at = lambda stop: np.allclose(camera.position, stop, atol=1e-3)  # noqa: E731
+            if stands_at(place):
+                is_to_move = abs(camera.aspect / fitted - 1) > 1e-3
+            else:
+                is_to_move = stands_at(self._server.initial_camera.position)
+            if is_to_move:
+                fitted, place = await self.stand_back(client)
+
+        client.camera.on_update(fit)
+        await fit(client.camera)  # the window may have changed in the meantime
+
+
+def _fitting_fov(camera: Camera, aspect: float) -> float:
+    """Return the vertical field of view [radians] of a window (width / height: aspect) in which the image fits."""
+    across = 0.5 * camera.width / camera.K[0, 0] / aspect
+    return 2 * float(np.arctan(1.04 * max(across, 0.5 * camera.height / camera.K[1, 1])))
+
+
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Return the quaternion (4,), scalar first, of a rotation (3, 3)."""
+    from viser.transforms import SO3
+
+    return SO3.from_matrix(rotation).wxyz

@@ -1,0 +1,452 @@
+"""The command line from files to a mesh, its answers to bad input, and its frozen list of options."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, SweepNetwork, write_scene
+
+from nasrecon import __version__, cli
+from nasrecon.cli import options
+from nasrecon.cli.console import rate, table
+from nasrecon.errors import NasReconError
+
+# A new option is a promise for years: it is added here on purpose, with the issue that asks for it.
+OPTIONS = {
+    "": ["--version"],
+    "infer": [
+        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--fix",
+        "--no-check", "--keep-poses", "--out", "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch",
+        "--triangulate", "--overwrite", "--json",
+    ],
+    "export": ["--format", "--out", "--scale", "--json"],
+    "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],
+    "bench doctor": ["--generated", "--views", "--seed", "--json"],
+    "fuse": [
+        "--out", "--cloud", "--min-confidence", "--max-reprojection-px", "--max-relative-depth-error",
+        "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--voxel", "--min-component-faces", "--json",
+    ],
+    "viz": ["--html", "--png", "--max-mb", "--port"],
+    "weights list": ["--json"],
+    "weights verify": ["--json"],
+    "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
+    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--strewn", "--seed", "--device"],
+    "train preview": ["--out", "--count", "--textures", "--strewn", "--seed"],
+    "train": [
+        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--network", "--stage", "--init", "--learning-rate",
+        "--resume", "--seed", "--device",
+    ],
+    "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
+    "eval demon": ["--network", "--max-depth", "--keep-poses", "--device", "--json"],
+    "eval frames": [
+        "--network", "--rule", "--every", "--offset", "--sources", "--min-depth", "--max-depth", "--keep-poses", "--device", "--json",
+    ],
+}  # fmt: skip
+
+
+def all_options(command, path=()):
+    """Options of every command below, by its name; groups without options of their own are left out."""
+    own = [
+        option
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--help"
+    ]
+    below = getattr(command, "commands", {})
+    found = {" ".join(path): own} if own or not below else {}
+    for name, child in below.items():
+        found |= all_options(child, (*path, name))
+    return found
+
+
+def test_the_list_of_options_is_frozen():
+    assert all_options(typer.main.get_command(cli.app)) == OPTIONS
+
+
+def test_defaults_are_those_of_the_options_classes():
+    """Those of infer stand in two places, because the command line cannot read them without importing torch."""
+    from nasrecon.fuse import FuseOptions
+    from nasrecon.inference.options import InferOptions
+    from nasrecon.results.reader import DEFAULT_FOLDER
+
+    fuse = inspect.signature(cli.fuse.fuse).parameters
+    for field in fields(FuseOptions):
+        assert fuse[field.name].default == getattr(FuseOptions(), field.name), field.name
+    infer = inspect.signature(cli.infer.infer, eval_str=True).parameters
+    for name in ("sources", "size", "min_depth", "batch"):
+        assert infer[name].default == getattr(InferOptions(), name), name
+    assert infer["max_side"].annotation.__metadata__[0].show_default == str(InferOptions().max_side)
+    assert options.DEFAULT_FOLDER == DEFAULT_FOLDER
+
+
+def test_formats_are_the_layouts_that_are_read():
+    from nasrecon.ingest.open_scene import LAYOUTS
+
+    assert [each.value for each in options.Format] == [layout.key for layout in LAYOUTS]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process: (exit code, stdout, stderr); the network is a small plane sweep."""
+    state = {"network": SweepNetwork(), "sha256": "ab" * 32, "asked": []}
+
+    def load_network(name, device="auto"):
+        state["asked"].append((name, device))
+        return state["network"]
+
+    monkeypatch.setattr("nasrecon.nas.weights.load_network", load_network)
+    monkeypatch.setattr("nasrecon.nas.weights.weights_digest", lambda name: state["sha256"])
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        return end.value.code, *capsys.readouterr()
+
+    call.state = state
+    return call
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_scene(tmp_path_factory.mktemp("scene"))
+
+
+def scene_arguments(files):
+    images, poses, K, _ = files
+    return [images, "--poses", poses, "--intrinsics", K, "--convention", "cam-from-world"]
+
+
+def off_plane(points_in_world):
+    return (points_in_world - PLANE_POINT_IN_WORLD) @ PLANE_NORMAL_IN_WORLD
+
+
+def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
+    """The cloud and the mesh lie on the plane that was photographed, in its place in the world."""
+    import trimesh
+
+    from nasrecon.fuse.save import load_cloud
+    from nasrecon.results.reader import Results
+
+    out = tmp_path / "out"
+    code, stdout, stderr = run(
+        "infer", *scene_arguments(files), "--out", out, "--min-depth", "1.5", "--network", "my", "--device", "cpu"
+    )
+    assert code == 0, stderr
+    assert stdout.startswith(f"{out}: 5 views estimated, 0 kept, 0 left out")
+    assert (
+        "plain" in stderr
+        and "network sweep on cpu" in stderr
+        and "min_depth as given (1.5)" in stderr
+        and "5/5" in stderr
+    )
+    assert run.state["asked"] == [("my", "cpu")]
+    assert len(Results.open(out)) == 5 and Results.open(out).manifest["settings"]["weights_sha256"] == "ab" * 32
+    assert Results.open(out).manifest["weights"] == "my"
+
+    code, stdout, stderr = run(
+        "fuse", out, "--out", tmp_path / "made" / "m.ply", "--cloud", tmp_path / "c.ply", "--min-component-faces", 0
+    )
+    assert code == 0, stderr
+    names = [line.split("  ")[0] for line in stdout.splitlines()]
+    assert names[:4] == ["views", "pixels", "with depth", "confident"] and "views agree" in names[4]
+    assert names[5:10] == ["merged points", "voxel", "vertices", "faces", "seconds"]
+    assert names[10:] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
+    assert f"{5 * 96 * 64:,}" in stdout
+    cloud = load_cloud(tmp_path / "c.ply")
+    # The sweep is right to 0.4 % of depths of about 3.
+    assert len(cloud) > 3000 and np.median(np.abs(off_plane(cloud.xyz))) < 0.02
+    mesh = trimesh.load(tmp_path / "made" / "m.ply")
+    assert len(mesh.faces) > 1000 and np.median(np.abs(off_plane(mesh.vertices))) < 0.02
+    facing = mesh.face_normals @ PLANE_NORMAL_IN_WORLD
+    assert np.median(facing) > 0.9
+
+
+def test_format_masks_and_hints_reach_the_scene(run, files, tmp_path, monkeypatch):
+    """The options' way into ``open_scene``, and its answer into the manifest."""
+    from PIL import Image
+
+    import nasrecon.ingest.open_scene
+
+    asked = []
+    real = nasrecon.ingest.open_scene.open_scene
+
+    def open_scene(*args, **kwargs):
+        asked.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("nasrecon.ingest.open_scene.open_scene", open_scene)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (96, 64), 1).save(tmp_path / "masks" / "0002.png")
+    arguments = ["--masks", tmp_path / "masks", "--format", "matrices", "--ignore-hints", "--min-depth", 1.5]
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", *arguments)
+    assert code == 0 and "masks of 1 of 5 views" in stderr
+    assert [asked[0][key] for key in ("layout", "hints", "masks")] == ["matrices", False, tmp_path / "masks"]
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["scene"]["sources_from"] == "overlap and angle"
+    code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "p", "--format", "kitti")
+    assert code == 2 and "KITTI sequence was asked for" in stderr
+
+
+def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path):
+    """And the model is kept: a rerun reads it, and so does --poses."""
+    import shutil
+
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
+    photos.mkdir()
+    for path in sorted((Path(__file__).parents[2] / "examples/room/images").iterdir())[:4]:
+        shutil.copy(path, photos)
+    asked = ["infer", photos, "--out", out, "--size", "96x64"]
+    code, stdout, stderr = run(*asked)
+    assert code == 0, stderr
+    assert "finding those of 4 images by structure from motion" in stderr and "4 of 4 images registered" in stderr
+    assert "depth ranges: sparse points (4 of 4 views)" in stderr and "4 views estimated" in stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["scene"]["source"].startswith("structure from motion: COLMAP model (bin): 4 of 4 images")
+    assert {line["depth_range_from"] for line in manifest["views"]} == {"sparse points"}
+    code, stdout, stderr = run(*asked)
+    assert code == 0 and "in an earlier run" in stderr and "0 views estimated, 4 kept" in stdout
+    code, stdout, stderr = run("infer", photos, "--poses", out / "sfm", "--out", tmp_path / "o", "--size", "96x64")
+    assert code == 0 and "4 views estimated" in stdout
+    code, _, stderr = run(*asked, "--convention", "cam-from-world")
+    assert code == 2 and "there are no cameras" in stderr
+
+
+def test_triangulate_gives_points_to_known_cameras(run, tmp_path):
+    from nasrecon.ingest.open_scene import open_scene
+
+    room, cameras = Path(__file__).parents[2] / "examples/room", tmp_path / "cameras"
+    cameras.mkdir()
+    scene = open_scene(room)
+    (tmp_path / "images").mkdir()
+    for view in scene.views[:3]:
+        (tmp_path / "images" / view.name).write_bytes(view.image_path.read_bytes())
+        np.savetxt(cameras / f"{view.image_path.stem}.txt", view.cam_from_world)
+    np.savetxt(tmp_path / "K.txt", scene.views[0].camera.K)
+    given = [tmp_path / "images", "--poses", cameras, "--intrinsics", tmp_path / "K.txt", "--size", "96x64"]
+    asked = ["infer", *given, "--convention", "cam-from-world", "--out", tmp_path / "o", "--triangulate"]
+    code, stdout, stderr = run(*asked)
+    assert code == 0, stderr
+    assert "triangulating sparse points from 3 views" in stderr and "sparse points (3 of 3 views)" in stderr
+    code, stdout, stderr = run(*asked)
+    assert code == 0 and "triangulated in an earlier run" in stderr and "0 views estimated, 3 kept" in stdout
+    code, _, stderr = run("infer", room, "--out", tmp_path / "r", "--triangulate", "--every", "3", "--size", "96x64")
+    assert code == 0 and "sparse points already" in stderr and not (tmp_path / "r" / "triangulated").exists()
+
+
+def test_export(run, files, tmp_path):
+    run("infer", *scene_arguments(files), "--out", tmp_path / "r", "--min-depth", 1.5)
+    code, stdout, stderr = run("export", tmp_path / "r", "--format", "png16", "--out", tmp_path / "e", "--scale", 0.001)
+    assert code == 0, stderr
+    said = stdout.splitlines()
+    assert said[0] == f"{tmp_path / 'e'}: 5 depth maps, 16-bit PNG, 0.001 scene units a step, as given"
+    assert "depths lie beyond 65.535 and have no value here" in said[1]
+    assert len(list((tmp_path / "e" / "depth").iterdir())) == 5
+    code, stdout, _ = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x", "--json")
+    assert code == 0 and json.loads(stdout)["views"] == 5
+    code, _, stderr = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x")
+    assert code == 2 and "not empty" in stderr
+
+
+def test_json_is_all_there_is_on_stdout(run, files, tmp_path):
+    arguments = [*scene_arguments(files), "--out", tmp_path, "--min-depth", 1.5, "--sources", 2, "--json"]
+    code, stdout, _ = run("infer", *arguments, "--every", 2)
+    told = json.loads(stdout)
+    assert (code, told["estimated"], told["kept"], told["dropped"]) == (0, 3, 0, []) and told["results"] == str(
+        tmp_path
+    )
+    code, stdout, _ = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply", "--json", "--min-support", 1)
+    told = json.loads(stdout)
+    assert code == 0 and told["views"] == 3 and told["cloud"] == str(tmp_path / "c.ply")
+    assert "mesh" not in told and told["voxel"] is told["faces"] is None
+    assert told["stages"]["pixels"] == 3 * 96 * 64 and 0 < told["stages"]["merged points"]
+
+
+def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, monkeypatch):
+    """`nasrecon infer IMAGES` and then `nasrecon fuse`, with nothing else said about places."""
+    monkeypatch.chdir(tmp_path)
+    assert run("infer", *scene_arguments(files), "--min-depth", 1.5)[0] == 0
+    manifest = tmp_path / "nasrecon_out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"unit": "unknown"', '"unit": "mm"'))
+    code, stdout, _ = run("fuse")
+    (voxel,) = [line for line in stdout.splitlines() if line.startswith("voxel")]
+    assert code == 0
+    assert voxel.split()[2] == "mm"
+    assert {"manifest.json", "views", "depth", "normal", "mesh.ply", "cloud.ply", "fusion.json"} == {
+        p.name for p in (tmp_path / "nasrecon_out").iterdir()
+    }
+
+
+def test_views_that_nothing_confirms_are_named(run, files, tmp_path, monkeypatch):
+    import nasrecon.fuse
+
+    real = nasrecon.fuse.fuse
+
+    def with_a_lonely_view(*args, **kwargs):
+        fusion = real(*args, **kwargs)
+        fusion.stats.alone.append("0003.png")
+        return fusion
+
+    monkeypatch.setattr("nasrecon.fuse.fuse", with_a_lonely_view)
+    run("infer", *scene_arguments(files), "--out", tmp_path, "--min-depth", 1.5, "--sources", 1)
+    code, stdout, stderr = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply")
+    assert code == 0
+    assert "0003.png: overlaps with no other" in stderr
+    assert "(1 overlap with no other)" in stdout.splitlines()[0]
+
+
+def test_a_rerun_keeps_and_overwrite_redoes(run, files, tmp_path):
+    arguments = ["infer", *scene_arguments(files), "--out", tmp_path / "o", "--min-depth", 1.5]
+    run(*arguments)
+    code, stdout, stderr = run(*arguments)
+    assert code == 0 and "0 views estimated, 5 kept" in stdout and "5 views are finished" in stderr
+    code, _, stderr = run(*arguments, "--sources", 1)
+    assert code == 2 and "sources: 4 there, 1 now" in stderr and "--overwrite" in stderr
+    run.state["sha256"] = "cd" * 32
+    assert run(*arguments)[0] == 2
+    code, stdout, _ = run(*arguments, "--overwrite")
+    assert code == 0 and "5 views estimated, 0 kept" in stdout
+
+
+def test_ctrl_c_keeps_finished_views_and_says_how_to_go_on(run, files, tmp_path):
+    class Interrupting(SweepNetwork):
+        def forward(self, batch):
+            if len(self.batch_sizes) == 2:
+                raise KeyboardInterrupt
+            return super().forward(batch)
+
+    run.state["network"] = Interrupting()
+    arguments = ["infer", *scene_arguments(files), "--out", tmp_path / "o", "--min-depth", 1.5]
+    code, stdout, stderr = run(*arguments)
+    assert code == 130 and stdout == "" and f"interrupted: 2 finished views are in {tmp_path / 'o'}" in stderr
+    assert "Traceback" not in stderr
+    run.state["network"] = SweepNetwork()
+    assert "3 views estimated, 2 kept" in run(*arguments)[1]
+
+
+def test_what_is_left_out_is_said(run, tmp_path):
+    files = write_scene(tmp_path / "scene")
+    broken = files[0] / "0002.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", "--min-depth", 1.5)
+    assert code == 0 and "1 left out" in stdout and "left out: 0002.png" in stderr
+    (dropped,) = json.loads((tmp_path / "o" / "manifest.json").read_text())["dropped"]
+    assert dropped["name"] == "0002.png" and str(broken) in dropped["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["infer", "nowhere"], "nowhere"),
+        (["infer", "IMAGES", "--size", "640"], "WIDTHxHEIGHT"),
+        (["infer", "IMAGES", "--size", "64x64", "--max-side", "64"], "two different sizes"),
+        (["infer", "IMAGES", "--convention", "c2w"], "cam-from-world"),
+        (["infer", "IMAGES", "--sources", "0"], "sources must be at least 1"),
+        (["infer", "IMAGES", "--max-side", "0"], "max_side must be at least 32"),
+        (["infer", "IMAGES", "--every", "0"], "--every"),
+        (["infer"], "IMAGES"),
+        (["infer", "IMAGES", "--triangulate", "--every", "9"], "two views or more are needed to triangulate"),
+        (["export", "nowhere", "--format", "exr", "--out", "o"], "nasrecon infer"),
+        (["export", "nowhere", "--out", "o"], "--format"),
+        (["fuse", "nowhere"], "nasrecon infer"),
+        (["fuse", "nowhere", "--out", "mesh.fbx"], ".glb"),
+        (["fuse", "nowhere", "--cloud", "cloud.xyz"], ".ply"),
+        (["fuse", "nowhere", "--min-confidence", "2"], "min_confidence"),
+        (["fuse", "--bogus"], "--bogus"),
+        (["weights", "import", "a", "b", "--name", "x"], "a"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_bad_input_and_usage_exit_with_2_and_one_message(run, files, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    images, *others = scene_arguments(files)
+    at = arguments.index("IMAGES") if "IMAGES" in arguments else None
+    arguments = arguments if at is None else [*arguments[:at], images, *others, *arguments[at + 1 :]]
+    code, stdout, stderr = run(*arguments)
+    assert code == 2 and stdout == "" and "Traceback" not in stderr
+    # Usage errors are boxed: the message may be broken into lines there.
+    assert said in " ".join(stderr.replace("│", " ").split()), stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [NasReconError("memory [of] the device"), OSError(28, "No space left on device")])
+def test_other_failures_exit_with_1_and_one_message(run, files, tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("nasrecon.inference.run.infer", fail)
+    code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path)
+    assert code == 1 and stdout == "" and f"error: {error}" in stderr and "Traceback" not in stderr
+
+
+def test_a_programming_error_keeps_its_traceback(run, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("nasrecon.inference.run.infer", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["infer", *map(str, scene_arguments(files)), "--out", str(tmp_path)])
+
+
+def test_weights_commands(run, monkeypatch, tmp_path):
+    from nasrecon.nas.manifest import WeightsEntry
+
+    entries = [
+        WeightsEntry(
+            name=name,
+            network="lite",
+            licence="Apache-2.0",
+            file=f"{name}.safetensors",
+            bytes=2_500_000,
+            folder=tmp_path,
+        )
+        for name in ("good", "bad")
+    ]
+    monkeypatch.setattr("nasrecon.nas.manifest.list_weights", lambda: tuple(entries))
+    code, stdout, _ = run("weights", "list")
+    assert code == 0 and stdout.splitlines()[0].split() == ["good", "2.5", "MB", "lite", "Apache-2.0"]
+    told = json.loads(run("weights", "list", "--json")[1])
+    assert [entry["path"] for entry in told] == [str(tmp_path / "good.safetensors"), str(tmp_path / "bad.safetensors")]
+    monkeypatch.setattr(
+        "nasrecon.nas.weights.verify_weights", lambda: [(entries[0], ""), (entries[1], "sha256 is not it")]
+    )
+    code, stdout, _ = run("weights", "verify")
+    assert code == 1 and stdout.splitlines() == ["good     ok", "bad   wrong  sha256 is not it"]
+    assert [entry["problem"] for entry in json.loads(run("weights", "verify", "--json")[1])] == ["", "sha256 is not it"]
+
+    asked = []
+
+    def import_published(*args, **kwargs):
+        asked.append((args, kwargs))
+        return entries[0]
+
+    monkeypatch.setattr("nasrecon.nas.published.import_published", import_published)
+    code, stdout, _ = run("weights", "import", "m.pth.tar", "c.pth.tar", "--name", "good", "--variant", "pool1")
+    assert code == 0 and "--network good" in stdout
+    ((args, kwargs),) = asked
+    assert [str(arg) for arg in args] == ["m.pth.tar", "c.pth.tar", "good"]
+    assert kwargs == {"variant": "pool1", "trained_min_depth": 0.5}
+
+
+def test_version_and_module_entry_point():
+    done = subprocess.run([sys.executable, "-m", "nasrecon", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, f"nasrecon {__version__}")
+
+
+def test_every_shared_option_says_what_it_is():
+    """No option and no argument without a help text."""
+    waiting = [typer.main.get_command(cli.app)]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        assert command.help, command.name
+        assert all(parameter.help for parameter in command.params if parameter.name != "help"), command.name
+
+
+def test_rate_and_table():
+    assert [rate(None), rate(0), rate(12.34), rate(0.05)] == ["", "", "12.3 views/s", "20.0 s/view"]
+    assert table([("a", "1"), ("long", "1000", "of x")]) == "a        1\nlong  1000  of x"
+    assert table([]) == "none"

@@ -1,0 +1,422 @@
+"""From a scene to estimates: right numbers through the whole path, bounded memory, nothing left out silently."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plane_world import SweepNetwork, make_view, plane_depth, write_scene
+
+from nasrecon.errors import EmptyResultError, InputError, NasReconError
+from nasrecon.geometry import transform
+from nasrecon.inference import estimate, loader, run
+from nasrecon.inference.estimate import estimate_views
+from nasrecon.inference.options import InferOptions
+from nasrecon.inference.run import infer
+from nasrecon.inference.sizes import source_size, working_size
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.results.reader import Results
+from nasrecon.types import Camera, Scene
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    images, poses, K, _ = write_scene(tmp_path_factory.mktemp("scene"))
+    return open_scene(images, poses, intrinsics=K, convention="cam-from-world")
+
+
+@pytest.fixture
+def fresh_scene(tmp_path):
+    """A scene whose files a test may harm."""
+    images, poses, K, _ = write_scene(tmp_path / "scene")
+    return open_scene(images, poses, intrinsics=K, convention="cam-from-world")
+
+
+def median_error(found, unit=1.0):
+    """Median relative error of the depth where the view sees what its neighbours see (its middle)."""
+    truth = plane_depth(found.view, unit)
+    middle = slice(found.depth.shape[0] // 4, -found.depth.shape[0] // 4)
+    return float(np.median(np.abs(found.depth / truth - 1)[middle, middle]))
+
+
+def names(estimates):
+    return [found.view.name for found in estimates]
+
+
+def reader_threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("nasrecon-read")]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_depth_comes_out_right_in_any_unit(tmp_path, unit):
+    """Files to estimates, with the depth ranges that ingest finds: within the sweep's own precision (0.4 %)."""
+    images, poses, K, _ = write_scene(tmp_path, unit=unit)
+    opened = open_scene(images, poses, intrinsics=K, convention="cam-from-world")
+    estimates = list(estimate_views(opened, SweepNetwork()))
+    assert names(estimates) == [f"{i:04d}.png" for i in range(5)]
+    for found in estimates:
+        assert (found.view.camera.width, found.view.camera.height) == (96, 64) == found.rgb.shape[1::-1]
+        assert found.view.name not in found.sources and 1 <= len(found.sources) <= 4
+        assert found.view.depth_range is not None
+        assert median_error(found, unit) < 0.01
+
+
+def test_another_size_moves_the_camera_along(scene):
+    """At 128x96 (another aspect too) the truth of the resized camera is met, so images and K were resized together."""
+    found = next(estimate_views(scene, SweepNetwork(), InferOptions(size=(128, 96), min_depth=1.5), views=[2]))
+    assert found.depth.shape == (96, 128) and found.view.camera.K[0, 0] == pytest.approx(95 * 128 / 96)
+    assert median_error(found) < 0.01
+
+
+def test_batches_equal_single_views(scene):
+    options = InferOptions(min_depth=1.5, sources=2)
+    one, three = SweepNetwork(), SweepNetwork()
+    alone = list(estimate_views(scene, one, options))
+    together = list(estimate_views(scene, three, replace(options, batch=3)))
+    assert one.batch_sizes == [1] * 5 and three.batch_sizes == [3, 2]
+    assert names(alone) == names(together)
+    for a, b in zip(alone, together, strict=True):
+        # torch may sum in another order for another batch size.
+        np.testing.assert_allclose(a.depth, b.depth, rtol=1e-5)
+
+
+def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene):
+    network = SweepNetwork()
+    iterator = estimate_views(scene, network, InferOptions(min_depth=1.5), views=[3, 1])
+    assert network.batch_sizes == []
+    assert next(iterator).view.name == "0003.png" and network.batch_sizes == [1]
+    assert reader_threads()
+    iterator.close()
+    assert not reader_threads()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "options", "expected"),
+    [
+        (640, 480, {}, (640, 480)),
+        (1536, 1024, {}, (640, 416)),
+        (1024, 1536, {}, (416, 640)),
+        (4000, 3000, {"max_side": 1024}, (1024, 768)),
+        (320, 240, {}, (320, 256)),  # never enlarged but for the rounding: 240 lies between 224 and 256
+        (20, 10, {}, (32, 32)),
+        (5000, 200, {}, (640, 32)),
+        (1536, 1024, {"size": (500, 333)}, (500, 333)),
+    ],
+)
+def test_working_size(width, height, options, expected):
+    camera = Camera(width=width, height=height, K=np.diag([100.0, 100.0, 1.0]))
+    assert working_size(camera, InferOptions(**options)) == expected
+
+
+def test_what_is_left_out_is_reported_with_its_reason(scene, monkeypatch, caplog):
+    lonely = {1}
+    real = estimate.rank_sources
+    monkeypatch.setattr(estimate, "rank_sources", lambda s, i, n: () if i in lonely else real(s, i, n))
+    ranged = scene.replace_views([replace(v, depth_range=(1.5, 9.0)) for v in scene.views[:4]] + [scene.views[4]])
+    monkeypatch.setattr(estimate, "with_depth_ranges", lambda s, min_depth: s)
+    told = []
+    estimates = list(estimate_views(ranged, SweepNetwork(), on_drop=lambda *drop: told.append(drop)))
+    assert names(estimates) == ["0000.png", "0002.png", "0003.png"]
+    assert [name for name, _ in told] == ["0001.png", "0004.png"]
+    assert "source" in told[0][1] and "--min-depth" in told[1][1]
+    with caplog.at_level(logging.WARNING, "nasrecon"):
+        assert len(list(estimate_views(ranged, SweepNetwork()))) == 3
+    assert ["0001.png" in caplog.messages[0], "0004.png" in caplog.messages[1]] == [True, True]
+
+
+def test_an_unreadable_image_costs_its_own_view_only(fresh_scene):
+    """It breaks off in the middle of a run of hours: the others go on without it as a source."""
+    path = fresh_scene.views[2].image_path
+    path.write_bytes(path.read_bytes()[:200])
+    told = []
+    options = InferOptions(min_depth=1.5, batch=2)
+    estimates = list(estimate_views(fresh_scene, SweepNetwork(), options, on_drop=lambda *drop: told.append(drop)))
+    assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
+    assert [name for name, _ in told] == ["0002.png"] and str(path) in told[0][1]
+    assert all("0002.png" not in found.sources and found.sources for found in estimates)
+
+
+def test_views_whose_sources_are_all_unreadable_are_reported(fresh_scene):
+    for view in fresh_scene.views[1:]:
+        view.image_path.write_bytes(b"")
+    told = {}
+    assert not list(estimate_views(fresh_scene, SweepNetwork(), InferOptions(min_depth=1.5), on_drop=told.__setitem__))
+    assert sorted(told) == [f"{i:04d}.png" for i in range(5)] and "none of its sources" in told["0000.png"]
+
+
+class Greedy(SweepNetwork):
+    """A network that runs out of memory with more than ``most`` views at once."""
+
+    def __init__(self, most, error):
+        super().__init__()
+        self.most, self.error = most, error
+
+    def forward(self, batch):
+        prediction = super().forward(batch)
+        if len(batch.ref_image) > self.most:
+            raise self.error
+        return prediction
+
+
+ON_CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ON_CPU, MemoryError()])
+def test_the_batch_is_halved_when_memory_runs_out(scene, error, caplog):
+    network = Greedy(1, error)
+    with caplog.at_level(logging.WARNING, "nasrecon"):
+        found = list(estimate_views(scene, network, InferOptions(min_depth=1.5, batch=4, sources=2)))
+    assert names(found) == [f"{i:04d}.png" for i in range(5)]
+    assert network.batch_sizes == [4, 2, 1, 1, 1, 1, 1]
+    assert [record.args[1:] for record in caplog.records] == [(4, 2), (2, 1)]
+
+
+def test_a_single_view_that_does_not_fit_is_an_error_that_says_what_to_do(scene):
+    with pytest.raises(NasReconError, match=r"0000\.png.*96x64.*--max-side"):
+        list(estimate_views(scene, Greedy(0, ON_CPU), InferOptions(min_depth=1.5, batch=2)))
+    assert not reader_threads()
+
+
+def test_other_errors_of_a_network_are_not_swallowed(scene):
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(
+            estimate_views(scene, Greedy(0, RuntimeError("shapes do not match")), InferOptions(min_depth=1.5, batch=2))
+        )
+
+
+def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene, monkeypatch):
+    reads = Counter()
+    caches = []
+    real_read, real_cache = loader.read_view, loader.ImageCache
+
+    class Watched(real_cache):
+        def __init__(self, *args):
+            super().__init__(*args)
+            caches.append(self)
+
+        def read(self, *args):
+            out = super().read(*args)
+            assert len(self._images) <= self._capacity
+            return out
+
+    def counted(view, *size):
+        reads[view.name] += 1
+        return real_read(view, *size)
+
+    monkeypatch.setattr(loader, "read_view", counted)
+    monkeypatch.setattr(estimate, "ImageCache", Watched)
+    list(estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5)))
+    assert set(reads.values()) == {1} and len(reads) == 5
+    reads.clear()
+    list(estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5, cached_images=1)))
+    assert min(reads.values()) > 1 and len(caches) == 2
+
+
+def test_the_cache_forgets_what_was_used_longest_ago(scene, monkeypatch):
+    reads = []
+    monkeypatch.setattr(loader, "read_view", lambda view, *size: reads.append(view.name) or (None, view))
+    cache = loader.ImageCache(scene, 2)
+    for index in (0, 1, 0, 2, 0, 1):
+        cache.read(index, 96, 64)
+    assert reads == ["0000.png", "0001.png", "0002.png", "0001.png"]
+
+
+def test_images_are_not_read_far_ahead(scene, monkeypatch):
+    """While one view waits to be taken, one more is read, not all of a thousand."""
+    started = []
+    real = loader.Job.read
+    monkeypatch.setattr(loader.Job, "read", lambda job, cache: started.append(job.ref[0]) or real(job, cache))
+    iterator = estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5))
+    next(iterator)
+    iterator.close()  # waits for the reader
+    assert len(started) <= 2
+
+
+def test_a_source_of_another_aspect_is_not_squeezed(scene):
+    """A portrait among landscapes is read to fit in, its aspect kept; a nearly equal one fills the frame."""
+    portrait = make_view("p.png", 48, 96, 80, (0, 0, 0), (0, 0, 0)).camera
+    assert source_size(portrait, 96, 64) == (32, 64)
+    assert source_size(scene.views[0].camera.resized(100, 64), 96, 64) == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("prefers", "capable", "expected"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_bfloat16_only_where_network_and_cpu_are_made_for_it(scene, monkeypatch, prefers, capable, expected):
+    seen = []
+
+    class Asking(SweepNetwork):
+        prefers_bfloat16 = prefers
+
+        def forward(self, batch):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            assert torch.is_inference_mode_enabled() and batch.ref_image.dtype == torch.float32
+            return super().forward(batch)
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    list(estimate_views(scene, Asking(), InferOptions(min_depth=1.5), views=[0]))
+    assert seen == [expected]
+
+
+class Interrupting(SweepNetwork):
+    """Ctrl-C during the third view."""
+
+    def forward(self, batch):
+        if len(self.batch_sizes) == 2:
+            raise KeyboardInterrupt
+        return super().forward(batch)
+
+
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(scene, tmp_path):
+    options = InferOptions(min_depth=1.5)
+    with pytest.raises(KeyboardInterrupt):
+        infer(scene, Interrupting(), tmp_path / "a", options, weights_sha256="1")
+    part = Results.open(tmp_path / "a")
+    assert part.names == ("0000.png", "0001.png") and not part.manifest["complete"]
+    network = SweepNetwork()
+    resumed = infer(scene, network, tmp_path / "a", options, weights_sha256="1")
+    assert network.batch_sizes == [1, 1, 1]
+    whole = infer(scene, SweepNetwork(), tmp_path / "b", options, weights_sha256="1")
+    assert resumed.names == whole.names == tuple(view.name for view in scene.views) and resumed.manifest["complete"]
+    for a, b in zip(resumed, whole, strict=True):
+        np.testing.assert_array_equal(a.depth, b.depth)
+        assert a.sources == b.sources
+
+
+def test_finished_views_stay_until_overwrite(scene, tmp_path):
+    options = InferOptions(min_depth=1.5)
+    infer(scene, SweepNetwork(), tmp_path, options, weights_sha256="1")
+    second = SweepNetwork()
+    infer(scene, second, tmp_path, replace(options, batch=3, cached_images=7), weights_sha256="1")
+    assert second.batch_sizes == []
+    for changed, sha in [(replace(options, sources=1), "1"), (options, "2")]:
+        with pytest.raises(InputError, match="--overwrite"):
+            infer(scene, second, tmp_path, changed, weights_sha256=sha)
+    assert second.batch_sizes == []
+    again = infer(scene, second, tmp_path, replace(options, sources=1), weights_sha256="1", overwrite=True)
+    assert len(second.batch_sizes) == len(again) == 5 and all(len(found.sources) == 1 for found in again)
+
+
+def test_a_failed_write_ends_the_run(scene, tmp_path, monkeypatch):
+    """Writing goes on beside computing; the disk is full at the very last view."""
+    real = run.ResultsWriter.add
+
+    def add(writer, found, **about):
+        if found.view.name == "0004.png":
+            raise OSError("disk full")
+        real(writer, found, **about)
+
+    monkeypatch.setattr(run.ResultsWriter, "add", add)
+    with pytest.raises(OSError, match="disk full"):
+        infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+    assert len(Results.open(tmp_path)) == 4
+
+
+def test_the_manifest_tells_the_run(scene, tmp_path):
+    dropped = replace(scene, dropped=(("x.png", "no camera"),))
+    since = time.perf_counter()
+    results = infer(dropped, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5, batch=5), weights_sha256="ab")
+    elapsed = time.perf_counter() - since
+    manifest = results.manifest
+    assert manifest["dropped"] == [{"name": "x.png", "reason": "no camera"}]
+    assert manifest["settings"]["network"] == "sweep" and manifest["settings"]["weights_sha256"] == "ab"
+    assert manifest["settings"]["options"] == {"sources": 4, "max_side": 640, "size": None, "min_depth": 1.5}
+    for line, found in zip(manifest["views"], results, strict=True):
+        assert line["depth_range"][0] == 1.5 and "1.5" in line["depth_range_from"]
+        assert tuple(line["sources"]) == found.sources and line["seconds"] > 0
+    # One batch of five: its time is shared out, not counted five times.
+    seconds = [line["seconds"] for line in manifest["views"]]
+    assert len(set(seconds)) == 1
+    assert sum(seconds) < elapsed
+
+
+def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "rank_sources", lambda *_: ())
+    with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
+        infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+    with pytest.raises(EmptyResultError, match="no views"):
+        infer(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", InferOptions(min_depth=1.5))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sources": 0},
+        {"max_side": 16},
+        {"size": (640, 8)},
+        {"batch": 0},
+        {"min_depth": 0.0},
+        {"min_depth": float("nan")},
+    ],
+)
+def test_options_out_of_range_are_input_errors(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        InferOptions(**wrong)
+
+
+def test_options_stay_few():
+    assert len(fields(InferOptions)) <= 8
+
+
+def test_subset_of_a_scene_keeps_visibility_with_its_view(scene):
+    visible = tuple(np.array([i]) for i in range(5))
+    part = replace(scene, points_in_world=np.zeros((5, 3)), visible=visible).subset([4, 1])
+    assert [view.name for view in part.views] == ["0004.png", "0001.png"] and [int(v[0]) for v in part.visible] == [
+        4,
+        1,
+    ]
+
+
+def write_masks(scene, folder):
+    """Zero in the left 40 of 96 columns, for all views but the first."""
+    keep = np.full((64, 96), 255, dtype=np.uint8)
+    keep[:, :40] = 0
+    folder.mkdir()
+    for view in scene.views[1:]:
+        Image.fromarray(keep).save(folder / f"{view.name}.png")
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 64)])
+def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, size):
+    from nasrecon.fuse import FuseOptions, fuse
+    from nasrecon.ingest.masks import with_masks
+
+    write_masks(fresh_scene, tmp_path / "masks")
+    options = InferOptions(min_depth=1.5, size=size)
+    whole = infer(fresh_scene, SweepNetwork(), tmp_path / "whole", options)
+    masked = with_masks(fresh_scene, tmp_path / "masks")
+    with pytest.raises(InputError, match="scene_sha256"):  # other depths: not to be mixed with those without masks
+        infer(masked, SweepNetwork(), tmp_path / "whole", options)
+    results = infer(masked, SweepNetwork(), tmp_path / "masked", options)
+    assert "masks of 4 of 5 views (masks), none for 0000.png" in results.manifest["scene"]["source"]
+    edge = round(40 * size[0] / 96)
+    for i, (a, b) in enumerate(zip(whole, results, strict=True)):
+        np.testing.assert_array_equal(a.depth[:, edge + 1 :], b.depth[:, edge + 1 :])
+        for name in ("depth", "normal", "confidence", "sigma"):
+            left = getattr(b, name)[:, : edge - 1]
+            assert (left == 0).all() if i else (left != 0).any(), name
+    one = fuse(results[1:2], FuseOptions(min_support=1), mesh=False).cloud
+    pixels = results[1].view.camera.project(transform(results[1].view.cam_from_world, one.xyz))
+    assert len(one) > 500 and pixels[:, 0].min() > edge - 1
+
+
+def test_a_view_whose_mask_cannot_be_read_is_dropped(fresh_scene, tmp_path):
+    from nasrecon.ingest.masks import with_masks
+
+    write_masks(fresh_scene, tmp_path / "masks")
+    masked = with_masks(fresh_scene, tmp_path / "masks")
+    (tmp_path / "masks" / "0002.png.png").write_bytes(b"no image")
+    told = []
+    options = InferOptions(min_depth=1.5)
+    estimates = list(estimate_views(masked, SweepNetwork(), options, on_drop=lambda *drop: told.append(drop)))
+    assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
+    assert [name for name, _ in told] == ["0002.png"] and "cannot be read as a mask" in told[0][1]
