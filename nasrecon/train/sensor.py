@@ -13,18 +13,20 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
-def expose(radiance: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def expose(
+    radiance: torch.Tensor, generator: torch.Generator, gamma: tuple[float, float] = (0.45, 1.0)
+) -> torch.Tensor:
     """Turn linear radiance (B, V, 3, H, W) into images in [0, 1] with every view's own exposure, optics and noise.
 
     The views of one scene share a tone curve and differ in exposure, colour balance, sharpness and noise, as one
-    camera's do.
+    camera's do. ``gamma`` bounds the exponent of the tone curve.
     """
     B, V, _, H, W = radiance.shape
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     white = radiance.flatten(1).float().kthvalue(int(0.92 * radiance[0].numel()), dim=1).values.clamp_min(0.02)
     image = radiance / white.view(B, 1, 1, 1, 1) * r((B, 1, 1, 1, 1), 0.6, 1.1)
     image = image * torch.exp(r((B, V, 1, 1, 1), -0.15, 0.15) + r((B, V, 3, 1, 1), -0.05, 0.05))
-    image = image.clamp(1e-4, 1) ** r((B, 1, 1, 1, 1), 0.45, 1.0)
+    image = image.clamp(1e-4, 1) ** r((B, 1, 1, 1, 1), *gamma)
     y, x = torch.meshgrid(
         torch.linspace(-0.5, 0.5, H, device=image.device),
         torch.linspace(-0.5, 0.5, W, device=image.device),

@@ -1,0 +1,214 @@
+"""Scenes of triangles with textured looks, lights and a sky, as Open3D casts rays into them.
+
+World frame: y down, lengths in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+TEXTURE_SIDE = 256
+_SIDES = [TEXTURE_SIDE >> level for level in range(9)]
+_STARTS = np.cumsum([0] + [side * side for side in _SIDES])
+PYRAMID_SIZE = int(_STARTS[-1])
+
+
+def pack_pyramid(image: np.ndarray) -> np.ndarray:
+    """Pack a texture (256, 256, 3) uint8 and its mip levels down to one texel into int32 texels, level after level."""
+    level = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    parts = []
+    for _ in _SIDES:
+        rgb = level[0].permute(1, 2, 0).reshape(-1, 3).round().to(torch.uint8)
+        parts.append(F.pad(rgb, (0, 1), value=255).contiguous().view(torch.int32)[:, 0])
+        level = F.avg_pool2d(level, 2) if level.shape[-1] > 1 else level
+    return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a surface is painted with: texture * gain + bias, in linear light.
+
+    Attributes:
+        pyramid: of ``pack_pyramid``; None for plain paint, whose colour is the bias.
+        gain, bias: RGB. gloss: strength of highlights. shine: their exponent. glow: RGB light of its own.
+    """
+
+    pyramid: np.ndarray | None = None
+    gain: np.ndarray = field(default_factory=lambda: np.ones(3, np.float32))
+    bias: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))
+    gloss: float = 0.0
+    shine: float = 30.0
+    glow: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """A ball that lights ``color`` strong at ``reach`` metres, and falls off with the square of the distance."""
+
+    at: np.ndarray
+    color: np.ndarray
+    reach: float
+    radius: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sky:
+    """What is seen where nothing is hit, and the light from everywhere.
+
+    Attributes:
+        zenith, horizon: RGB radiance. clouds: a texture pyramid that modulates it by ``cloudy``, or None.
+        ambient: RGB light from above. below: RGB light from below. shelter: how far around a point the ambient light
+            is blocked [m].
+    """
+
+    zenith: np.ndarray
+    horizon: np.ndarray
+    ambient: np.ndarray
+    below: np.ndarray
+    shelter: float
+    clouds: np.ndarray | None = None
+    cloudy: float = 0.0
+
+
+class SceneBuilder:
+    """Collect meshes and boxes; ``build`` makes the scene."""
+
+    def __init__(self) -> None:
+        self._vertices: list[np.ndarray] = []
+        self._faces: list[np.ndarray] = []
+        self._normals: list[np.ndarray] = []
+        self._uv: list[np.ndarray] = []
+        self._look: list[np.ndarray] = []
+        self._looks: list[Look] = []
+        self._count = 0
+        self.triangles = 0
+
+    def add_mesh(
+        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, look: np.ndarray,
+        looks: list[Look],
+    ) -> None:  # fmt: skip
+        """Add triangles: vertices (V, 3), faces (F, 3), corner normals (F, 3, 3), corner uv (F, 3, 2), look (F,) into ``looks``."""
+        self._vertices.append(np.asarray(vertices, np.float32))
+        self._faces.append(np.asarray(faces, np.int32) + self._count)
+        self._normals.append(np.asarray(normals, np.float32))
+        self._uv.append(np.asarray(uv, np.float32))
+        self._look.append(np.asarray(look, np.int32) + len(self._looks))
+        self._looks += looks
+        self._count += len(vertices)
+        self.triangles += len(faces)
+
+    def add_quad(
+        self, center: np.ndarray, half_a: np.ndarray, half_b: np.ndarray, look: Look, repeat: tuple[float, float],
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> None:  # fmt: skip
+        """Add a parallelogram of half sides a and b; the texture repeats ``repeat`` times along each."""
+        c, a, b = (np.asarray(x, np.float64) for x in (center, half_a, half_b))
+        vertices = np.array([c - a - b, c + a - b, c + a + b, c - a + b])
+        uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]]) * repeat + offset
+        faces = np.array([[0, 1, 2], [0, 2, 3]])
+        normal = np.cross(a, b)
+        normals = np.tile(normal / np.linalg.norm(normal), (2, 3, 1))
+        self.add_mesh(vertices, faces, normals, uv[faces], np.zeros(2, np.int32), [look])
+
+    def add_box(self, center: np.ndarray, half: np.ndarray, look: Look, scale: float, turn: np.ndarray | None = None) -> None:
+        """Add a box of half extents (3,) turned by a rotation; the texture repeats ``scale`` times a metre."""
+        center, axes = np.asarray(center, float), np.eye(3) if turn is None else turn.T
+        for i in range(3):
+            j, k = (i + 1) % 3, (i + 2) % 3
+            if i == 2:
+                j, k = 0, 1
+            elif i == 0:
+                j, k = 2, 1
+            else:
+                j, k = 0, 2
+            for sign in (-1, 1):
+                self.add_quad(
+                    center + sign * half[i] * axes[i], half[j] * axes[j], half[k] * axes[k], look,
+                    (2 * half[j] * scale, 2 * half[k] * scale), (0.37 * i, 0.21 * sign),
+                )  # fmt: skip
+
+    def build(self, lights: list[Light], sky: Sky) -> MeshScene:
+        """Return the scene."""
+        return MeshScene(
+            *(np.concatenate(x) for x in (self._vertices, self._faces, self._normals, self._uv, self._look)),
+            self._looks, lights, sky,
+        )  # fmt: skip
+
+
+class MeshScene:
+    """A ray-cast scene; ``cast`` and ``blocked`` take float32 rays (N, 6) of origin and direction."""
+
+    def __init__(
+        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, look: np.ndarray,
+        looks: list[Look], lights: list[Light], sky: Sky,
+    ) -> None:  # fmt: skip
+        import open3d as o3d
+
+        self._tensor = o3d.core.Tensor
+        self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._scene.add_triangles(self._tensor(vertices), self._tensor(faces.astype(np.uint32)))
+        self.lights, self.sky = lights, sky
+        self.normals, self.uv, self.look = (torch.from_numpy(x) for x in (normals, uv, look.astype(np.int64)))
+        a, b, c = (vertices[faces[:, i]] for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        ta, tb = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+        texels = np.abs(ta[:, 0] * tb[:, 1] - ta[:, 1] * tb[:, 0]) * TEXTURE_SIDE**2
+        self.density = torch.from_numpy(np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32))
+        self._pack_looks(looks)
+
+    def _pack_looks(self, looks: list[Look]) -> None:
+        """Join the pyramids in use into one table."""
+        self.textured = torch.tensor([look.pyramid is not None for look in looks])
+        tables: list[np.ndarray] = [np.full(PYRAMID_SIZE, -1, np.int32)]
+        known: dict[int, int] = {}
+        base = []
+        for pyramid in [look.pyramid for look in looks] + [self.sky.clouds]:
+            if pyramid is None:
+                base.append(0)
+                continue
+            if id(pyramid) not in known:
+                known[id(pyramid)] = len(tables)
+                tables.append(pyramid)
+            base.append(known[id(pyramid)] * PYRAMID_SIZE)
+        self.table = torch.from_numpy(np.concatenate(tables))
+        self.base, self.cloud_base = torch.tensor(base[:-1]), base[-1]
+        stack = lambda name: torch.from_numpy(np.array([getattr(x, name) for x in looks], np.float32))  # noqa: E731
+        self.gain, self.bias, self.glow = stack("gain"), stack("bias"), stack("glow")
+        self.gloss, self.shine = stack("gloss"), stack("shine")
+
+    def cast(self, rays: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return t (N,), in lengths of the direction, infinite for a miss; face (N,) int64, 0 for a miss; at (N, 2); normal (N, 3)."""
+        hit = self._scene.cast_rays(self._tensor(rays.numpy()))
+        t = torch.from_numpy(hit["t_hit"].numpy())
+        face = torch.from_numpy(hit["primitive_ids"].numpy().astype(np.int64))
+        return {
+            "t": t, "face": torch.where(torch.isfinite(t), face, 0),
+            "at": torch.from_numpy(hit["primitive_uvs"].numpy()),
+            "normal": torch.from_numpy(hit["primitive_normals"].numpy()),
+        }  # fmt: skip
+
+    def blocked(self, rays: torch.Tensor, far: float = 1.0) -> torch.Tensor:
+        """Return whether anything (N,) lies within ``far`` lengths of the direction."""
+        return torch.from_numpy(self._scene.test_occlusions(self._tensor(rays.numpy()), 0.0, far).numpy())
+
+    def sample(self, base: torch.Tensor, uv: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Return colours (N, 3) in [0, 1] of the texture at table position ``base`` (N,), bilinear in the mip level nearest to ``level``."""
+        rung = level.round().clamp(0, len(_SIDES) - 1).long()
+        side = torch.tensor(_SIDES)[rung]
+        start = base + torch.from_numpy(_STARTS)[rung]
+        mask = side - 1  # sides are powers of two
+        x = uv[:, 0] * side - 0.5
+        y = -uv[:, 1] * side - 0.5
+        x0, y0 = x.floor(), y.floor()
+        fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+        x0, y0 = x0.long(), y0.long()
+        left, right = x0 & mask, (x0 + 1) & mask
+        top, bottom = start + (y0 & mask) * side, start + ((y0 + 1) & mask) * side
+        read = lambda index: self.table[index].view(torch.uint8).view(-1, 4)[:, :3].float()  # noqa: E731
+        upper = torch.lerp(read(top + left), read(top + right), fx)
+        lower = torch.lerp(read(bottom + left), read(bottom + right), fx)
+        return torch.lerp(upper, lower, fy) / 255
