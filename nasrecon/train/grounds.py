@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from nasrecon.train.foliage import add_core, add_grass, add_leaves, fill_box, fill_ellipsoid, leaf_looks
 from nasrecon.train.mesh_scene import Light, Look, MeshScene, Sky
 from nasrecon.train.models import Entry, Model, ModelLibrary
 from nasrecon.train.rigs import Viewpoint
-from nasrecon.train.roles import sort_by_role
 from nasrecon.train.staging import Palette, Placed, Stage, paint, plain, textured
 
 _FIELD = 60.0
@@ -24,8 +24,7 @@ class Ground:
 
     def __init__(self, rng: np.random.Generator, library: ModelLibrary, palette: Palette) -> None:
         self.rng = rng
-        self.stage = Stage(rng, library, palette, budget=350_000, restyled=rng.choice([0.05, 0.3]))
-        self.roles = sort_by_role(library.entries)
+        self.stage = Stage(rng, library, palette, budget=350_000, restyled=rng.choice([0.05, 0.3]), vivid=0.07)
         self.front = rng.uniform(3, 14) if rng.random() < 0.75 else None
         self.close = rng.random() < 0.35
         self._phase = rng.uniform(0, 2 * math.pi, (6, 1, 1))
@@ -38,8 +37,8 @@ class Ground:
         self._ground()
         if self.front is not None:
             self._building()
-            self._hedge()
         self._backdrop()
+        self._greenery()
         for roles, count in ((("tree",), rng.integers(0, 4)), (("shrub", "shrub", "tree"), rng.integers(1, 9)),
                              (("outdoor", "vehicle", "seat"), rng.integers(1, 7)), (("person",), rng.integers(0, 3)),
                              (("small", "outdoor"), rng.integers(0, 6))):  # fmt: skip
@@ -47,7 +46,7 @@ class Ground:
                 self._thing(*roles)
         for _ in range(rng.integers(0, 4)):
             self._block()
-        day = rng.uniform(0.3, 1.0)
+        day = rng.uniform(0.4, 1.0)
         blue = np.array([0.35, 0.55, 1.0]) if rng.random() < 0.6 else np.array([0.8, 0.85, 0.9])
         sky = Sky(
             zenith=blue * rng.uniform(0.6, 1.2), horizon=np.full(3, rng.uniform(0.8, 1.4)),
@@ -70,13 +69,28 @@ class Ground:
             wave, phase, swell = wave[..., 0], phase[..., 0], swell[..., 0]
         return (swell * np.sin(wave[:, 0] * x + wave[:, 1] * z + phase)).sum(0)
 
-    def _natural(self, *kinds: str) -> Look:
+    def _natural(self) -> Look:
         """Return a look in the colours of grass, earth, stone."""
         rng = self.rng
-        tint = [np.array([0.55, 0.75, 0.3]), np.array([0.75, 0.6, 0.45]), np.array([0.8, 0.8, 0.78])][rng.integers(3)]
+        color = np.array([[0.16, 0.22, 0.07], [0.30, 0.22, 0.14], [0.32, 0.31, 0.29], [0.2, 0.19, 0.17]])[rng.integers(4)]
+        return self._colored(color * math.exp(rng.uniform(-0.4, 0.5)), "rough", "rough", "cells", "tile")
+
+    def _masonry(self) -> Look:
+        """Return a look in the colours of brick, stone, plaster."""
+        rng = self.rng
+        if rng.random() < 0.2:
+            return self.stage.any_look("bricks", "tile", "tiles", "plaster")
+        color = np.array([[0.33, 0.14, 0.09], [0.5, 0.38, 0.25], [0.4, 0.39, 0.36], [0.62, 0.6, 0.55]])[rng.integers(4)]
+        color = color * math.exp(rng.uniform(-0.3, 0.3)) * (1 + rng.uniform(-0.1, 0.1, 3))
+        return self._colored(color, "bricks", "bricks", "bricks", "rough", "plaster", "tile")
+
+    def _colored(self, color: np.ndarray, *kinds: str) -> Look:
+        """Return a textured look whose mean is about ``color`` (3,), linear."""
+        rng = self.rng
         pyramid = self.stage.palette.pick(rng, *kinds)
-        mean = float(((pyramid[-1:].view(np.uint8)[:3] / 255) ** 2.2).mean())
-        return textured(rng, pyramid, rng.uniform(0.6, 1.0), tint * rng.uniform(0.12, 0.5) / max(mean, 0.03))
+        mean = (pyramid[-1:].view(np.uint8)[:3] / 255) ** 2.2
+        mean = 0.7 * mean + 0.3 * mean.mean()
+        return textured(rng, pyramid, rng.uniform(0.5, 1.0), np.minimum(color / np.maximum(mean, 0.03), 4.0))
 
     def _ground(self) -> None:
         rng = self.rng
@@ -91,7 +105,7 @@ class Ground:
         dy_dz, dy_dx = np.gradient(y, side, side)
         normal = np.stack([dy_dx, -np.ones_like(y), dy_dz], axis=-1).reshape(-1, 3)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        look = self._natural("rough", "cells", "tile", "photo") if rng.random() < 0.7 else self.stage.any_look("tiles", "bricks", "cells", "rough")
+        look = self._natural() if rng.random() < 0.8 else self.stage.any_look("tiles", "bricks", "cells", "tile")
         uv = vertices[:, [0, 2]] * math.exp(rng.uniform(math.log(0.25), math.log(2.0)))
         self.stage.builder.add_mesh(vertices, faces, normal[faces], uv[faces], np.zeros(len(faces), np.int32), [look])
 
@@ -99,8 +113,7 @@ class Ground:
         """Add a front with rows of windows, a door, a plinth and eaves."""
         rng, stage = self.rng, self.stage
         wide, tall = rng.uniform(5, 15), rng.uniform(3, 9)
-        kinds = ("bricks", "bricks", "tile", "rough", "plaster", "cells", "tiles")
-        look = stage.any_look(*kinds) if rng.random() < 0.85 else plain(rng, paint(rng, 0.3, 0.85, 0.1), 0.0)
+        look = self._masonry() if rng.random() < 0.85 else plain(rng, paint(rng, 0.3, 0.85, 0.1), 0.0)
         deep = rng.uniform(3, 10)
         scale = math.exp(rng.uniform(math.log(0.4), math.log(1.2)))
         middle = np.array([rng.uniform(-3, 3), 0.5 - tall / 2, self.front + deep])
@@ -111,8 +124,8 @@ class Ground:
             stage.builder.add_box([middle[0], -tall - 0.1, self.front + deep - 0.2], np.array([wide + 0.4, 0.12, deep + 0.5]), trim, 1.0)
         if rng.random() < 0.4:
             stage.builder.add_box([middle[0], -0.2, self.front + deep - 0.05], np.array([wide + 0.03, 0.4, deep]), trim, 1.0)
-        windows = [e for e in self.roles.get("opening", []) if "window" in e.name.lower()]
-        doors = [e for e in self.roles.get("opening", []) if "door" in e.name.lower()]
+        windows = [e for e in self.stage.roles.get("opening", []) if "window" in e.name.lower()]
+        doors = [e for e in self.stage.roles.get("opening", []) if "door" in e.name.lower()]
         if not windows:
             return
         entry = windows[rng.integers(len(windows))]
@@ -136,20 +149,37 @@ class Ground:
         stage.builder.add_quad(at - [0, model.size[1] / 2, 0.004], [model.size[0] * 0.46, 0, 0], [0, -model.size[1] * 0.46, 0], pane, (1.0, 1.0))
         stage.put(entry, model, at - [0, 0, model.size[2] / 2 - 0.06], 0.0)
 
-    def _hedge(self) -> None:
+    def _greenery(self) -> None:
+        """Add bushes and hedges of leaves, ivy on the front, crowns overhead, grass."""
         rng, stage = self.rng, self.stage
-        found = self._pick("shrub")
-        if found is None or rng.random() < 0.3:
-            return
-        entry, model = found
-        x = rng.uniform(-6, 2)
-        for _ in range(rng.integers(1, 6)):
-            if stage.budget < len(model.faces):
-                return
-            scale = rng.uniform(0.8, 1.3)
-            z = self.front - model.size[2] * scale / 2 - rng.uniform(0.1, 0.8)
-            stage.put(entry, model, np.array([x, float(self._height([x], [z])[0]) + 0.02, z]), rng.uniform(-3, 3), scale, style=stage.own_looks(model))
-            x += model.size[0] * scale * rng.uniform(0.7, 1.3)
+        limit = self.front if self.front is not None else 12.0
+        for _ in range(rng.integers(0, 6)):
+            half = np.exp(rng.uniform(np.log([0.25, 0.2, 0.25]), np.log([2.0, 0.9, 0.8])))
+            x = rng.uniform(-6, 6)
+            z = limit - half[2] if rng.random() < 0.5 else rng.uniform(1, limit)
+            center = np.array([x, self._level(x, z) - half[1] * 0.9, z])
+            looks, box = leaf_looks(rng), rng.random() < 0.3
+            leaf = math.exp(rng.uniform(math.log(0.03), math.log(0.13)))
+            count = int(np.clip(9 * half[0] * max(half[1:]) / leaf**2, 300, 7000))
+            add_leaves(stage, (fill_box if box else fill_ellipsoid)(rng, center, half, count), leaf, looks)
+            if box:
+                stage.builder.add_box(center, half * 0.93, looks[0], 1.0)
+            elif rng.random() < 0.8:
+                add_core(stage, center, half * 0.8, looks[0])
+            stage.placed.append(Placed(center - half, center + half))
+        if self.front is not None and rng.random() < 0.25:
+            half = np.array([rng.uniform(0.5, 3), rng.uniform(0.5, 2), 0.04])
+            at = fill_ellipsoid(rng, np.array([rng.uniform(-4, 4), -half[1], self.front - 0.05]), half, int(rng.integers(500, 4000)))
+            add_leaves(stage, at, rng.uniform(0.05, 0.12), leaf_looks(rng), np.array([0.0, 0, -1]))
+        for _ in range(rng.integers(0, 3)):
+            center = np.array([rng.uniform(-4, 4), -rng.uniform(2, 4.5), rng.uniform(0, limit)])
+            add_leaves(stage, fill_ellipsoid(rng, center, rng.uniform(0.4, 1.6, 3), int(rng.integers(300, 4000))), rng.uniform(0.06, 0.16), leaf_looks(rng))
+        if rng.random() < 0.4:
+            x, z = rng.normal(rng.uniform(-3, 3), 2, 6000), rng.normal(rng.uniform(0, limit), 2, 6000)
+            add_grass(stage, np.stack([x, self._height(x, z), z], axis=1), rng.uniform(0.04, 0.3), leaf_looks(rng))
+
+    def _level(self, x: float, z: float) -> float:
+        return float(self._height(np.array([x]), np.array([z]))[0])
 
     def _backdrop(self) -> None:
         """Add far fronts and a line of hills around."""
@@ -157,21 +187,13 @@ class Ground:
         for _ in range(rng.integers(1, 7)):
             angle, away = rng.uniform(-math.pi, math.pi), rng.uniform(18, _FIELD)
             half = np.array([rng.uniform(3, 15), rng.uniform(2, 9), rng.uniform(3, 15)])
-            look = self._natural("rough", "cells", "photo") if rng.random() < 0.5 else stage.any_look("bricks", "tiles", "photo", "plaster", "stripes")
+            look = self._natural() if rng.random() < 0.3 else self._masonry()
             at = np.array([math.sin(angle) * away, 0.5 - half[1], math.cos(angle) * away])
             stage.builder.add_box(at, half, look, rng.uniform(0.1, 0.6))
 
-    def _pick(self, *roles: str) -> tuple[Entry, Model] | None:
-        entries = [entry for role in roles for entry in self.roles.get(role, [])]
-        if not entries:
-            return None
-        entry = entries[self.rng.integers(len(entries))]
-        model = self.stage.fetch(entry)
-        return None if model is None or self.stage.budget < len(model.faces) else (entry, model)
-
     def _thing(self, *roles: str) -> None:
         rng, stage = self.rng, self.stage
-        found = self._pick(*roles)
+        found = self.stage.pick(*roles)
         if found is None:
             return
         entry, model = found
@@ -179,10 +201,10 @@ class Ground:
         for _ in range(5):
             x, z = rng.uniform(-7, 7), rng.uniform(-2, limit)
             yaw, scale = rng.uniform(-math.pi, math.pi), rng.uniform(0.85, 1.2)
-            at = np.array([x, float(self._height([x], [z])[0]) + 0.02, z])
+            at = np.array([x, self._level(x, z) + 0.02, z])
             if stage.free(stage.box_of(model, at, yaw, scale), 0.02):
                 natural = any(role in ("tree", "shrub") for role in roles)
-                stage.put(entry, model, at, yaw, scale, style=stage.own_looks(model) if natural else None)
+                stage.put(entry, model, at, yaw, scale, style=stage.own_style(model) if natural else None)
                 return
 
     def _block(self) -> None:
@@ -190,9 +212,9 @@ class Ground:
         rng, stage = self.rng, self.stage
         half = np.exp(rng.uniform(np.log([0.05, 0.1, 0.05]), np.log([2.5, 0.8, 0.6])))
         x, z = rng.uniform(-6, 6), rng.uniform(0, self.front or 12)
-        at = np.array([x, float(self._height([x], [z])[0]) - half[1] + 0.05, z])
+        at = np.array([x, self._level(x, z) - half[1] + 0.05, z])
         if stage.free(Placed(at - half, at + half)):
-            look = stage.any_look("bricks", "rough", "cells", "tile") if rng.random() < 0.7 else plain(rng, paint(rng))
+            look = self._masonry() if rng.random() < 0.7 else plain(rng, paint(rng))
             stage.builder.add_box(at, half, look, rng.uniform(0.5, 2))
             stage.placed.append(Placed(at - half, at + half))
 
@@ -206,13 +228,13 @@ class Ground:
             if things and rng.random() < 0.7:
                 thing = things[rng.integers(len(things))]
                 target = thing.low + (thing.high - thing.low) * rng.uniform(0, 1, 3)
-            eye = np.array([x, float(self._height([x], [z])[0]) - rng.uniform(0.8, 2.2), z])
+            eye = np.array([x, self._level(x, z) - rng.uniform(0.8, 2.2), z])
             if self.close:
                 if rng.random() < 0.4:
-                    target[1] = float(self._height([target[0]], [target[2]])[0])
+                    target[1] = self._level(target[0], target[2])
                 away = rng.normal(size=3) * [1, 0.3, 0.6] - [0, 0.5, 0.8]
                 eye = target + away / np.linalg.norm(away) * math.exp(rng.uniform(math.log(0.6), math.log(3.5)))
-            if eye[1] > float(self._height([eye[0]], [eye[2]])[0]) - 0.15:
+            if eye[1] > self._level(eye[0], eye[2]) - 0.15:
                 continue
             inside = any(((eye > p.low - 0.05) & (eye < p.high + 0.05)).all() for p in self.stage.placed)
             if not inside and np.linalg.norm(target - eye) > 0.4:

@@ -16,6 +16,7 @@ from nasrecon.train.mesh_scene import MeshScene
 
 FAR_DEPTH = 1000.0
 """z-depth [m] written where a ray hits nothing."""
+_BOUNCED = 0.25  # of the ambient light: what reaches sheltered places from things beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,21 @@ class _Surface:
     smooth: torch.Tensor
     toward: torch.Tensor
     uv: torch.Tensor
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the dot products (N,) of vectors (N, 3); much faster than a sum over an axis of three."""
+    return torch.addcmul(torch.addcmul(a[..., 0] * b[..., 0], a[..., 1], b[..., 1]), a[..., 2], b[..., 2])
+
+
+def _unit(a: torch.Tensor) -> torch.Tensor:
+    return a * _dot(a, a).clamp_min(1e-20).rsqrt()[..., None]
+
+
+def _blend(corners: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Interpolate what three corners (N, 3, C) have at barycentric coordinates (N, 2)."""
+    first = corners[:, 0]
+    return torch.addcmul(torch.addcmul(first, corners[:, 1] - first, at[:, :1]), corners[:, 2] - first, at[:, 1:])
 
 
 @functools.cache
@@ -78,17 +94,15 @@ def _cast(scene: MeshScene, pixels: torch.Tensor, K: torch.Tensor, eye: torch.Te
     hit = scene.cast(torch.cat([eye.expand_as(ray), ray], dim=1))
     found = torch.isfinite(hit["t"])
     t = torch.where(found, hit["t"], 1.0)
-    weight = torch.cat([1 - hit["at"].sum(1, keepdim=True), hit["at"]], dim=1)[:, :, None]
-    toward = F.normalize(ray, dim=1)
+    toward = _unit(ray)
     face = hit["face"]
     normal = hit["normal"]
-    away = (normal * toward).sum(1, keepdim=True) > 0
-    normal = torch.where(away, -normal, normal)
-    smooth = F.normalize((scene.normals[face] * weight).sum(1), dim=1)
-    smooth = torch.where((smooth * normal).sum(1, keepdim=True) < 0, -smooth, smooth)
+    normal = torch.where((_dot(normal, toward) > 0)[:, None], -normal, normal)
+    smooth = _unit(_blend(scene.normals[face], hit["at"]))
+    smooth = torch.where((_dot(smooth, normal) < 0)[:, None], -smooth, smooth)
     return _Surface(
         hit=found, t=t, face=face, look=scene.look[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
-        smooth=smooth, toward=toward, uv=(scene.uv[face] * weight).sum(1),
+        smooth=smooth, toward=toward, uv=_blend(scene.uv[face], hit["at"]),
     )  # fmt: skip
 
 
@@ -98,12 +112,15 @@ def _light_reaching(scene: MeshScene, seen: _Surface, size: tuple[int, int]) -> 
     ball, sphere = _pattern()
     tile = ((torch.arange(H)[:, None] % 4) * 4 + torch.arange(W) % 4).view(-1)
     start = seen.point + seen.normal * (1e-3 * seen.t.clamp(0.3, 30))[:, None]
-    around = F.normalize(seen.normal * 1.02 + sphere[tile], dim=1)
-    free = [~scene.blocked(torch.cat([start, around], dim=1), scene.sky.shelter)]
+    open_sky = torch.zeros(len(tile))
+    for turn in (tile, (tile + 7) % 16):
+        around = _unit(seen.normal * 1.02 + sphere[turn])
+        open_sky += ~scene.blocked(torch.cat([start, around], dim=1), scene.sky.shelter)
+    free = [_BOUNCED + (1 - _BOUNCED) / 2 * open_sky]
     for light in scene.lights:
         to_light = torch.from_numpy(light.at).float() + ball[tile] * light.radius - start
         free.append(~scene.blocked(torch.cat([start, to_light], dim=1), 0.999))
-    maps = torch.stack(free).float().view(-1, H, W)
+    maps = torch.stack([share.float() for share in free]).view(-1, H, W)
     return _smooth_within(maps, seen, size).flatten(1).T
 
 
@@ -116,8 +133,8 @@ def _smooth_within(maps: torch.Tensor, seen: _Surface, size: tuple[int, int]) ->
         for step, share in ((1, 1.0), (2, 0.5)):
             n = size[axis]
             here, there = (slice(None),) * axis + (slice(0, n - step),), (slice(None),) * axis + (slice(step, n),)
-            flat = ((point[there] - point[here]) * normal[here]).sum(-1).abs() < slack[here]
-            same = (flat & ((normal[there] * normal[here]).sum(-1) > 0.8)).float() * share
+            flat = _dot(point[there] - point[here], normal[here]).abs() < slack[here]
+            same = (flat & (_dot(normal[there], normal[here]) > 0.8)).float() * share
             total[:, *here] += maps[:, *there] * same
             total[:, *there] += maps[:, *here] * same
             weights[here] += same
@@ -129,7 +146,7 @@ def _smooth_within(maps: torch.Tensor, seen: _Surface, size: tuple[int, int]) ->
 def _shade(scene: MeshScene, seen: _Surface, visible: torch.Tensor, spread: float) -> torch.Tensor:
     """Return the radiance (N, 3) towards the camera; ``spread`` is a pixel's width at z = 1."""
     look, sky = seen.look, scene.sky
-    cosine = (seen.normal * seen.toward).sum(1).abs().clamp_min(0.05)
+    cosine = _dot(seen.normal, seen.toward).abs().clamp_min(0.05)
     texels = scene.density[seen.face] * seen.t * spread / cosine.sqrt()
     albedo = scene.bias[look]
     textured = scene.textured[look].nonzero()[:, 0]
@@ -143,12 +160,12 @@ def _shade(scene: MeshScene, seen: _Surface, visible: torch.Tensor, spread: floa
     gloss, shine = scene.gloss[look], scene.shine[look]
     for i, light in enumerate(scene.lights, start=1):
         to_light = torch.from_numpy(light.at).float() - seen.point
-        square = (to_light * to_light).sum(1)
+        square = _dot(to_light, to_light)
         to_light = to_light * square.rsqrt()[:, None]
         strength = visible[:, i] * (light.reach**2 / (square + 0.2 * light.reach**2 * (light.reach < 100)))
-        lambert = (to_light * seen.smooth).sum(1).clamp_min(0) * strength
-        halfway = F.normalize(to_light - seen.toward, dim=1)
-        highlight = gloss * (halfway * seen.smooth).sum(1).clamp_min(0) ** shine * strength
+        lambert = _dot(to_light, seen.smooth).clamp_min(0) * strength
+        halfway = _unit(to_light - seen.toward)
+        highlight = gloss * _dot(halfway, seen.smooth).clamp_min(0) ** shine * strength
         color = torch.from_numpy(light.color).float()
         out += (albedo * lambert[:, None] + highlight[:, None]) * color
     out += scene.glow[look]
@@ -180,8 +197,8 @@ def _edges(seen: _Surface, size: tuple[int, int]) -> torch.Tensor:
         n = size[axis]
         here, there = (slice(None),) * axis + (slice(0, n - 1),), (slice(None),) * axis + (slice(1, n),)
         other = look[here] != look[there]
-        other |= (normal[here] * normal[there]).sum(-1) < 0.9
-        other |= ((point[there] - point[here]) * normal[here]).sum(-1).abs() > slack[here]
+        other |= _dot(normal[here], normal[there]) < 0.9
+        other |= _dot(point[there] - point[here], normal[here]).abs() > slack[here]
         edge[here] |= other
         edge[there] |= other
     return edge.view(-1)
@@ -205,7 +222,7 @@ def _shade_edges(
         at = (row + dy * corner[:, 1]).clamp(0, H - 1) * W + (column + dx * corner[:, 0]).clamp(0, W - 1)
         at = at.view(-1)
         off = seen.point[at] - points.point
-        gap = (off * points.normal).sum(1).abs() + 0.2 * off.norm(dim=1) + 1e3 * (seen.look[at] != points.look)
+        gap = _dot(off, points.normal).abs() + 0.2 * _dot(off, off).sqrt() + 1e3 * (seen.look[at] != points.look)
         closer = gap < best
         best, source = torch.where(closer, gap, best), torch.where(closer, at, source)
     return _shade(scene, points, visible[source], float(0.5 / K[0, 0])).view(-1, 4, 3).mean(1)

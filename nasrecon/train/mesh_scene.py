@@ -117,14 +117,7 @@ class SceneBuilder:
     def add_box(self, center: np.ndarray, half: np.ndarray, look: Look, scale: float, turn: np.ndarray | None = None) -> None:
         """Add a box of half extents (3,) turned by a rotation; the texture repeats ``scale`` times a metre."""
         center, axes = np.asarray(center, float), np.eye(3) if turn is None else turn.T
-        for i in range(3):
-            j, k = (i + 1) % 3, (i + 2) % 3
-            if i == 2:
-                j, k = 0, 1
-            elif i == 0:
-                j, k = 2, 1
-            else:
-                j, k = 0, 2
+        for i, j, k in ((0, 2, 1), (1, 0, 2), (2, 0, 1)):
             for sign in (-1, 1):
                 self.add_quad(
                     center + sign * half[i] * axes[i], half[j] * axes[j], half[k] * axes[k], look,
@@ -137,6 +130,24 @@ class SceneBuilder:
             *(np.concatenate(x) for x in (self._vertices, self._faces, self._normals, self._uv, self._look)),
             self._looks, lights, sky,
         )  # fmt: skip
+
+
+def tube(
+    path: np.ndarray, radius: float, sides: int = 6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a tube around a path (N, 3) as ``SceneBuilder.add_mesh`` takes it: vertices, faces, normals, uv, look 0."""
+    along = np.gradient(path, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    aside = np.cross(along, np.where(np.abs(along[:, 1:2]) < 0.9, [[0.0, 1, 0]], [[1.0, 0, 0]]))
+    aside /= np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-9)
+    over = np.cross(along, aside)
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    out = aside[:, None] * np.cos(angle)[:, None] + over[:, None] * np.sin(angle)[:, None]
+    vertices = (path[:, None] + radius * out).reshape(-1, 3)
+    ring, turn = np.arange(len(path) - 1)[:, None] * sides, np.arange(sides)
+    a, b = (ring + turn).ravel(), (ring + (turn + 1) % sides).ravel()
+    faces = np.concatenate([np.stack([a, b, a + sides], 1), np.stack([b, b + sides, a + sides], 1)])
+    return vertices, faces, out.reshape(-1, 3)[faces], np.zeros((len(faces), 3, 2)), np.zeros(len(faces), np.int32)
 
 
 class MeshScene:

@@ -162,9 +162,9 @@ def _source(
         wanted /= max(np.linalg.norm(wanted), 1e-6)
         turn = np.cross(now, wanted) * rng.uniform(0.3, 1.1)
         turn = turn + rng.uniform(-0.07, 0.07, 3)
-        turn *= min(1.0, 0.43 / max(np.linalg.norm(turn), 1e-6))
+        turn *= min(1.0, 0.4 / max(np.linalg.norm(turn), 1e-6))
         pose = np.eye(4)
-        pose[:3, :3] = ref[:3, :3] @ rotation(turn) @ rotation([0, 0, 0.5 * rng.uniform(-1, 1) ** 3])
+        pose[:3, :3] = ref[:3, :3] @ rotation(turn) @ rotation([0, 0, 0.35 * rng.uniform(-1, 1) ** 3])
         pose[:3, 3] = eye
         probe = _probe(scene, K, pose, size)
         depth = np.where(np.isfinite(probe["depth"]), probe["depth"], 1000)

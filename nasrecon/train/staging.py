@@ -11,6 +11,7 @@ import torch
 
 from nasrecon.train.mesh_scene import Look, SceneBuilder, pack_pyramid
 from nasrecon.train.models import Entry, Model, ModelLibrary
+from nasrecon.train.roles import sort_by_role
 from nasrecon.train.textures import KINDS, draw_texture, read_textures
 
 _SEAM = 0.12
@@ -28,7 +29,9 @@ class Palette:
         generator = torch.Generator().manual_seed(seed)
         self.kinds: dict[str, list[np.ndarray]] = {}
         for kind in KINDS:
-            self.kinds[kind] = [_pyramid(draw_texture(generator, kind)) for _ in range(count)]
+            # Two in three are faded: real walls, floors and fabrics are hardly ever as colourful as drawn ones.
+            drawn = [draw_texture(generator, kind) for _ in range(count)]
+            self.kinds[kind] = [_pyramid(image if i % 3 == 0 else _faded(image)) for i, image in enumerate(drawn)]
         photos = read_textures(folder) if folder is not None else []
         self.kinds["photo"] = [_pyramid(image) for image in photos]
         self.kinds["tile"] = [p for p, image in zip(self.kinds["photo"], photos, strict=True) if _repeats(image)]
@@ -43,6 +46,10 @@ class Palette:
 
 def _pyramid(image: torch.Tensor) -> np.ndarray:
     return pack_pyramid((image * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def _faded(image: torch.Tensor) -> torch.Tensor:
+    return torch.lerp(image, image.mean(dim=0, keepdim=True).expand_as(image), 0.7)
 
 
 def _repeats(image: torch.Tensor) -> bool:
@@ -101,13 +108,15 @@ class Stage:
 
     Attributes:
         builder: takes the triangles. placed: the things that stand in it. budget: triangles that may still be added.
+        restyled: share of the models that get other looks than their own. vivid: share of saturated paint among them.
     """
 
     def __init__(
         self, rng: np.random.Generator, library: ModelLibrary, palette: Palette, budget: int = 250_000,
-        restyled: float = 2 / 3,
+        restyled: float = 2 / 3, vivid: float = 0.3,
     ) -> None:  # fmt: skip
-        self.rng, self.library, self.palette, self.restyled = rng, library, palette, restyled
+        self.rng, self.library, self.palette, self.restyled, self.vivid = rng, library, palette, restyled, vivid
+        self.roles = sort_by_role(library.entries)
         self.builder = SceneBuilder()
         self.placed: list[Placed] = []
         self.budget = budget
@@ -117,6 +126,13 @@ class Stage:
         model = self.library.get(entry)
         return None if model is None or len(model.faces) > self.budget * 0.6 else model
 
+    def pick(self, *roles: str) -> tuple[Entry, Model] | None:
+        """Draw an entry of the roles, with its model; None if it cannot be used."""
+        entries = [entry for role in roles for entry in self.roles.get(role, [])]
+        entry = entries[self.rng.integers(len(entries))] if entries else None
+        model = self.fetch(entry) if entry is not None else None
+        return None if entry is None or model is None else (entry, model)
+
     def box_of(self, model: Model, at: np.ndarray, yaw: float, scale: float = 1.0) -> Placed:
         """Return the box that an upright model would fill."""
         corner = (np.abs(turn_about_y(yaw)) @ [model.size[0] / 2, 0, model.size[2] / 2]) * scale
@@ -124,46 +140,48 @@ class Stage:
         low[1] = at[1] - model.size[1] * scale
         return Placed(low, high)
 
-    def free(self, box: Placed, slack: float = 0.01) -> bool:
-        """Tell whether a box overlaps nothing placed so far by more than ``slack`` [m]."""
-        if not self.placed:
+    def free(self, box: Placed, slack: float = 0.01, but: Placed | None = None) -> bool:
+        """Tell whether a box overlaps nothing placed so far, ``but`` left out, by more than ``slack`` [m]."""
+        others = [p for p in self.placed if p is not but]
+        if not others:
             return True
-        low = np.array([p.low for p in self.placed])
-        high = np.array([p.high for p in self.placed])
+        low, high = np.array([p.low for p in others]), np.array([p.high for p in others])
         return not bool(((box.low + slack < high) & (box.high - slack > low)).all(1).any())
 
     def put(
         self, entry: Entry, model: Model, at: np.ndarray, yaw: float = 0.0, scale: float = 1.0,
-        rotation: np.ndarray | None = None, style: list[Look] | None = None,
+        rotation: np.ndarray | None = None, style: tuple[list[Look], np.ndarray] | None = None,
     ) -> Placed:  # fmt: skip
-        """Add a model whose origin stands at ``at``, turned about the vertical or by ``rotation``, and return its box."""
+        """Add a model whose origin stands at ``at``, turned about the vertical or by ``rotation``, and return its box.
+
+        ``style``: looks and texture coordinates of ``dress``, drawn anew by default.
+        """
         R = turn_about_y(yaw) if rotation is None else rotation
         vertices = (model.vertices * scale) @ R.T.astype(np.float32) + np.asarray(at, np.float32)
         normals = model.normals.astype(np.float32) @ R.T.astype(np.float32)
-        looks, uv = self.dress(model, scale) if style is None else (style, model.uv)
+        looks, uv = self.dress(model, scale) if style is None else style
         self.builder.add_mesh(vertices, model.faces, normals, uv, model.material, looks)
         self.budget -= len(model.faces)
         box = Placed(vertices.min(0), vertices.max(0), entry, yaw)
         self.placed.append(box)
         return box
 
-    def dress(self, model: Model, scale: float) -> tuple[list[Look], np.ndarray]:
+    def dress(self, model: Model, scale: float = 1.0) -> tuple[list[Look], np.ndarray]:
         """Return looks for a model's materials and texture coordinates: its own, plain paint, or other textures."""
         rng = self.rng
         kind = rng.random()
         if kind > self.restyled:
-            return self.own_looks(model), model.uv
+            return self.own_style(model)
         if kind > self.restyled / 2:
-            vivid = 0.3 if self.restyled > 0.5 else 0.1
-            colors = [paint(rng, vivid=vivid) for _ in range(1 + int(rng.random() < 0.5))]
+            colors = [paint(rng, vivid=self.vivid) for _ in range(1 + int(rng.random() < 0.5))]
             return [plain(rng, colors[rng.integers(len(colors))] * rng.uniform(0.8, 1)) for _ in model.color], model.uv
         repeats = math.exp(rng.uniform(math.log(0.5), math.log(4.0))) * scale
         main = self.any_look()
         looks = [main if rng.random() < 0.6 else self.any_look() for _ in model.color]
         return looks, box_uv(model, repeats)
 
-    def own_looks(self, model: Model) -> list[Look]:
-        """Return the looks that the model comes with; its plain colours are shifted a little."""
+    def own_style(self, model: Model) -> tuple[list[Look], np.ndarray]:
+        """Return the looks and texture coordinates that the model comes with, its colours shifted a little."""
         rng = self.rng
         gain = rng.uniform(0.7, 1.1) * (1 + rng.uniform(-0.06, 0.06, 3))
         pyramids = _pyramids_of(model)
@@ -174,7 +192,7 @@ class Stage:
                 out.append(Look(pyramid=pyramids[texture], gain=np.minimum(gain, 1), gloss=strength, shine=shine))
             else:
                 out.append(Look(bias=np.clip(color * gain, 0.01, 0.9), gloss=strength, shine=shine))
-        return out
+        return out, model.uv
 
     def any_look(self, *kinds: str) -> Look:
         """Return a textured look with a random contrast and tint."""
