@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.train.cameras import look_at
-from nasrecon.train.scenes import Worlds, render, rotation_from_vector
+from nasrecon.train.render import render
 from nasrecon.train.sensor import expose
 from nasrecon.train.textures import TextureBank, draw_texture
+from nasrecon.train.worlds import Worlds, rotation_from_vector
 
 OUT = Path(__file__).parent / "room"
 WIDTH, HEIGHT, FOCAL = 640, 480, 520.0

@@ -105,7 +105,7 @@ def test_networks_know_no_scene():
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("open3d", {"nasrecon.fuse.o3d"}),
+        ("open3d", {"nasrecon.fuse.o3d", "nasrecon.train.furnished.scene"}),
         ("pycolmap", {"nasrecon.ingest", "nasrecon.export", "nasrecon.matching", "nasrecon.sfm"}),
     ],
 )

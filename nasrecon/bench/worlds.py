@@ -15,9 +15,11 @@ import torch
 from nasrecon.geometry import inverse, transform
 from nasrecon.scene.source_views import sees
 from nasrecon.train.cameras import draw_rig, look_at
-from nasrecon.train.scenes import Worlds, draw_worlds, inside_any, render
+from nasrecon.train.raycast import inside_any
+from nasrecon.train.render import render
 from nasrecon.train.sensor import expose
 from nasrecon.train.textures import TextureBank
+from nasrecon.train.worlds import Worlds, draw_worlds
 from nasrecon.types import Camera, Scene, View
 
 SIZES = ((400, 300), (300, 400))

@@ -1,4 +1,4 @@
-"""``nasrecon train``: render worlds, look at them, train on them, ship the result."""
+"""``nasrecon train``: render worlds, preview them, train on them, ship the result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ app = typer.Typer(help="Train a network on procedural worlds; or render, preview
 Textures = Annotated[
     Path | None, typer.Option("--textures", help="Folder of .jpg or .png textures to add to the drawn ones.")
 ]
-Strewn = Annotated[
-    float, typer.Option("--strewn", min=0, max=1, help="Share of worlds whose things are in the air, at all distances.")
+Floating = Annotated[
+    float, typer.Option("--floating", min=0, max=1, help="Share of worlds of primitives whose things are in the air.")
+]
+Kind = Annotated[str, typer.Option("--kind", help="primitives, furnished (with CAD models) or mixed.")]
+Models = Annotated[
+    Path | None, typer.Option("--models", help="Folder of furniture archives: Debian's sweethome3d-furniture, *.sh3f.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
@@ -29,18 +33,22 @@ def render(
     worlds: Worlds = Path("runs/worlds"),
     files: Annotated[int, typer.Option("--files", min=1, help="How many files, 8 worlds each.")] = 100,
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first file, to share the work.")] = 0,
+    kind: Kind = "primitives",
+    models: Models = None,
     width: Annotated[int, typer.Option("--width", min=64, help="Image width, in px.")] = 256,
     height: Annotated[int, typer.Option("--height", min=64, help="Image height, in px.")] = 192,
     textures: Textures = None,
-    strewn: Strewn = 0.2,
+    floating: Floating = 0.2,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Render worlds into files; those that exist are left alone, so a stopped run goes on."""
     from nasrecon.nas.weights import resolve_device
-    from nasrecon.train.datasets import WorldOptions, render_worlds
+    from nasrecon.train.world_files import WorldOptions, render_worlds
 
-    options = WorldOptions(width=width, height=height, textures=textures, strewn=strewn)
+    options = WorldOptions(
+        kind=kind, width=width, height=height, textures=textures, floating=floating, models=models
+    )  # fmt: skip
     paths = render_worlds(worlds, files, seed, options, resolve_device(device), first)
     print(f"{worlds}: {len(paths)} files, {len(paths) * options.worlds_per_file} worlds")
 
@@ -49,15 +57,29 @@ def render(
 def preview(
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("worlds.png"),
     count: Annotated[int, typer.Option("--count", min=1, help="How many worlds.")] = 8,
+    kind: Kind = "primitives",
+    models: Models = None,
     textures: Textures = None,
-    strewn: Strewn = 0.2,
+    floating: Floating = 0.2,
     seed: Seed = 0,
 ) -> None:
     """Write a contact sheet: of each world its views, and inverse depth and normals of the first."""
-    from nasrecon.train.preview import write_sheet
+    from nasrecon.train.contact_sheet import write_sheet
+    from nasrecon.train.world_files import WorldOptions
 
-    write_sheet(out, count, seed, textures, strewn=strewn)
+    write_sheet(out, count, seed, WorldOptions(kind=kind, textures=textures, floating=floating, models=models))
     print(out)
+
+
+@app.command("credits")
+def show_credits(
+    models: Annotated[Path, typer.Option("--models", help="Folder of furniture archives.")],
+) -> None:
+    """Print the creators and licences of CAD models, which weights trained on furnished worlds name."""
+    from nasrecon.train.furnished.credits import credits_text
+    from nasrecon.train.furnished.models import ModelLibrary
+
+    print(credits_text(ModelLibrary(models)))
 
 
 @app.callback(invoke_without_command=True)
@@ -133,7 +155,7 @@ def export(
     notes: Annotated[str, typer.Option("--notes", help="Anything else.")] = "",
 ) -> None:
     """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them."""
-    from nasrecon.train.export import export_run
+    from nasrecon.train.weights_export import export_run
 
     entry = export_run(run, name, out, licence=licence, textures=textures, notes=notes)
     print(f"{entry.path}: {entry.bytes / 1e6:.1f} MB; use it with --network {entry.name}")

@@ -7,8 +7,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from nasrecon.train.scenes import Worlds, cast, inside_any, rotation_from_vector
+from nasrecon.train.raycast import cast, inside_any
 from nasrecon.train.sensor import uniform
+from nasrecon.train.worlds import Worlds, rotation_from_vector
 
 _CANDIDATES = 10
 
@@ -85,13 +86,13 @@ def _reference(
         outdoor_eye = r((B, 3), -7, 7)
         outdoor_eye[:, 1] = room[:, 1] - r((B,), 0.8, 3.0)
         eye = torch.where(worlds.outdoor[:, None], outdoor_eye, indoor_eye)
-        if worlds.strewn.any():
-            eye = torch.where(worlds.strewn[:, None], r((B, 3), -0.4, 0.4), eye)
+        if worlds.floating.any():
+            eye = torch.where(worlds.floating[:, None], r((B, 3), -0.4, 0.4), eye)
         chosen = torch.randint(1, worlds.center.shape[1], (B,), generator=generator, device=device)
         thing = worlds.center[torch.arange(B, device=device), chosen]
         anywhere = r((B, 3), -1, 1) * torch.where(worlds.outdoor[:, None], 8.0, room) * 0.9
         anywhere[:, 1] = torch.where(worlds.outdoor, room[:, 1] - r((B,), 0, 3), anywhere[:, 1])
-        target = torch.where((r((B, 1), 0, 1) < 0.6) | worlds.strewn[:, None], thing, anywhere) + 1e-3
+        target = torch.where((r((B, 1), 0, 1) < 0.6) | worlds.floating[:, None], thing, anywhere) + 1e-3
         R = look_at(eye, target, roll)
         depth, _ = cast(worlds, eye[:, None].expand(-1, len(pixels), -1), rays @ R.transpose(-1, -2))
         near, median = depth.quantile(0.05, dim=1), depth.median(dim=1).values

@@ -1,9 +1,8 @@
-"""Rendered worlds on disk, and the drawing of training batches from them."""
+"""The drawing of training batches from rendered worlds."""
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,26 +12,13 @@ import torch.nn.functional as F
 from nasrecon.errors import InputError
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.pyramid import shrunk
-from nasrecon.train.scenes import Rendered, draw_worlds, render_views, rotation_from_vector
+from nasrecon.train.render import Rendered
 from nasrecon.train.sensor import shake
-from nasrecon.train.textures import TextureBank
+from nasrecon.train.world_files import load_file
+from nasrecon.train.worlds import rotation_from_vector
 
 WHOLE_PX = 320
 """Longer side of the largest window that is learned as a whole, without a hint; larger ones are halved for that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldOptions:
-    """How worlds are rendered: image side lengths [px], views a world, worlds a file, drawn textures, texture folder, share of
-    worlds whose things are strewn in the air."""
-
-    width: int = 256
-    height: int = 192
-    views: int = 4
-    worlds_per_file: int = 8
-    drawn_textures: int = 120
-    textures: Path | None = None
-    strewn: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,46 +76,6 @@ class TrainingBatch:
         around = None if self.around is None else self.around.to(device)
         moved = {name: getattr(self, name).to(device) for name in ("stereo", "depth", "normal")}
         return replace(self, **moved, around=around)
-
-
-def render_file(path: Path, seed: int, bank: TextureBank, options: WorldOptions, device: torch.device | str) -> None:
-    """Render ``worlds_per_file`` worlds from ``seed`` into one file, which appears only when it is complete."""
-    generator = torch.Generator(device=device).manual_seed(seed)
-    kept = []
-    with torch.no_grad():
-        for _ in range(options.worlds_per_file):
-            worlds = draw_worlds(1, bank, generator, strewn=options.strewn)
-            kept.append(render_views(worlds, bank, options.views, (options.height, options.width), generator))
-    join = lambda name: torch.cat([getattr(r, name) for r in kept]).cpu()  # noqa: E731
-    stored = {
-        "images": join("images"), "K": join("K"), "cam_from_world": join("cam_from_world"), "depth": join("depth"),
-        "normal": (join("normal") * 127).round().to(torch.int8), "seed": torch.tensor(seed),
-    }  # fmt: skip
-    part = path.with_suffix(f".part{os.getpid()}")
-    torch.save(stored, part)
-    part.replace(path)
-
-
-def render_worlds(
-    folder: Path, files: int, seed: int, options: WorldOptions, device: torch.device | str = "cpu", first: int = 0
-) -> list[Path]:
-    """Render files ``first`` ... ``first + files - 1`` of a set into ``folder``, leaving out those that exist.
-
-    File i depends on (seed, i, options) alone, so that several processes may share the work.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    bank = TextureBank.make(options.drawn_textures, torch.Generator().manual_seed(seed), device, options.textures)
-    paths = [folder / f"worlds_{seed:04d}_{i:05d}.pt" for i in range(first, first + files)]
-    for i, path in enumerate(paths, start=first):
-        if not path.exists():
-            render_file(path, seed * 1_000_003 + i, bank, options, device)
-    return paths
-
-
-def load_file(path: Path) -> Rendered:
-    """Map one file of rendered worlds into memory; normals are int8, 127 = 1."""
-    stored = torch.load(path, weights_only=True, mmap=True)
-    return Rendered(**{name: stored[name] for name in Rendered.__dataclass_fields__})
 
 
 class WorldFiles:

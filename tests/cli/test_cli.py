@@ -38,8 +38,11 @@ OPTIONS = {
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
-    "train render": ["--worlds", "--files", "--first", "--width", "--height", "--textures", "--strewn", "--seed", "--device"],
-    "train preview": ["--out", "--count", "--textures", "--strewn", "--seed"],
+    "train render": [
+        "--worlds", "--files", "--first", "--kind", "--models", "--width", "--height", "--textures", "--floating", "--seed", "--device",
+    ],
+    "train preview": ["--out", "--count", "--kind", "--models", "--textures", "--floating", "--seed"],
+    "train credits": ["--models"],
     "train": [
         "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--network", "--stage", "--init", "--learning-rate",
         "--resume", "--seed", "--device",

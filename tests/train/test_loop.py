@@ -11,10 +11,11 @@ import torch
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.nas.weights import load_network
-from nasrecon.train.datasets import BatchOptions, WorldFiles, WorldOptions, render_worlds
-from nasrecon.train.export import export_run
+from nasrecon.train.datasets import BatchOptions, WorldFiles
 from nasrecon.train.loop import TrainOptions, new_state, train, train_step
 from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal, volume_loss
+from nasrecon.train.weights_export import export_run
+from nasrecon.train.world_files import WorldOptions, render_worlds
 
 CPU = torch.device("cpu")
 BATCH = BatchOptions(batch=2, width=64, height=64, sources=1)

@@ -10,19 +10,13 @@ import torch
 
 from nasrecon.geometry import angle_between_deg, normals_from_depth
 from nasrecon.train.cameras import draw_rig
-from nasrecon.train.datasets import (
-    BatchOptions,
-    WorldFiles,
-    WorldOptions,
-    _disturb,
-    draw_batch,
-    load_file,
-    render_worlds,
-)
+from nasrecon.train.datasets import BatchOptions, WorldFiles, _disturb, draw_batch
 from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
-from nasrecon.train.scenes import Rendered, draw_worlds, render_views
+from nasrecon.train.render import Rendered, render_views
 from nasrecon.train.sensor import jpeg, shake
 from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
+from nasrecon.train.world_files import WorldOptions, load_file, render_worlds
+from nasrecon.train.worlds import draw_worlds
 from nasrecon.types import Camera
 
 H, W = 96, 128
@@ -37,7 +31,7 @@ def bank() -> TextureBank:
 def rendered(bank: TextureBank) -> Rendered:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        return render_views(draw_worlds(6, bank, generator, strewn=0.4), bank, 3, (H, W), generator)
+        return render_views(draw_worlds(6, bank, generator, floating=0.4), bank, 3, (H, W), generator)
 
 
 def test_views_agree_on_where_surfaces_are(rendered: Rendered) -> None:
@@ -81,19 +75,19 @@ def test_cameras_step_aside_and_ahead_level_and_rolled(bank: TextureBank) -> Non
     assert 0.08 < (roll > 0.3).float().mean() < 0.4 and (roll < 0.15).float().mean() > 0.5
 
 
-def test_strewn_worlds_are_deep_and_others_stay_as_they_are(bank: TextureBank) -> None:
+def test_floating_worlds_are_deep_and_others_stay_as_they_are(bank: TextureBank) -> None:
     """Things in the air in front of a backdrop: within one image depths differ many times more than in rooms and fields."""
     ratio = {}
     for share in (0.0, 1.0):
         generator = torch.Generator().manual_seed(8)
-        worlds = draw_worlds(24, bank, generator, strewn=share)
-        assert worlds.strewn.float().mean() == share
+        worlds = draw_worlds(24, bank, generator, floating=share)
+        assert worlds.floating.float().mean() == share
         generator = torch.Generator().manual_seed(8)
         depth = render_views(worlds, bank, 1, (24, 32), generator).depth.flatten(1)
         ratio[share] = (depth.quantile(0.95, dim=1) / depth.quantile(0.05, dim=1)).median()
         assert (depth < 1e4).all()
     assert ratio[1.0] > 1.5 * ratio[0.0], ratio
-    some = draw_worlds(64, bank, torch.Generator().manual_seed(8), strewn=0.2).strewn.float().mean()
+    some = draw_worlds(64, bank, torch.Generator().manual_seed(8), floating=0.2).floating.float().mean()
     assert 0.05 < some < 0.4
 
 

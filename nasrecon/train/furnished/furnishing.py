@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nasrecon.train.mesh_scene import tube
-from nasrecon.train.models import Entry, Model
-from nasrecon.train.staging import Placed, paint, plain, textured
+from nasrecon.train.furnished.composer import Placed
+from nasrecon.train.furnished.models import Entry, Model
+from nasrecon.train.furnished.palette import paint, plain, textured
+from nasrecon.train.furnished.scene import tube
 
 if TYPE_CHECKING:
-    from nasrecon.train.rooms import Room
+    from nasrecon.train.furnished.rooms import Room
 
 
 class Furnishing:
     """Fills a ``Room``."""
 
     def __init__(self, room: Room) -> None:
-        self.room, self.rng, self.stage = room, room.rng, room.stage
+        self.room, self.rng, self.composer = room, room.rng, room.composer
 
     def fill(self) -> None:
         """Furnish the room: some rooms are almost empty, others crowded."""
@@ -34,26 +35,26 @@ class Furnishing:
         self._under_ceiling()
 
     def _tables(self, count: int) -> None:
-        rng, stage, half = self.rng, self.stage, self.room.half
+        rng, composer, half = self.rng, self.composer, self.room.half
         for _ in range(count):
-            found, seat = stage.pick("table"), stage.pick("seat")
+            found, seat = composer.pick("table"), composer.pick("seat")
             if found is None or max(found[1].size[0], found[1].size[2]) > 1.6 * half.min():
                 continue
             entry, model = found
             for _ in range(6):
                 at = np.array([rng.uniform(-0.8, 0.8) * half[0], 0, rng.uniform(-0.8, 0.8) * half[1]])
                 yaw = rng.integers(4) * math.pi / 2 + (rng.uniform(-0.5, 0.5) if rng.random() < 0.4 else 0)
-                box = stage.box_of(model, at, yaw)
-                if self.room.holds(box) and stage.free(box):
-                    table = stage.put(entry, model, at, yaw)
+                box = composer.box_of(model, at, yaw)
+                if self.room.holds(box) and composer.free(box):
+                    table = composer.place(entry, model, at, yaw)
                     if seat is not None:
                         self._seats(table, at, yaw, model, *seat)
                     break
 
     def _seats(self, table: Placed, at: np.ndarray, yaw: float, shape: Model, entry: Entry, model: Model) -> None:
         """Put seats of one kind along the sides of a table, facing it, some of them pushed in."""
-        rng, stage = self.rng, self.stage
-        style = stage.dress(model)
+        rng, composer = self.rng, self.composer
+        style = composer.style_of(model)
         c, s = math.cos(yaw), math.sin(yaw)
         for side in range(4):
             wide, deep = shape.size[0::2] if side % 2 == 0 else shape.size[2::-2]
@@ -65,34 +66,36 @@ class Furnishing:
                 place = at + np.array([c * x + s * z, 0, -s * x + c * z])
                 # A seat's front is at -z: on a table's -z side it is turned about to face it.
                 turn = yaw + [math.pi, math.pi / 2, 0.0, -math.pi / 2][side] + rng.uniform(-0.25, 0.25)
-                box = stage.box_of(model, place, turn)
-                if self.room.holds(box) and stage.free(box, 0.02, but=table) and stage.budget > len(model.faces):
-                    stage.put(entry, model, place, turn, style=style)
+                box = composer.box_of(model, place, turn)
+                if self.room.holds(box) and composer.free(box, 0.02, but=table) and composer.budget > len(model.faces):
+                    composer.place(entry, model, place, turn, style=style)
 
     def _along_walls(self, crowded: float) -> None:
-        rng, stage, room = self.rng, self.stage, self.room
+        rng, composer, room = self.rng, self.composer, self.room
         for i in range(4):
             length = room.length(i)
             for _ in range(int(np.ceil(crowded * length * 1.6))):
-                found = stage.pick("furniture", "furniture", "furniture", "table", "seat", "shrub")
+                found = composer.pick("furniture", "furniture", "furniture", "table", "seat", "shrub")
                 if found is None or found[1].size[0] > 2 * length - 0.1:
                     continue
                 entry, model = found
                 along = rng.uniform(-1, 1) * (length - model.size[0] / 2)
-                style = stage.dress(model)
+                style = composer.style_of(model)
                 row = int(rng.integers(2, 6)) if rng.random() < 0.2 else 1
                 gap, skew = rng.uniform(0.015, 0.08), rng.uniform(-0.3, 0.3) if rng.random() < 0.15 else 0.0
                 for k in range(row):
-                    at, yaw = room.against(model, i, along + k * (model.size[0] + 0.003), 0.0, gap if row == 1 else 0.015)
-                    box = stage.box_of(model, at, yaw + (skew if row == 1 else 0))
-                    if room.holds(box) and stage.free(box, 0.001) and stage.budget > len(model.faces):
-                        stage.put(entry, model, at, yaw + (skew if row == 1 else 0), style=style)
+                    at, yaw = room.against(
+                        model, i, along + k * (model.size[0] + 0.003), 0.0, gap if row == 1 else 0.015
+                    )
+                    box = composer.box_of(model, at, yaw + (skew if row == 1 else 0))
+                    if room.holds(box) and composer.free(box, 0.001) and composer.budget > len(model.faces):
+                        composer.place(entry, model, at, yaw + (skew if row == 1 else 0), style=style)
 
     def _on_walls(self, count: int) -> None:
-        rng, stage, room = self.rng, self.stage, self.room
+        rng, composer, room = self.rng, self.composer, self.room
         for _ in range(count):
             i = int(rng.integers(4))
-            found = stage.pick("wall") if rng.random() < 0.4 else None
+            found = composer.pick("wall") if rng.random() < 0.4 else None
             if found is None:
                 self._picture(i)
                 continue
@@ -100,11 +103,11 @@ class Furnishing:
             if model.size[0] < 2 * room.length(i) and entry.elevation + model.size[1] < room.height:
                 along = rng.uniform(-1, 1) * (room.length(i) - model.size[0] / 2)
                 at, yaw = room.against(model, i, along, entry.elevation, 0.005)
-                if stage.free(stage.box_of(model, at, yaw), 0.0):
-                    stage.put(entry, model, at, yaw)
+                if composer.free(composer.box_of(model, at, yaw), 0.0):
+                    composer.place(entry, model, at, yaw)
 
     def _picture(self, i: int) -> None:
-        rng, stage, room = self.rng, self.stage, self.room
+        rng, composer, room = self.rng, self.composer, self.room
         w, h = np.exp(rng.uniform(math.log(0.1), math.log(0.6), 2))
         if w > room.length(i) - 0.1 or h > room.height / 2 - 0.2:
             return
@@ -114,35 +117,37 @@ class Furnishing:
         center = center - [0, rng.uniform(1.1, 1.8), 0]
         extent = np.abs(direction) * w + np.array([0, h, 0]) + np.abs(inward) * 0.0148
         box = Placed(center - extent, center + extent)
-        if box.low[1] < -room.height + 0.02 or not stage.free(box, 0.0):
+        if box.low[1] < -room.height + 0.02 or not composer.free(box, 0.0):
             return
-        stage.placed.append(box)
-        stage.builder.add_box(center, extent, plain(rng, paint(rng, vivid=0.1)), 1.0)
+        composer.placed.append(box)
+        composer.builder.add_box(center, extent, plain(rng, paint(rng, vivid=0.1)), 1.0)
         border = rng.uniform(0.8, 0.98)
-        photo = textured(rng, stage.palette.pick(rng, "photo", "photo", "print", "text"), 1.0, np.full(3, rng.uniform(0.6, 1)))
+        photo = textured(
+            rng, composer.palette.pick(rng, "photo", "photo", "print", "text"), 1.0, np.full(3, rng.uniform(0.6, 1))
+        )
         across = direction * w * border * (1 if i in (0, 3) else -1)
-        stage.builder.add_quad(center + inward * 0.0155, across, [0, -h * border, 0], photo, (1.0, 1.0))
+        composer.builder.add_quad(center + inward * 0.0155, across, [0, -h * border, 0], photo, (1.0, 1.0))
 
     def _about(self, count: int) -> None:
         """Put rugs, plants, people, bags and toys about the floor."""
-        rng, stage, half = self.rng, self.stage, self.room.half
+        rng, composer, half = self.rng, self.composer, self.room.half
         for _ in range(count):
-            found = stage.pick(["rug", "shrub", "person", "small", "seat", "furniture"][rng.integers(6)])
+            found = composer.pick(["rug", "shrub", "person", "small", "seat", "furniture"][rng.integers(6)])
             if found is None:
                 continue
             entry, model = found
             for _ in range(4):
                 at = np.array([rng.uniform(-0.9, 0.9) * half[0], 0, rng.uniform(-0.9, 0.9) * half[1]])
                 yaw = rng.uniform(-math.pi, math.pi)
-                box = stage.box_of(model, at, yaw)
-                if self.room.holds(box) and stage.free(box, 0.005):
-                    stage.put(entry, model, at, yaw)
+                box = composer.box_of(model, at, yaw)
+                if self.room.holds(box) and composer.free(box, 0.005):
+                    composer.place(entry, model, at, yaw)
                     break
 
     def _on_tops(self, count: int) -> None:
         """Put small things, books and cables on what carries them, most of them on one."""
-        rng, stage = self.rng, self.stage
-        tops = [p for p in stage.placed if p.entry is not None and 0.3 < top_of(p.entry) < 1.6]
+        rng, composer = self.rng, self.composer
+        tops = [p for p in composer.placed if p.entry is not None and 0.3 < top_of(p.entry) < 1.6]
         tops = [p for p in tops if (p.high - p.low)[[0, 2]].min() > 0.25]
         if not tops:
             return
@@ -169,8 +174,8 @@ class Furnishing:
         return np.array([x, self._level(top) - 0.002, z])
 
     def _thing_on(self, top: Placed) -> None:
-        rng, stage = self.rng, self.stage
-        found = stage.pick("small")
+        rng, composer = self.rng, self.composer
+        found = composer.pick("small")
         if found is None:
             return
         entry, model = found
@@ -178,14 +183,14 @@ class Furnishing:
             at, yaw = self._spot(top, max(model.size[0], model.size[2]) / 2), rng.uniform(-math.pi, math.pi)
             if at is None:
                 return
-            box = stage.box_of(model, at, yaw)
-            if stage.free(box, 0.004, but=top) and box.low[1] > -self.room.height:
-                stage.put(entry, model, at, yaw)
+            box = composer.box_of(model, at, yaw)
+            if composer.free(box, 0.004, but=top) and box.low[1] > -self.room.height:
+                composer.place(entry, model, at, yaw)
                 return
 
     def _book(self, top: Placed) -> None:
         """Lay a book, a sheet or a pile of them on a top."""
-        rng, stage = self.rng, self.stage
+        rng, composer = self.rng, self.composer
         half = np.array([rng.uniform(0.06, 0.15), 0, rng.uniform(0.08, 0.2)])
         at = self._spot(top, float(half.max()))
         if at is None:
@@ -194,22 +199,22 @@ class Furnishing:
             half[1] = math.exp(rng.uniform(math.log(0.001), math.log(0.03)))
             center = at - [0, half[1], 0]
             box = Placed(center - half, center + half)
-            if not stage.free(box, 0.006, but=top):
+            if not composer.free(box, 0.006, but=top):
                 return
             yaw = rng.uniform(-math.pi, math.pi)
             turn = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
             kinds = ("text", "print", "photo", "photo")
-            cover = textured(rng, stage.palette.pick(rng, *kinds), 1.0, np.full(3, rng.uniform(0.5, 1)))
+            cover = textured(rng, composer.palette.pick(rng, *kinds), 1.0, np.full(3, rng.uniform(0.5, 1)))
             side = cover if rng.random() < 0.3 else plain(rng, paint(rng, 0.2, 0.85), 0.0)
-            stage.builder.add_box(center, half, side, 3.0, turn)
+            composer.builder.add_box(center, half, side, 3.0, turn)
             lid = center - [0, half[1] + 0.0005, 0]
-            stage.builder.add_quad(lid, turn[:, 0] * half[0], -turn[:, 2] * half[2], cover, (1.0, 1.0))
+            composer.builder.add_quad(lid, turn[:, 0] * half[0], -turn[:, 2] * half[2], cover, (1.0, 1.0))
             at = at - [0, 2 * half[1] + 0.001, 0]
-        stage.placed.append(box)
+        composer.placed.append(box)
 
     def _cable(self, top: Placed) -> None:
         """Lay a cable in loops on a top; its end may hang over the edge."""
-        rng, stage = self.rng, self.stage
+        rng, composer = self.rng, self.composer
         at = self._spot(top, 0.05)
         if at is None:
             return
@@ -219,35 +224,43 @@ class Furnishing:
         extent = (top.high - top.low)[[0, 2]] / 2 - 0.01
         off = (np.abs(path[:, [0, 2]] - top.center[[0, 2]]) > extent).any(1)
         path = path[: max(int(off.argmax()) if off.any() else steps, 4)] - [0, radius, 0]
-        stage.builder.add_mesh(*tube(path, radius), [plain(rng, paint(rng, 0.01, 0.7, 0.1))])
+        composer.builder.add_mesh(*tube(path, radius), [plain(rng, paint(rng, 0.01, 0.7, 0.1))])
 
     def _under_ceiling(self) -> None:
         """Hang lamps; in some rooms, lay beams or pipes below the ceiling."""
-        rng, stage, room = self.rng, self.stage, self.room
+        rng, composer, room = self.rng, self.composer, self.room
         for _ in range(rng.integers(0, 4)):
-            found = stage.pick("ceiling")
+            found = composer.pick("ceiling")
             if found is None or found[1].size[1] > 1.2:
                 continue
             entry, model = found
             x, z = rng.uniform(-0.7, 0.7, 2) * room.half
             at = np.array([x, -room.height + model.size[1] + 0.001, z])
-            if stage.free(stage.box_of(model, at, 0.0), 0.0):
-                stage.put(entry, model, at, rng.uniform(-math.pi, math.pi))
+            if composer.free(composer.box_of(model, at, 0.0), 0.0):
+                composer.place(entry, model, at, rng.uniform(-math.pi, math.pi))
         if rng.random() < 0.2:
-            look = plain(rng, paint(rng, 0.05, 0.8, 0.05)) if rng.random() < 0.5 else stage.any_look("tile", "stripes")
+            material = (
+                plain(rng, paint(rng, 0.05, 0.8, 0.05))
+                if rng.random() < 0.5
+                else composer.any_material("tile", "stripes")
+            )
             deep, wide = rng.uniform(0.03, 0.2), rng.uniform(0.02, 0.1)
             for x in np.arange(-room.half[0] + 0.2, room.half[0], rng.uniform(0.4, 1.2)):
-                stage.builder.add_box([x, -room.height + deep, 0], np.array([wide, deep, room.half[1]]), look, 1.0)
+                composer.builder.add_box(
+                    [x, -room.height + deep, 0], np.array([wide, deep, room.half[1]]), material, 1.0
+                )
 
     def _partition(self) -> None:
         """Add a wall that ends in the room, or a pillar."""
-        rng, stage, room = self.rng, self.stage, self.room
+        rng, composer, room = self.rng, self.composer, self.room
         half = np.array([rng.uniform(0.05, 0.2), room.height / 2, rng.uniform(0.1, 0.7) * room.half[1]])
-        at = np.array([rng.uniform(-0.6, 0.6) * room.half[0], -room.height / 2, rng.choice([-1, 1]) * (room.half[1] - half[2])])
+        at = np.array(
+            [rng.uniform(-0.6, 0.6) * room.half[0], -room.height / 2, rng.choice([-1, 1]) * (room.half[1] - half[2])]
+        )
         box = Placed(at - half, at + half)
-        if stage.free(box):
-            stage.placed.append(box)
-            stage.builder.add_box(at, half, plain(rng, paint(rng, 0.3, 0.85, 0.05), 0.0), 1.0)
+        if composer.free(box):
+            composer.placed.append(box)
+            composer.builder.add_box(at, half, plain(rng, paint(rng, 0.3, 0.85, 0.05), 0.0), 1.0)
 
 
 def top_of(entry: Entry) -> float:

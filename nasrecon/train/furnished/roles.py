@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
-from nasrecon.train.models import Entry
+from nasrecon.train.furnished.models import Entry
 
 _WORDS = {
     "ceiling": "chandelier|pendant|hanging light|ceiling|fluorescent|multilamp|track light|smoke detector",
@@ -19,6 +20,7 @@ _PATTERNS = {role: re.compile(words, re.IGNORECASE) for role, words in _WORDS.it
 _NOT_TABLES = re.compile("lamp|tennis bat|table fan|changing|bedside|tablet", re.IGNORECASE)
 
 
+@functools.cache
 def role_of(entry: Entry) -> str:
     """Return ceiling, opening, tree, shrub, seat, table, rug, person, vehicle, outdoor, wall, small, furniture or ignored."""
     name, (width, height, depth) = entry.name, entry.size

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from nasrecon.train.furnishing import Furnishing
-from nasrecon.train.mesh_scene import Light, Look, MeshScene, Sky
-from nasrecon.train.models import Entry, Model, ModelLibrary
-from nasrecon.train.rigs import Viewpoint
-from nasrecon.train.staging import Palette, Placed, Stage, paint, plain, textured
+from nasrecon.train.furnished.composer import Composer, Placed
+from nasrecon.train.furnished.furnishing import Furnishing
+from nasrecon.train.furnished.models import Entry, Model, ModelLibrary
+from nasrecon.train.furnished.palette import Palette, paint, plain, textured
+from nasrecon.train.furnished.rigs import Viewpoint
+from nasrecon.train.furnished.scene import Light, Material, MeshScene, Sky
 
 WALLS = 4
 
@@ -24,7 +25,7 @@ class Room:
 
     def __init__(self, rng: np.random.Generator, library: ModelLibrary, palette: Palette) -> None:
         self.rng = rng
-        self.stage = Stage(rng, library, palette, restyled=rng.choice([0.15, 0.5, 0.75]), vivid=0.07)
+        self.composer = Composer(rng, library, palette, restyled=rng.choice([0.15, 0.5, 0.75]), vivid=0.07)
         self.half = np.exp(rng.uniform(math.log(1.4), math.log(3.8), 2))
         if rng.random() < 0.1:
             self.half = np.array([rng.uniform(0.9, 1.4), rng.uniform(4, 12)])
@@ -37,7 +38,7 @@ class Room:
         self._walls(self._openings())
         self._floor_and_ceiling()
         Furnishing(self).fill()
-        return self.stage.builder.build(self._lights(), self._sky()), self._viewpoints()
+        return self.composer.builder.build(self._lights(), self._sky()), self._viewpoints()
 
     def wall(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the middle of wall i at the floor, the direction along it, and the yaw of a thing with its back to it."""
@@ -68,9 +69,9 @@ class Room:
 
     def _openings(self) -> dict[int, list[float]]:
         """Put doors and windows into the walls; return the holes that windows need: wall -> (left, right, low, high)."""
-        rng, stage, holes = self.rng, self.stage, {}
+        rng, composer, holes = self.rng, self.composer, {}
         for _ in range(rng.integers(1, 5)):
-            found = stage.pick("opening")
+            found = composer.pick("opening")
             i = int(rng.integers(WALLS))
             if found is None or found[1].size[0] > 2 * self.length(i) - 0.2 or found[1].size[1] > self.height - 0.05:
                 continue
@@ -79,9 +80,9 @@ class Room:
             bottom = min(entry.elevation, self.height - model.size[1] - 0.02)
             pierced = is_window(entry) and i not in holes and rng.random() < 0.75
             at, yaw = self.against(model, i, along, bottom, -model.size[2] / 2 if pierced else 0.0)
-            if not stage.free(stage.box_of(model, at, yaw)):
+            if not composer.free(composer.box_of(model, at, yaw)):
                 continue
-            stage.put(entry, model, at, yaw)
+            composer.place(entry, model, at, yaw)
             w, h = model.size[0] / 2 - 0.02, model.size[1] - 0.02
             if pierced:
                 holes[i] = [along - w, along + w, bottom + 0.02, bottom + h]
@@ -97,23 +98,23 @@ class Room:
         center = middle + direction * ((at - middle) @ direction) + self.inward(i) * 0.004
         center = center + [0, at[1] - model.size[1] / 2, 0]
         glow = np.full(3, rng.uniform(0.02, 1.2)) * [0.93, 1.0, 1.08]
-        look = Look(bias=np.full(3, 0.02), glow=glow)
+        material = Material(bias=np.full(3, 0.02), glow=glow)
         if rng.random() < 0.4:
-            look = textured(rng, self.stage.palette.pick(rng, "photo", "cells", "rough"), 1.0, glow.clip(0, 1))
+            material = textured(rng, self.composer.palette.pick(rng, "photo", "cells", "rough"), 1.0, glow.clip(0, 1))
         up = np.array([0, -model.size[1] * 0.47, 0])
-        self.stage.builder.add_quad(center, direction * model.size[0] * 0.47, up, look, (1.0, 1.0))
+        self.composer.builder.add_quad(center, direction * model.size[0] * 0.47, up, material, (1.0, 1.0))
 
     def _walls(self, holes: dict[int, list[float]]) -> None:
-        rng, stage, h = self.rng, self.stage, self.height
-        looks = [plain(rng, self._wall_color, 0.0)] * WALLS
+        rng, composer, h = self.rng, self.composer, self.height
+        materials = [plain(rng, self._wall_color, 0.0)] * WALLS
         kind = rng.random()
         if kind > 0.7:
             for i in rng.choice(WALLS, rng.integers(1, WALLS + 1), replace=False):
-                looks[i] = stage.any_look("bricks", "tile", "tiles", "stripes", "plaster", "rough")
+                materials[i] = composer.any_material("bricks", "tile", "tiles", "stripes", "plaster", "rough")
         elif kind > 0.4:
             tint = self._wall_color / self._wall_color.mean() * rng.uniform(0.6, 1)
-            pyramid = stage.palette.pick(rng, "plaster", "rough", "fabric", "tile")
-            looks = [textured(rng, pyramid, rng.uniform(0.05, 0.5), tint)] * WALLS
+            pyramid = composer.palette.pick(rng, "plaster", "rough", "fabric", "tile")
+            materials = [textured(rng, pyramid, rng.uniform(0.05, 0.5), tint)] * WALLS
         scale = math.exp(rng.uniform(math.log(0.3), math.log(1.5)))
         skirting = plain(rng, paint(rng, 0.1, 0.9, 0.05)) if rng.random() < 0.7 else None
         tall = rng.uniform(0.05, 0.14)
@@ -125,26 +126,29 @@ class Room:
             for a, b, bottom, top in pieces:
                 if b - a > 1e-3 and top - bottom > 1e-3:
                     center = middle + along * (a + b) / 2 - [0, (bottom + top) / 2, 0]
-                    stage.builder.add_quad(
-                        center, along * (b - a) / 2, [0, (bottom - top) / 2, 0], looks[i],
+                    composer.builder.add_quad(
+                        center, along * (b - a) / 2, [0, (bottom - top) / 2, 0], materials[i],
                         ((b - a) * scale, (top - bottom) * scale), ((a + length) * scale, (h - top) * scale),
                     )  # fmt: skip
             if skirting is not None:
                 half = np.abs(along) * length + [0, tall / 2, 0] + (1 - np.abs(along)) * [1, 0, 1] * 0.01
-                stage.builder.add_box(middle - [0, tall / 2, 0], half, skirting, 1.0)
+                composer.builder.add_box(middle - [0, tall / 2, 0], half, skirting, 1.0)
 
     def _floor_and_ceiling(self) -> None:
-        rng, stage = self.rng, self.stage
+        rng, composer = self.rng, self.composer
         floor = plain(rng, paint(rng, 0.05, 0.6, 0.05))
         if rng.random() < 0.85:
-            floor = stage.any_look("tile", "tile", "tile", "tiles", "fabric", "stripes", "rough", "cells")
+            floor = composer.any_material("tile", "tile", "tile", "tiles", "fabric", "stripes", "rough", "cells")
         ceiling = plain(rng, np.full(3, rng.uniform(0.5, 0.88)), 0.0)
         if rng.random() < 0.25:
-            ceiling = stage.any_look("tiles", "tile", "stripes", "plaster")
+            ceiling = composer.any_material("tiles", "tile", "stripes", "plaster")
         x, z = self.half
-        for y, look, scale in ((0.0, floor, math.exp(rng.uniform(math.log(0.4), math.log(1.6)))), (-self.height, ceiling, 0.7)):
+        for y, material, scale in (
+            (0.0, floor, math.exp(rng.uniform(math.log(0.4), math.log(1.6)))),
+            (-self.height, ceiling, 0.7),
+        ):
             offset = tuple(rng.random(2))
-            stage.builder.add_quad([0, y, 0], [x, 0, 0], [0, 0, z], look, (2 * x * scale, 2 * z * scale), offset)
+            composer.builder.add_quad([0, y, 0], [x, 0, 0], [0, 0, z], material, (2 * x * scale, 2 * z * scale), offset)
 
     def _lights(self) -> list[Light]:
         """Return one or two lamps, and sky light or sunshine through a window."""
@@ -172,14 +176,14 @@ class Room:
         return Sky(
             zenith=day * np.array([0.75, 0.9, 1.1]), horizon=day * np.array([0.95, 0.97, 1.0]),
             ambient=level * warm(rng.uniform(-0.3, 0.6)), below=level * rng.uniform(0.4, 0.9) * bounced,
-            shelter=rng.uniform(0.5, 1.2), clouds=self.stage.palette.pick(rng, "photo", "cells", "rough"),
+            shelter=rng.uniform(0.5, 1.2), clouds=self.composer.palette.pick(rng, "photo", "cells", "rough"),
             cloudy=rng.uniform(0, 0.8),
         )  # fmt: skip
 
     def _viewpoints(self) -> list[Viewpoint]:
         rng, out = self.rng, []
         x, z = self.half - 0.12
-        things = [p for p in self.stage.placed if p.entry is not None]
+        things = [p for p in self.composer.placed if p.entry is not None]
         tops = [p for p in things if (p.high - p.low).max() < 0.5]
         close = rng.random() < 0.3
         for _ in range(60):
@@ -193,7 +197,7 @@ class Room:
                 away = rng.normal(size=3) * [1, 0.4, 1] - [0, 0.7, 0]
                 eye = target + away / np.linalg.norm(away) * math.exp(rng.uniform(math.log(0.4), math.log(1.5)))
                 eye = np.clip(eye, [-x, 0.12 - self.height, -z], [x, -0.1, z])
-            inside = any(((eye > p.low - 0.08) & (eye < p.high + 0.08)).all() for p in self.stage.placed)
+            inside = any(((eye > p.low - 0.08) & (eye < p.high + 0.08)).all() for p in self.composer.placed)
             if not inside and np.linalg.norm(target - eye) > 0.35:
                 out.append(Viewpoint(eye=eye, target=target))
             if len(out) >= 12:

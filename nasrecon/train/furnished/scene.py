@@ -1,4 +1,4 @@
-"""Scenes of triangles with textured looks, lights and a sky, as Open3D casts rays into them.
+"""Scenes of triangles with textured materials, lights and a sky, as Open3D casts rays into them.
 
 World frame: y down, lengths in metres.
 """
@@ -29,7 +29,7 @@ def pack_pyramid(image: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Material:
     """What a surface is painted with: texture * gain + bias, in linear light.
 
     Attributes:
@@ -82,27 +82,27 @@ class SceneBuilder:
         self._faces: list[np.ndarray] = []
         self._normals: list[np.ndarray] = []
         self._uv: list[np.ndarray] = []
-        self._look: list[np.ndarray] = []
-        self._looks: list[Look] = []
+        self._material: list[np.ndarray] = []
+        self._materials: list[Material] = []
         self._count = 0
         self.triangles = 0
 
     def add_mesh(
-        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, look: np.ndarray,
-        looks: list[Look],
+        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, material: np.ndarray,
+        materials: list[Material],
     ) -> None:  # fmt: skip
-        """Add triangles: vertices (V, 3), faces (F, 3), corner normals (F, 3, 3), corner uv (F, 3, 2), look (F,) into ``looks``."""
+        """Add triangles: vertices (V, 3), faces (F, 3), corner normals (F, 3, 3), corner uv (F, 3, 2), material (F,) into ``materials``."""
         self._vertices.append(np.asarray(vertices, np.float32))
         self._faces.append(np.asarray(faces, np.int32) + self._count)
         self._normals.append(np.asarray(normals, np.float32))
         self._uv.append(np.asarray(uv, np.float32))
-        self._look.append(np.asarray(look, np.int32) + len(self._looks))
-        self._looks += looks
+        self._material.append(np.asarray(material, np.int32) + len(self._materials))
+        self._materials += materials
         self._count += len(vertices)
         self.triangles += len(faces)
 
     def add_quad(
-        self, center: np.ndarray, half_a: np.ndarray, half_b: np.ndarray, look: Look, repeat: tuple[float, float],
+        self, center: np.ndarray, half_a: np.ndarray, half_b: np.ndarray, material: Material, repeat: tuple[float, float],
         offset: tuple[float, float] = (0.0, 0.0),
     ) -> None:  # fmt: skip
         """Add a parallelogram of half sides a and b; the texture repeats ``repeat`` times along each."""
@@ -112,30 +112,32 @@ class SceneBuilder:
         faces = np.array([[0, 1, 2], [0, 2, 3]])
         normal = np.cross(a, b)
         normals = np.tile(normal / np.linalg.norm(normal), (2, 3, 1))
-        self.add_mesh(vertices, faces, normals, uv[faces], np.zeros(2, np.int32), [look])
+        self.add_mesh(vertices, faces, normals, uv[faces], np.zeros(2, np.int32), [material])
 
-    def add_box(self, center: np.ndarray, half: np.ndarray, look: Look, scale: float, turn: np.ndarray | None = None) -> None:
+    def add_box(
+        self, center: np.ndarray, half: np.ndarray, material: Material, scale: float, turn: np.ndarray | None = None
+    ) -> None:
         """Add a box of half extents (3,) turned by a rotation; the texture repeats ``scale`` times a metre."""
         center, axes = np.asarray(center, float), np.eye(3) if turn is None else turn.T
         for i, j, k in ((0, 2, 1), (1, 0, 2), (2, 0, 1)):
             for sign in (-1, 1):
                 self.add_quad(
-                    center + sign * half[i] * axes[i], half[j] * axes[j], half[k] * axes[k], look,
+                    center + sign * half[i] * axes[i], half[j] * axes[j], half[k] * axes[k], material,
                     (2 * half[j] * scale, 2 * half[k] * scale), (0.37 * i, 0.21 * sign),
                 )  # fmt: skip
 
     def build(self, lights: list[Light], sky: Sky) -> MeshScene:
         """Return the scene."""
         return MeshScene(
-            *(np.concatenate(x) for x in (self._vertices, self._faces, self._normals, self._uv, self._look)),
-            self._looks, lights, sky,
+            *(np.concatenate(x) for x in (self._vertices, self._faces, self._normals, self._uv, self._material)),
+            self._materials, lights, sky,
         )  # fmt: skip
 
 
 def tube(
     path: np.ndarray, radius: float, sides: int = 6
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a tube around a path (N, 3) as ``SceneBuilder.add_mesh`` takes it: vertices, faces, normals, uv, look 0."""
+    """Return a tube around a path (N, 3) as ``SceneBuilder.add_mesh`` takes it: vertices, faces, normals, uv, material 0."""
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     aside = np.cross(along, np.where(np.abs(along[:, 1:2]) < 0.9, [[0.0, 1, 0]], [[1.0, 0, 0]]))
@@ -154,8 +156,8 @@ class MeshScene:
     """A ray-cast scene; ``cast`` and ``blocked`` take float32 rays (N, 6) of origin and direction."""
 
     def __init__(
-        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, look: np.ndarray,
-        looks: list[Look], lights: list[Light], sky: Sky,
+        self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, material: np.ndarray,
+        materials: list[Material], lights: list[Light], sky: Sky,
     ) -> None:  # fmt: skip
         import open3d as o3d
 
@@ -163,21 +165,21 @@ class MeshScene:
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         self._scene.add_triangles(self._tensor(vertices), self._tensor(faces.astype(np.uint32)))
         self.lights, self.sky = lights, sky
-        self.normals, self.uv, self.look = (torch.from_numpy(x) for x in (normals, uv, look.astype(np.int64)))
+        self.normals, self.uv, self.material = (torch.from_numpy(x) for x in (normals, uv, material.astype(np.int64)))
         a, b, c = (vertices[faces[:, i]] for i in range(3))
         area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
         ta, tb = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
         texels = np.abs(ta[:, 0] * tb[:, 1] - ta[:, 1] * tb[:, 0]) * TEXTURE_SIDE**2
         self.density = torch.from_numpy(np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32))
-        self._pack_looks(looks)
+        self._pack_materials(materials)
 
-    def _pack_looks(self, looks: list[Look]) -> None:
+    def _pack_materials(self, materials: list[Material]) -> None:
         """Join the pyramids in use into one table."""
-        self.textured = torch.tensor([look.pyramid is not None for look in looks])
+        self.textured = torch.tensor([material.pyramid is not None for material in materials])
         tables: list[np.ndarray] = [np.full(PYRAMID_SIZE, -1, np.int32)]
         known: dict[int, int] = {}
         base = []
-        for pyramid in [look.pyramid for look in looks] + [self.sky.clouds]:
+        for pyramid in [material.pyramid for material in materials] + [self.sky.clouds]:
             if pyramid is None:
                 base.append(0)
                 continue
@@ -187,7 +189,7 @@ class MeshScene:
             base.append(known[id(pyramid)] * PYRAMID_SIZE)
         self.table = torch.from_numpy(np.concatenate(tables))
         self.base, self.cloud_base = torch.tensor(base[:-1]), base[-1]
-        stack = lambda name: torch.from_numpy(np.array([getattr(x, name) for x in looks], np.float32))  # noqa: E731
+        stack = lambda name: torch.from_numpy(np.array([getattr(x, name) for x in materials], np.float32))  # noqa: E731
         self.gain, self.bias, self.glow = stack("gain"), stack("bias"), stack("glow")
         self.gloss, self.shine = stack("gloss"), stack("shine")
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from nasrecon.train.heaps import Heap
-from nasrecon.train.grounds import Ground
-from nasrecon.train.mesh_render import render_view
-from nasrecon.train.models import ModelLibrary
-from nasrecon.train.rigs import draw_rig
-from nasrecon.train.rooms import Room
-from nasrecon.train.scenes import Rendered
+from nasrecon.train.furnished.grounds import Ground
+from nasrecon.train.furnished.heaps import Heap
+from nasrecon.train.furnished.models import ModelLibrary
+from nasrecon.train.furnished.palette import Palette
+from nasrecon.train.furnished.render import render_view
+from nasrecon.train.furnished.rigs import draw_rig
+from nasrecon.train.furnished.rooms import Room
+from nasrecon.train.render import Rendered
 from nasrecon.train.sensor import expose
-from nasrecon.train.staging import Palette
 
 PLACES = {"room": (Room, 0.4), "heap": (Heap, 0.35), "ground": (Ground, 0.25)}
 _DULL = 0.04
@@ -25,7 +23,7 @@ _TRIALS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshWorldMaker:
+class FurnishedWorlds:
     """Renders one world at a time from models and textures.
 
     Attributes:
@@ -64,16 +62,3 @@ class MeshWorldMaker:
         return Rendered(
             images=images, K=K[None], cam_from_world=cam_from_world[None], depth=depth[None], normal=normal[None]
         )
-
-
-def render_mesh_file(path: Path, seed: int, maker: MeshWorldMaker, worlds: int, views: int, size: tuple[int, int]) -> None:
-    """Render ``worlds`` worlds from ``seed`` into one file, which appears only when it is complete."""
-    kept = [maker.render(seed * 1009 + i, views, size) for i in range(worlds)]
-    join = lambda name: torch.cat([getattr(r, name) for r in kept])  # noqa: E731
-    stored = {
-        "images": join("images"), "K": join("K"), "cam_from_world": join("cam_from_world"), "depth": join("depth"),
-        "normal": (join("normal") * 127).round().to(torch.int8), "seed": torch.tensor(seed),
-    }  # fmt: skip
-    part = path.with_suffix(f".part{os.getpid()}")
-    torch.save(stored, part)
-    part.replace(path)

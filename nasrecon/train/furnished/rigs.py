@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nasrecon.train.mesh_scene import MeshScene
+from nasrecon.train.furnished.scene import MeshScene
 
 _GRID = (14, 18)
 
@@ -59,8 +59,10 @@ def draw_intrinsics(rng: np.random.Generator, views: int, size: tuple[int, int])
 
 
 def _probe(scene: MeshScene, K: np.ndarray, pose: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Cast a coarse grid of the view: depth (N,), infinite for a miss, look (N,), point (N, 3)."""
-    x, y = np.meshgrid((np.arange(_GRID[1]) + 0.5) / _GRID[1] * size[1], (np.arange(_GRID[0]) + 0.5) / _GRID[0] * size[0])
+    """Cast a coarse grid of the view: depth (N,), infinite for a miss, material (N,), point (N, 3)."""
+    x, y = np.meshgrid(
+        (np.arange(_GRID[1]) + 0.5) / _GRID[1] * size[1], (np.arange(_GRID[0]) + 0.5) / _GRID[0] * size[0]
+    )
     pixels = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
     ray = pixels @ np.linalg.inv(K).T @ pose[:3, :3].T
     origin = np.broadcast_to(pose[:3, 3], ray.shape)
@@ -68,7 +70,7 @@ def _probe(scene: MeshScene, K: np.ndarray, pose: np.ndarray, size: tuple[int, i
     t = hit["t"].numpy()
     point = origin + ray * np.where(np.isfinite(t), t, 0)[:, None]
     toward = (hit["normal"].numpy() * ray).sum(1) / np.linalg.norm(ray, axis=1)
-    return {"depth": t, "look": scene.look[hit["face"]].numpy(), "point": point, "facing": np.abs(toward)}
+    return {"depth": t, "material": scene.material[hit["face"]].numpy(), "point": point, "facing": np.abs(toward)}
 
 
 def _worth(seen: dict[str, np.ndarray], room: float) -> float:
@@ -80,7 +82,7 @@ def _worth(seen: dict[str, np.ndarray], room: float) -> float:
     near, median = np.percentile(depth, 4), np.median(depth)
     if near < 0.12 or median < 0.3 or median > 200:
         return -1.0
-    counts = np.unique(seen["look"][found], return_counts=True)[1]
+    counts = np.unique(seen["material"][found], return_counts=True)[1]
     things = float((counts >= 2).sum())
     largest = counts.max() / len(depth)
     return things * (1.3 - largest) + 4 * min(np.log(np.percentile(depth, 85) / near), 1.5) + room

@@ -8,6 +8,7 @@ origin in the middle of its footprint.
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,10 +21,10 @@ from nasrecon.errors import InputError
 CATALOGUE = "PluginFurnitureCatalog.properties"
 TEXTURE_SIDE = 256
 _CREASE = np.cos(np.radians(40))
-_VERSION = 3
+_VERSION = 4
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
     """One catalogue entry.
 
@@ -79,16 +80,35 @@ def read_catalogue(folder: Path) -> list[Entry]:
     Raises:
         InputError: if the folder holds no catalogue, or an entry lacks its model's name or size.
     """
+    rows: dict[int, dict[str, str]] = {}
+    for key, value in _properties(folder):
+        name, numbered, number = key.partition("#")
+        if numbered and number.isdigit():
+            rows.setdefault(int(number), {})[name] = value
+    return [_entry(folder, number, row) for number, row in sorted(rows.items())]
+
+
+def read_licence(folder: Path) -> str:
+    """Return the licence that the catalogue of one unzipped archive states, with its copyright."""
+    stated = [value for key, value in _properties(folder) if key == "license"]
+    return " ".join(stated[0].split()) if stated else "licence not stated"
+
+
+def _properties(folder: Path) -> list[tuple[str, str]]:
+    """Read the keys and values of a catalogue: a Java properties file, Latin-1 with escapes."""
     path = folder / CATALOGUE
     if not path.is_file():
         raise InputError(f"{folder}: expected a furniture archive with {CATALOGUE}, found none")
-    rows: dict[int, dict[str, str]] = {}
+    out = []
     for line in path.read_text(encoding="latin-1").splitlines():
         key, found, value = line.partition("=")
-        name, numbered, number = key.strip().partition("#")
-        if found and numbered and number.isdigit() and not line.startswith("#"):
-            rows.setdefault(int(number), {})[name] = value.strip()
-    return [_entry(folder, number, row) for number, row in sorted(rows.items())]
+        if found and not line.startswith(("#", "!")):
+            out.append((key.strip(), _unescaped(value.strip())))
+    return out
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), value)
 
 
 def _entry(folder: Path, number: int, row: dict[str, str]) -> Entry:
@@ -96,11 +116,10 @@ def _entry(folder: Path, number: int, row: dict[str, str]) -> Entry:
         size = tuple(float(row[side]) / 100 for side in ("width", "height", "depth"))
         rotation = np.array(row.get("modelRotation", "1 0 0 0 1 0 0 0 1").split(), float).reshape(3, 3)
         return Entry(
-            name=row["name"].encode("latin-1").decode("unicode_escape"), category=row.get("category", ""),
-            creator=row.get("creator", folder.name), archive=folder.name, file=folder / row["model"].lstrip("/"),
-            size=size, elevation=float(row.get("elevation", 0)) / 100,
-            top=float(row.get("dropOnTopElevation", -100)) / 100, opening=row.get("doorOrWindow") == "true",
-            rotation=rotation,
+            name=row["name"], category=row.get("category", ""), creator=row.get("creator", folder.name),
+            archive=folder.name, file=folder / row["model"].lstrip("/"), size=size,
+            elevation=float(row.get("elevation", 0)) / 100, top=float(row.get("dropOnTopElevation", -100)) / 100,
+            opening=row.get("doorOrWindow") == "true", rotation=rotation,
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise InputError(
@@ -118,25 +137,25 @@ def load_model(entry: Entry) -> Model:
 
     loaded = trimesh.load(entry.file, process=False)
     parts = list(loaded.geometry.values()) if hasattr(loaded, "geometry") else [loaded]
-    vertices, faces, uv, material, looks, textures = [], [], [], [], [], []
+    vertices, faces, uv, of_face, materials, textures = [], [], [], [], [], []
     count = 0
     for part in parts:
         corner = np.asarray(part.faces, np.int32)
         at = getattr(part.visual, "uv", None)
         fits = at is not None and len(at) == len(part.vertices)
         at = np.asarray(at, np.float32)[corner] if fits else np.zeros((len(corner), 3, 2), np.float32)
-        look = _material(part, at, textures) if len(corner) else None
-        if look is None:
+        material = _material(part, at, textures) if len(corner) else None
+        if material is None:
             continue
         uv.append(at)
         vertices.append(np.asarray(part.vertices, np.float64) @ entry.rotation.T)
         faces.append(corner + count)
-        material.append(np.full(len(corner), len(looks), np.int32))
-        looks.append(look)
+        of_face.append(np.full(len(corner), len(materials), np.int32))
+        materials.append(material)
         count += len(vertices[-1])
     if not faces:
         raise ValueError("no opaque faces")
-    v, f, t, m = (np.concatenate(x) for x in (vertices, faces, uv, material))
+    v, f, t, m = (np.concatenate(x) for x in (vertices, faces, uv, of_face))
     low, high = v[f].min((0, 1)), v[f].max((0, 1))
     if not (np.isfinite(v).all() and np.isfinite(t).all()) or (high - low).max() <= 0:
         raise ValueError("broken coordinates")
@@ -145,7 +164,7 @@ def load_model(entry: Entry) -> Model:
     area = np.linalg.norm(np.cross(v[f[:, 1]] - v[f[:, 0]], v[f[:, 2]] - v[f[:, 0]]), axis=1)
     solid = area > 1e-12
     f, t, m = f[solid], t[solid], m[solid]
-    color, texture, gloss = (np.array(x) for x in zip(*looks, strict=True))
+    color, texture, gloss = (np.array(x) for x in zip(*materials, strict=True))
     return Model(
         vertices=v, faces=f.astype(np.int32), uv=t, material=m, normals=corner_normals(v, f),
         color=color.astype(np.float32), texture=texture.astype(np.int32), gloss=gloss.astype(np.float32),
@@ -188,16 +207,24 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return normals (F, 3, 3) float16 of the corners: the mean about the point where that is within 40 degrees, else the face's."""
     flat = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
     unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-20)
-    grid = np.round((vertices - vertices.min(0)) / max(float(np.ptp(vertices, axis=0).max()), 1e-9) * 1e5).astype(np.int64)
+    grid = np.round((vertices - vertices.min(0)) / max(float(np.ptp(vertices, axis=0).max()), 1e-9) * 1e5).astype(
+        np.int64
+    )
     _, point = np.unique(grid @ np.array([1, 200_003, 200_003**2]), return_inverse=True)
     corner = point[faces]
-    total = np.zeros((point.max() + 1, 3))
-    for axis in range(3):
-        total[:, axis] = np.bincount(corner.ravel(), np.repeat(flat[:, axis], 3), minlength=len(total))
-    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
-    smooth = total[corner]
+    mean = _mean_by_point(corner, flat[:, None].repeat(3, axis=1))
+    # A second mean leaves out the faces beyond the crease: beside a large face, a small one hardly turns the first.
+    agrees = np.einsum("fki,fi->fk", mean[corner], unit) > _CREASE
+    mean = _mean_by_point(corner, flat[:, None] * agrees[..., None])
+    smooth = mean[corner]
     cosine = np.einsum("fki,fi->fk", smooth, unit)[..., None]
     return np.where(cosine > _CREASE, smooth, unit[:, None]).astype(np.float16)
+
+
+def _mean_by_point(corner: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Return unit means (P, 3) of what the corners (F, 3) of faces bring to their points: normals (F, 3, 3) times area."""
+    total = np.stack([np.bincount(corner.ravel(), normals[..., i].ravel()) for i in range(3)], axis=1)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
 
 
 class ModelLibrary:
@@ -208,7 +235,7 @@ class ModelLibrary:
         cache: where zipped archives and read models go; by default ~/.cache/nasrecon/models.
 
     Attributes:
-        entries: all of the catalogues, in their order. skipped: name and reason of each that could not be used.
+        archives: their folders. entries: all of the catalogues, in their order. skipped: name and reason of each that could not be used.
 
     Raises:
         InputError: if the folder holds no archive.
@@ -216,16 +243,16 @@ class ModelLibrary:
 
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         self._cache = Path.home() / ".cache" / "nasrecon" / "models" if cache is None else Path(cache)
-        archives = find_archives(folder, self._cache)
-        self.entries = [entry for archive in archives for entry in read_catalogue(archive)]
+        self.archives = find_archives(folder, self._cache)
+        self.entries = [entry for archive in self.archives for entry in read_catalogue(archive)]
         self.skipped: dict[str, str] = {}
-        self._loaded: dict[Path, Model | None] = {}
+        self._loaded: dict[Entry, Model | None] = {}
 
     def get(self, entry: Entry) -> Model | None:
         """Return the model, None where its file cannot be used (see ``skipped``)."""
-        if entry.file not in self._loaded:
-            self._loaded[entry.file] = self._read(entry)
-        return self._loaded[entry.file]
+        if entry not in self._loaded:
+            self._loaded[entry] = self._read(entry)
+        return self._loaded[entry]
 
     def _read(self, entry: Entry) -> Model | None:
         stamp = entry.file.stat().st_mtime_ns if entry.file.exists() else 0

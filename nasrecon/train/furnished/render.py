@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from nasrecon.train.mesh_scene import MeshScene
+from nasrecon.train.furnished.scene import MeshScene
 
 FAR_DEPTH = 1000.0
 """z-depth [m] written where a ray hits nothing."""
@@ -26,7 +26,7 @@ class _Surface:
     hit: torch.Tensor
     t: torch.Tensor
     face: torch.Tensor
-    look: torch.Tensor
+    material: torch.Tensor
     point: torch.Tensor
     normal: torch.Tensor
     smooth: torch.Tensor
@@ -101,7 +101,7 @@ def _cast(scene: MeshScene, pixels: torch.Tensor, K: torch.Tensor, eye: torch.Te
     smooth = _unit(_blend(scene.normals[face], hit["at"]))
     smooth = torch.where((_dot(smooth, normal) < 0)[:, None], -smooth, smooth)
     return _Surface(
-        hit=found, t=t, face=face, look=scene.look[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
+        hit=found, t=t, face=face, material=scene.material[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
         smooth=smooth, toward=toward, uv=_blend(scene.uv[face], hit["at"]),
     )  # fmt: skip
 
@@ -145,19 +145,19 @@ def _smooth_within(maps: torch.Tensor, seen: _Surface, size: tuple[int, int]) ->
 
 def _shade(scene: MeshScene, seen: _Surface, visible: torch.Tensor, spread: float) -> torch.Tensor:
     """Return the radiance (N, 3) towards the camera; ``spread`` is a pixel's width at z = 1."""
-    look, sky = seen.look, scene.sky
+    material, sky = seen.material, scene.sky
     cosine = _dot(seen.normal, seen.toward).abs().clamp_min(0.05)
     texels = scene.density[seen.face] * seen.t * spread / cosine.sqrt()
-    albedo = scene.bias[look]
-    textured = scene.textured[look].nonzero()[:, 0]
+    albedo = scene.bias[material]
+    textured = scene.textured[material].nonzero()[:, 0]
     if len(textured):
-        at = look[textured]
+        at = material[textured]
         painted = scene.sample(scene.base[at], seen.uv[textured], torch.log2(texels[textured].clamp_min(1e-3)) - 0.2)
         albedo[textured] = torch.addcmul(albedo[textured], painted**2.2, scene.gain[at]).clamp(0, 1)
     up = (0.5 - 0.5 * seen.smooth[:, 1:2]) * visible[:, :1]
     ambient, below = (torch.from_numpy(x).float() for x in (sky.ambient, sky.below))
     out = albedo * (ambient * up + below * (visible[:, :1] - up))
-    gloss, shine = scene.gloss[look], scene.shine[look]
+    gloss, shine = scene.gloss[material], scene.shine[material]
     for i, light in enumerate(scene.lights, start=1):
         to_light = torch.from_numpy(light.at).float() - seen.point
         square = _dot(to_light, to_light)
@@ -168,7 +168,7 @@ def _shade(scene: MeshScene, seen: _Surface, visible: torch.Tensor, spread: floa
         highlight = gloss * _dot(halfway, seen.smooth).clamp_min(0) ** shine * strength
         color = torch.from_numpy(light.color).float()
         out += (albedo * lambert[:, None] + highlight[:, None]) * color
-    out += scene.glow[look]
+    out += scene.glow[material]
     miss = (~seen.hit).nonzero()[:, 0]
     if len(miss):
         out[miss] = _sky(scene, seen.toward[miss])
@@ -188,15 +188,15 @@ def _sky(scene: MeshScene, toward: torch.Tensor) -> torch.Tensor:
 
 
 def _edges(seen: _Surface, size: tuple[int, int]) -> torch.Tensor:
-    """Return the pixels (N,) beside which the look, the normal or the plane changes."""
+    """Return the pixels (N,) beside which the material, the normal or the plane changes."""
     H, W = size
-    look = torch.where(seen.hit, seen.look, -1).view(H, W)
+    material = torch.where(seen.hit, seen.material, -1).view(H, W)
     point, normal, slack = seen.point.view(H, W, 3), seen.smooth.view(H, W, 3), (0.02 * seen.t).view(H, W)
     edge = torch.zeros(H, W, dtype=torch.bool)
     for axis in (0, 1):
         n = size[axis]
         here, there = (slice(None),) * axis + (slice(0, n - 1),), (slice(None),) * axis + (slice(1, n),)
-        other = look[here] != look[there]
+        other = material[here] != material[there]
         other |= _dot(normal[here], normal[there]) < 0.9
         other |= _dot(point[there] - point[here], normal[here]).abs() > slack[here]
         edge[here] |= other
@@ -222,7 +222,9 @@ def _shade_edges(
         at = (row + dy * corner[:, 1]).clamp(0, H - 1) * W + (column + dx * corner[:, 0]).clamp(0, W - 1)
         at = at.view(-1)
         off = seen.point[at] - points.point
-        gap = _dot(off, points.normal).abs() + 0.2 * _dot(off, off).sqrt() + 1e3 * (seen.look[at] != points.look)
+        gap = (
+            _dot(off, points.normal).abs() + 0.2 * _dot(off, off).sqrt() + 1e3 * (seen.material[at] != points.material)
+        )
         closer = gap < best
         best, source = torch.where(closer, gap, best), torch.where(closer, at, source)
     return _shade(scene, points, visible[source], float(0.5 / K[0, 0])).view(-1, 4, 3).mean(1)
