@@ -71,7 +71,7 @@ class Composer:
         return Placed(low, high)
 
     def free(self, box: Placed, slack: float = 0.01, but: Placed | None = None) -> bool:
-        """Tell whether a box overlaps nothing placed so far, ``but`` left out, by more than ``slack`` [m]."""
+        """Return whether a box overlaps nothing placed so far, ``but`` left out, by more than ``slack`` [m]."""
         others = [p for p in self.placed if p is not but]
         if not others:
             return True
@@ -130,6 +130,14 @@ class Composer:
         contrast = rng.uniform(0.05, 0.4) if rng.random() < 0.25 else rng.uniform(0.6, 1.0)
         tint = rng.uniform(0.5, 1.1) * (1 + rng.uniform(-0.08, 0.08, 3))
         return textured(rng, self.palette.pick(rng, *kinds), contrast, tint)
+
+    def colored_material(self, color: np.ndarray, *kinds: str) -> Material:
+        """Return a textured material whose mean is about ``color`` (3,), linear, of muted textures where they are drawn."""
+        rng = self.rng
+        pyramid = self.palette.pick(rng, *(kind if kind == "tile" else f"muted {kind}" for kind in kinds))
+        mean = (pyramid[-1:].view(np.uint8)[:3] / 255) ** 2.2
+        mean = 0.7 * mean + 0.3 * mean.mean()
+        return textured(rng, pyramid, rng.uniform(0.5, 1.0), np.minimum(color / np.maximum(mean, 0.03), 4.0))
 
 
 def box_uv(model: Model, repeats: float) -> np.ndarray:

@@ -42,7 +42,7 @@ def fill_box(rng: np.random.Generator, center: np.ndarray, half: np.ndarray, cou
 def add_leaves(
     composer: Composer, at: np.ndarray, size: float, materials: list[Material], facing: np.ndarray | None = None
 ) -> None:
-    """Add a leaf, two triangles folded along the rib, of about ``size`` [m] at each place (N, 3); facing a direction, or any."""
+    """Add a leaf of about ``size`` [m], two triangles, at each place (N, 3), facing a direction (3,) or any."""
     rng, n = composer.rng, len(at)
     rib = rng.normal(size=(n, 3)) + [0, 0.5, 0]
     rib /= np.linalg.norm(rib, axis=1, keepdims=True)

@@ -9,7 +9,7 @@ import numpy as np
 from nasrecon.train.furnished.composer import Composer, Placed
 from nasrecon.train.furnished.foliage import add_core, add_grass, add_leaves, fill_box, fill_ellipsoid, leaf_materials
 from nasrecon.train.furnished.models import Entry, Model, ModelLibrary
-from nasrecon.train.furnished.palette import Palette, paint, plain, textured
+from nasrecon.train.furnished.palette import Palette, paint, plain
 from nasrecon.train.furnished.rigs import Viewpoint
 from nasrecon.train.furnished.scene import Light, Material, MeshScene, Sky
 
@@ -76,7 +76,9 @@ class Ground:
         color = np.array([[0.16, 0.22, 0.07], [0.30, 0.22, 0.14], [0.32, 0.31, 0.29], [0.2, 0.19, 0.17]])[
             rng.integers(4)
         ]
-        return self._colored(color * math.exp(rng.uniform(-0.4, 0.5)), "rough", "rough", "cells", "tile")
+        return self.composer.colored_material(
+            color * math.exp(rng.uniform(-0.4, 0.5)), "rough", "rough", "cells", "tile"
+        )
 
     def _masonry(self) -> Material:
         """Return a material in the colours of brick, stone, plaster."""
@@ -85,15 +87,7 @@ class Ground:
             return self.composer.any_material("bricks", "tile", "tiles", "plaster")
         color = np.array([[0.33, 0.14, 0.09], [0.5, 0.38, 0.25], [0.4, 0.39, 0.36], [0.62, 0.6, 0.55]])[rng.integers(4)]
         color = color * math.exp(rng.uniform(-0.3, 0.3)) * (1 + rng.uniform(-0.1, 0.1, 3))
-        return self._colored(color, "bricks", "bricks", "bricks", "rough", "plaster", "tile")
-
-    def _colored(self, color: np.ndarray, *kinds: str) -> Material:
-        """Return a textured material whose mean is about ``color`` (3,), linear."""
-        rng = self.rng
-        pyramid = self.composer.palette.pick(rng, *kinds)
-        mean = (pyramid[-1:].view(np.uint8)[:3] / 255) ** 2.2
-        mean = 0.7 * mean + 0.3 * mean.mean()
-        return textured(rng, pyramid, rng.uniform(0.5, 1.0), np.minimum(color / np.maximum(mean, 0.03), 4.0))
+        return self.composer.colored_material(color, "bricks", "bricks", "bricks", "rough", "plaster", "tile")
 
     def _ground(self) -> None:
         rng = self.rng
@@ -177,12 +171,12 @@ class Ground:
             center = np.array([x, self._level(x, z) - half[1] * 0.9, z])
             materials, box = leaf_materials(rng), rng.random() < 0.3
             leaf = math.exp(rng.uniform(math.log(0.03), math.log(0.13)))
-            count = int(np.clip(9 * half[0] * max(half[1:]) / leaf**2, 300, 7000))
+            count = int(np.clip(12 * half[0] * max(half[1:]) / leaf**2, 400, 9000))
             add_leaves(composer, (fill_box if box else fill_ellipsoid)(rng, center, half, count), leaf, materials)
             if box:
                 composer.builder.add_box(center, half * 0.93, materials[0], 1.0)
             elif rng.random() < 0.8:
-                add_core(composer, center, half * 0.8, materials[0])
+                add_core(composer, center, half * 0.65, materials[0])
             composer.placed.append(Placed(center - half, center + half))
         if self.front is not None and rng.random() < 0.25:
             half = np.array([rng.uniform(0.5, 3), rng.uniform(0.5, 2), 0.04])

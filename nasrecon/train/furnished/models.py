@@ -204,7 +204,10 @@ def _material(part: object, uv: np.ndarray, textures: list[np.ndarray]) -> tuple
 
 
 def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Return normals (F, 3, 3) float16 of the corners: the mean about the point where that is within 40 degrees, else the face's."""
+    """Return normals (F, 3, 3) float16 of the corners.
+
+    They are the mean about the point, of faces within 40 degrees of it; the face's own where that is farther off.
+    """
     flat = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
     unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-20)
     grid = np.round((vertices - vertices.min(0)) / max(float(np.ptp(vertices, axis=0).max()), 1e-9) * 1e5).astype(
@@ -235,7 +238,8 @@ class ModelLibrary:
         cache: where zipped archives and read models go; by default ~/.cache/nasrecon/models.
 
     Attributes:
-        archives: their folders. entries: all of the catalogues, in their order. skipped: name and reason of each that could not be used.
+        archives: their folders. entries: all of the catalogues, in their order. skipped: name and reason of each model
+            that could not be used.
 
     Raises:
         InputError: if the folder holds no archive.

@@ -16,7 +16,10 @@ _USUAL = ("photo",) * 6 + ("tile",) * 4 + tuple(KINDS)
 
 
 class Palette:
-    """Texture pyramids by kind: those of ``textures.KINDS``, ``photo`` (a folder's) and ``tile`` (of them, those that repeat without a seam).
+    """Texture pyramids by kind.
+
+    Kinds are those of ``textures.KINDS``, each of them also muted (``muted bricks`` ...), ``photo`` (a folder's) and
+    ``tile`` (of these, those that repeat without a seam).
 
     Args:
         count: textures drawn for each kind. seed: the same seed draws the same. folder: of .jpg or .png files, or None.
@@ -26,9 +29,11 @@ class Palette:
         generator = torch.Generator().manual_seed(seed)
         self.kinds: dict[str, list[np.ndarray]] = {}
         for kind in KINDS:
-            # Two in three are faded: real walls, floors and fabrics are hardly ever as colourful as drawn ones.
             drawn = [draw_texture(generator, kind) for _ in range(count)]
-            self.kinds[kind] = [_pyramid(image if i % 3 == 0 else _faded(image)) for i, image in enumerate(drawn)]
+            muted = [_pyramid(_faded(image)) for image in drawn]
+            # Two in three are muted: real walls and fabrics are hardly ever as colourful as drawn ones.
+            self.kinds[kind] = [_pyramid(image) if i % 3 == 0 else muted[i] for i, image in enumerate(drawn)]
+            self.kinds[f"muted {kind}"] = muted
         photos = read_textures(folder) if folder is not None else []
         self.kinds["photo"] = [_pyramid(image) for image in photos]
         self.kinds["tile"] = [p for p, image in zip(self.kinds["photo"], photos, strict=True) if _repeats(image)]
@@ -46,7 +51,7 @@ def _pyramid(image: torch.Tensor) -> np.ndarray:
 
 
 def _faded(image: torch.Tensor) -> torch.Tensor:
-    return torch.lerp(image, image.mean(dim=0, keepdim=True).expand_as(image), 0.7)
+    return torch.lerp(image, image.mean(dim=0, keepdim=True).expand_as(image), 0.8)
 
 
 def _repeats(image: torch.Tensor) -> bool:

@@ -14,7 +14,8 @@ _WORDS = {
     "seat": "chair|stool|seat|puff|class seat",
     "table": "table|desk|workbench|island$",
     "rug": "rug|carpet|bathmat|doormat|tatami",
-    "ignored": "swimming pool|parking slot|crossing|arrow|rails|elevator$|^contemporary|escalator|garage|barnum|socket|plug|switch|tatami",
+    "ignored": "swimming pool|parking slot|crossing|arrow|rails|elevator$|^contemporary|escalator|garage|barnum|socket|"
+    "plug|switch|tatami",
 }
 _PATTERNS = {role: re.compile(words, re.IGNORECASE) for role, words in _WORDS.items()}
 _NOT_TABLES = re.compile("lamp|tennis bat|table fan|changing|bedside|tablet", re.IGNORECASE)

@@ -31,7 +31,10 @@ class Room:
             self.half = np.array([rng.uniform(0.9, 1.4), rng.uniform(4, 12)])
         self.height = rng.uniform(2.3, 3.2)
         self._windows: list[tuple[int, np.ndarray]] = []
-        self._wall_color = np.clip(paint(rng, 0.35, 0.85, 0.05), 0.05, 0.88)
+        color = paint(rng, 0.35, 0.85, 0.05)
+        self._wall_color = np.clip(
+            (color + color.mean()) / 2, 0.05, 0.88
+        )  # walls are paler than what stands before them
 
     def build(self) -> tuple[MeshScene, list[Viewpoint]]:
         """Furnish the room and return the scene and proposed viewpoints."""
@@ -62,7 +65,7 @@ class Room:
         return middle + direction * along + self.inward(i) * (model.size[2] / 2 + gap) - [0, bottom, 0], yaw
 
     def holds(self, box: Placed) -> bool:
-        """Tell whether a box lies in the room."""
+        """Return whether a box lies in the room."""
         limit = np.array([self.half[0], 0.01, self.half[1]]) - 0.005
         low = np.array([-self.half[0], -self.height, -self.half[1]]) + 0.005
         return bool((box.low > low).all() and (box.high < limit).all())
@@ -78,7 +81,8 @@ class Room:
             entry, model = found
             along = rng.uniform(-1, 1) * (self.length(i) - model.size[0] / 2 - 0.05)
             bottom = min(entry.elevation, self.height - model.size[1] - 0.02)
-            pierced = is_window(entry) and i not in holes and rng.random() < 0.75
+            square = is_window(entry) and "arched" not in entry.name.lower()
+            pierced = square and i not in holes and rng.random() < 0.75
             at, yaw = self.against(model, i, along, bottom, -model.size[2] / 2 if pierced else 0.0)
             if not composer.free(composer.box_of(model, at, yaw)):
                 continue
@@ -136,9 +140,15 @@ class Room:
 
     def _floor_and_ceiling(self) -> None:
         rng, composer = self.rng, self.composer
-        floor = plain(rng, paint(rng, 0.05, 0.6, 0.05))
-        if rng.random() < 0.85:
-            floor = composer.any_material("tile", "tile", "tile", "tiles", "fabric", "stripes", "rough", "cells")
+        floor, kind = plain(rng, paint(rng, 0.05, 0.6, 0.05)), rng.random()
+        if kind < 0.45:
+            floor = composer.any_material("tile")
+        elif kind < 0.85:  # wood, stone, carpet
+            color = np.array([[0.35, 0.2, 0.1], [0.4, 0.38, 0.34], [0.12, 0.12, 0.13], [0.5, 0.42, 0.32]])[
+                rng.integers(4)
+            ]
+            color = color * math.exp(rng.uniform(-0.5, 0.5)) * (1 + rng.uniform(-0.15, 0.15, 3))
+            floor = composer.colored_material(color, "tiles", "fabric", "stripes", "rough", "cells", "bricks")
         ceiling = plain(rng, np.full(3, rng.uniform(0.5, 0.88)), 0.0)
         if rng.random() < 0.25:
             ceiling = composer.any_material("tiles", "tile", "stripes", "plaster")
@@ -206,7 +216,7 @@ class Room:
 
 
 def is_window(entry: Entry) -> bool:
-    """Tell whether an opening is looked through."""
+    """Return whether an opening has panes."""
     return any(word in entry.name.lower() for word in ("window", "pane", "glass"))
 
 

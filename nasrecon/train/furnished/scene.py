@@ -91,7 +91,12 @@ class SceneBuilder:
         self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, material: np.ndarray,
         materials: list[Material],
     ) -> None:  # fmt: skip
-        """Add triangles: vertices (V, 3), faces (F, 3), corner normals (F, 3, 3), corner uv (F, 3, 2), material (F,) into ``materials``."""
+        """Add triangles.
+
+        Args:
+            vertices: (V, 3) [m]. faces: (F, 3). normals: (F, 3, 3), of the corners. uv: (F, 3, 2), of the corners.
+            material: (F,) into ``materials``.
+        """
         self._vertices.append(np.asarray(vertices, np.float32))
         self._faces.append(np.asarray(faces, np.int32) + self._count)
         self._normals.append(np.asarray(normals, np.float32))
@@ -194,7 +199,12 @@ class MeshScene:
         self.gloss, self.shine = stack("gloss"), stack("shine")
 
     def cast(self, rays: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return t (N,), in lengths of the direction, infinite for a miss; face (N,) int64, 0 for a miss; at (N, 2); normal (N, 3)."""
+        """Return what rays hit.
+
+        Returns:
+            t (N,), in lengths of the direction, infinite for a miss; face (N,) int64, 0 for a miss; at (N, 2),
+            barycentric; normal (N, 3), of the face.
+        """
         hit = self._scene.cast_rays(self._tensor(rays.numpy()))
         t = torch.from_numpy(hit["t_hit"].numpy())
         face = torch.from_numpy(hit["primitive_ids"].numpy().astype(np.int64))
@@ -209,7 +219,10 @@ class MeshScene:
         return torch.from_numpy(self._scene.test_occlusions(self._tensor(rays.numpy()), 0.0, far).numpy())
 
     def sample(self, base: torch.Tensor, uv: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Return colours (N, 3) in [0, 1] of the texture at table position ``base`` (N,), bilinear in the mip level nearest to ``level``."""
+        """Return colours (N, 3) in [0, 1] of the textures at table positions ``base`` (N,).
+
+        They are bilinear in the mip level nearest to ``level`` (N,); uv (N, 2) in repeats, v upwards.
+        """
         rung = level.round().clamp(0, len(_SIDES) - 1).long()
         side = torch.tensor(_SIDES)[rung]
         start = base + torch.from_numpy(_STARTS)[rung]
