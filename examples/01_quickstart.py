@@ -24,7 +24,6 @@ for e in estimates:
         f"{e.view.name}: depth {e.depth[e.depth > 0].min():.2f} to {e.depth.max():.2f}, confidence {e.confidence.mean():.2f}"
     )
 
-cloud = nr.fuse_points(estimates)
-mesh = nr.fuse_mesh(estimates)
-print(f"{len(cloud):,} points, {len(mesh.faces):,} faces")
-print(cloud.save(out / "cloud.ply"), mesh.save(out / "mesh.ply"))
+fusion = nr.fuse_estimates(estimates)
+print(f"{len(fusion.cloud):,} points, {len(fusion.mesh.faces):,} faces")
+print(nr.save_cloud(fusion.cloud, out / "cloud.ply"), nr.save_mesh(fusion.mesh, out / "mesh.ply"))

@@ -17,8 +17,9 @@ _PUBLIC = {
     "open_scene": "nasrecon.ingest.open_scene",
     "load_network": "nasrecon.nas.weights",
     "estimate_views": "nasrecon.inference.estimate",
-    "fuse_points": "nasrecon.fuse",
-    "fuse_mesh": "nasrecon.fuse",
+    "fuse_estimates": "nasrecon.fuse.fusion",
+    "save_mesh": "nasrecon.fuse.save",
+    "save_cloud": "nasrecon.fuse.save",
 }
 __all__ = ["__version__", *_PUBLIC]
 

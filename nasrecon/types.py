@@ -289,16 +289,6 @@ class PointCloud:
     def __len__(self) -> int:
         return len(self.xyz)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the cloud as .ply (normals, colours, support), replacing the file only once it is complete.
-
-        Raises:
-            InputError: if the ending is not one that is written.
-        """
-        from nasrecon.fuse.save import save_cloud
-
-        return save_cloud(self, Path(path))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mesh:
@@ -317,13 +307,3 @@ class Mesh:
     normal: np.ndarray
     rgb: np.ndarray
     unit: Unit = "unknown"
-
-    def save(self, path: str | Path) -> Path:
-        """Write the mesh as .ply, .obj, .glb or .stl (by the ending), replacing the file only once it is complete.
-
-        Raises:
-            InputError: if the ending is not one of these.
-        """
-        from nasrecon.fuse.save import save_mesh
-
-        return save_mesh(self, Path(path))

@@ -16,7 +16,7 @@ HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "a
 
 # A module imports its own package and what has a lower rank, nothing else; imports inside functions count.
 RANKS = [
-    {"errors"},
+    {"errors", "progress"},
     {"types"},
     {"geometry", "atomic"},
     {"nas", "ingest", "results"},
@@ -35,7 +35,6 @@ UPWARD = {
     ("nasrecon.prepare.prepare", "nasrecon.cli.console"),
     ("nasrecon.prepare.prepare", "nasrecon.cli.options"),
     ("nasrecon.results.writer", "nasrecon.scene.source_views"),
-    ("nasrecon.types", "nasrecon.fuse.save"),
 }
 """Imports that still go upward; to become none."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nasrecon.errors import InputError
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Scene
 
 # A repair is good if it brings the median epipolar error to within this factor of the sound set's, and so many pixels.
@@ -54,7 +55,7 @@ def run_trials(
     scene: Scene,
     faults: Sequence[Fault] = FAULTS,
     seed: int = 0,
-    on_trial: Callable[[Trial], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Trial]:
     """Inject faults into a sound set, one at a time, and diagnose each; the first trial is the set as it is.
 
@@ -65,7 +66,7 @@ def run_trials(
         scene: the sound set.
         faults: which; those that change nothing in this set, or that it cannot show, are left out.
         seed: of what is drawn at random.
-        on_trial: told of every trial as it ends.
+        progress: receives a line for every trial.
     """
     since = time.process_time()
     matches = match_scene(scene)
@@ -73,8 +74,8 @@ def run_trials(
     names = tuple(finding.name for finding in sound.faults)
     trials = [_trial(name, None, names, sound.fixes, None, time.process_time() - since)]
     notes = {finding.name for finding in sound.findings}
-    if on_trial is not None:
-        on_trial(trials[0])
+    progress = progress or LogProgress()
+    progress.note(trial_line(trials[0]))
     for fault in faults:
         if fault.only_where_told in notes:
             continue
@@ -89,8 +90,7 @@ def run_trials(
             repaired = _repaired(broken, matches, scene, found, sound) if fault.whole else None
         names = tuple(finding.name for finding in found.faults)
         trials.append(_trial(name, fault, names, found.fixes, repaired, seconds))
-        if on_trial is not None:
-            on_trial(trials[-1])
+        progress.note(trial_line(trials[-1]))
     return trials
 
 

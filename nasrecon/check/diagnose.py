@@ -26,9 +26,10 @@ from nasrecon.check.principal_point import fit_center_shift
 from nasrecon.check.summary import facts
 from nasrecon.check.units import unit_finding
 from nasrecon.matching.match_scene import match_scene
-from nasrecon.matching.matches import Matches, Progress
+from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, Fit, Observations
 from nasrecon.matching.sampling import MatchOptions
+from nasrecon.progress import Progress
 from nasrecon.types import Scene
 
 # Cameras that fit fewer pairs than this badly may be right, and the matches wrong.
@@ -56,7 +57,7 @@ def check_scene(scene: Scene, *, quick: bool = False, progress: Progress | None 
     Args:
         scene: as ``open_scene`` made it.
         quick: look at few images and leave out what takes long; for a warning before other work.
-        progress: called with what is done, and how many of how many.
+        progress: receives the reports.
 
     Raises:
         InputError: if fewer than two images can be read.

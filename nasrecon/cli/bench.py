@@ -32,24 +32,24 @@ def doctor(
     """Break the cameras of sound sets in known ways; count the right diagnoses and the false alarms. Exit code 1: below 95 %."""
     from dataclasses import asdict
 
-    from nasrecon.bench.run import Trial, enough, run_trials, summary, trial_line
+    from nasrecon.bench.run import Trial, enough, run_trials, summary
     from nasrecon.bench.worlds import generate_scene
-    from nasrecon.cli.console import say
+    from nasrecon.cli.console import Bar
     from nasrecon.errors import InputError
     from nasrecon.ingest.open_scene import open_scene
 
     if not sets and not generated:
         raise InputError("nothing to do: name sets, or let some be rendered with --generated N")
     trials: list[Trial] = []
-    tell = lambda trial: say(trial_line(trial))
+    bar = Bar()
     for folder in sets or []:
         scene = open_scene(folder)
         step = -(-len(scene.views) // views)
-        trials += run_trials(folder.name, scene.subset(range(0, len(scene.views), step)), seed=seed, on_trial=tell)
+        trials += run_trials(folder.name, scene.subset(range(0, len(scene.views), step)), seed=seed, progress=bar)
     for number in range(generated):
         with tempfile.TemporaryDirectory(prefix="nasrecon_doctor_") as folder:
             scene = generate_scene(Path(folder), seed + number)
-            trials += run_trials(f"generated {number}", scene, seed=seed, on_trial=tell)
+            trials += run_trials(f"generated {number}", scene, seed=seed, progress=bar)
     print(json.dumps([asdict(trial) for trial in trials]) if as_json else summary(trials))
     if not enough(trials):
         raise typer.Exit(1)

@@ -44,7 +44,7 @@ def check(
     from nasrecon.cli.console import Bar
 
     with Bar() as bar:
-        diagnosis = check_scene(scene, progress=bar.set)
+        diagnosis = check_scene(scene, progress=bar)
     print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis))
     if diagnosis.faults:
         raise typer.Exit(1)

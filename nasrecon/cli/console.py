@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nasrecon.fuse import Fusion
+    from nasrecon.fuse.fusion import Fusion
     from nasrecon.nas.manifest import WeightsEntry
-    from nasrecon.types import Scene
 
 _REASONS_SHOWN = 10
 
@@ -39,7 +38,7 @@ def rate(per_second: float | None) -> str:
 
 
 class Bar:
-    """A progress bar on stderr with rate and time left, one last line if that is no terminal; use in a ``with``."""
+    """The ``Progress`` of the command line: bars on stderr with rate and time left, one last line if that is no terminal; use in a ``with``."""
 
     def __init__(self) -> None:
         columns = [
@@ -52,6 +51,7 @@ class Bar:
         # A network may take a minute a view on a CPU: the speed is that of the last ten minutes.
         self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=600)
         self._tasks: dict[str, int] = {}
+        self._skipped = 0
 
     def __enter__(self) -> Bar:
         return self
@@ -62,44 +62,24 @@ class Bar:
         if self._tasks:
             self._progress.stop()
 
-    def set(self, what: str, done: int, total: int) -> None:
-        """Show that so many of ``total`` are done; every ``what`` has a line of its own."""
+    def update(self, task: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` steps are finished; every task has a line of its own."""
         self._progress.start()  # not before there is something to show: an error may come first
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done, total=total)
 
-    def say(self, message: str) -> None:
+    def skipped(self, name: str, reason: str) -> None:
+        """Print an input that is left out, up to ``_REASONS_SHOWN`` of them."""
+        self._skipped += 1
+        if self._skipped <= _REASONS_SHOWN:
+            self.note(f"left out: {name}: {reason}")
+        elif self._skipped == _REASONS_SHOWN + 1:
+            self.note("left out: more, all listed in manifest.json")
+
+    def note(self, text: str) -> None:
         """Print a line above the bar, as it is."""
-        self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-class InferBar(Bar):
-    """The progress of ``estimate.infer``: its bar, what it left out, and the counts for the closing line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done = self.todo = self.kept = 0
-        self.left_out: dict[str, str] = {}
-
-    def started(self, scene: Scene, todo: int) -> None:
-        self.todo, self.kept = todo, len(scene.views) - todo
-        self.say(f"depth ranges: {scene.depth_ranges_from}")
-        if self.kept:
-            self.say(f"{self.kept} views are finished already and kept (--overwrite redoes them)")
-        if todo:
-            self.set("infer", 0, todo)
-
-    def finished(self, name: str, seconds: float) -> None:
-        self.done += 1
-        self.set("infer", self.done, self.todo)
-
-    def dropped(self, name: str, reason: str) -> None:
-        self.left_out[name] = reason
-        if len(self.left_out) <= _REASONS_SHOWN:
-            self.say(f"left out: {name}: {reason}")
-        elif len(self.left_out) == _REASONS_SHOWN + 1:
-            self.say("left out: more, all listed in manifest.json")
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def table(rows: Sequence[tuple[str, str] | tuple[str, str, str]]) -> str:
@@ -121,22 +101,6 @@ def weights_table(entries: Sequence[WeightsEntry]) -> str:
     )
 
 
-def fusion_facts(fusion: Fusion, files: dict[str, str]) -> dict[str, Any]:
-    """Return what there is to tell of a fusion, JSON values only; ``files``: what was written ("mesh": path)."""
-    stats, mesh = fusion.stats, fusion.mesh
-    return {
-        **files,
-        "views": stats.views,
-        "stages": dict(stats.stages()),
-        "alone": stats.alone,
-        "cell": fusion.cell,
-        "voxel": fusion.voxel.size if fusion.voxel else None,
-        "vertices": len(mesh.vertices) if mesh else None,
-        "faces": len(mesh.faces) if mesh else None,
-        "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
-    }
-
-
 def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
     """The closing table: what each stage kept, the sizes chosen, what was made and the time it took."""
     stats = fusion.stats
@@ -150,3 +114,18 @@ def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
     parts = ", ".join(f"{name} {value:.1f}" for name, value in fusion.seconds.items())
     rows.append(("seconds", f"{sum(fusion.seconds.values()):.1f}", parts))
     return "\n".join([table(rows), *(f"{what}: {path}" for what, path in files.items())])
+
+
+class Printer:
+    """A ``Progress`` that prints notes on stdout, as results; it shows no bar."""
+
+    def update(self, task: str, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Print a line at once, also into a pipe."""
+        print(text, flush=True)
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Print an input that is left out."""
+        self.note(f"left out: {name}: {reason}")

@@ -74,7 +74,7 @@ def demon(
 
     loaded = load_network(network, device=device)
     with Bar() as bar:
-        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, keep_poses=keep_poses, progress=bar.set)
+        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
 
 
@@ -109,7 +109,7 @@ def frames(
     )
     loaded = load_network(network, device=device)
     with Bar() as bar:
-        evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar.set)
+        evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
 
 

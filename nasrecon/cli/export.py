@@ -49,12 +49,12 @@ def export(
 ) -> None:
     """The views of a results folder in other tools' formats."""
     from nasrecon.cli.console import Bar
-    from nasrecon.export import export as export_estimates
+    from nasrecon.export import export_estimates
     from nasrecon.results.reader import Results
 
     estimates = Results.open(results)
     with Bar() as bar:
-        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar.set)
+        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar)
     if as_json:
         print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
     else:

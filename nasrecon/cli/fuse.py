@@ -56,10 +56,10 @@ def fuse(
     as_json: AsJson = False,
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
-    from nasrecon.cli.console import Bar, fusion_facts, fusion_table, say
-    from nasrecon.fuse import fuse as fuse_estimates
-    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
-    from nasrecon.results.fusion_record import write_fusion
+    from nasrecon.cli.console import Bar, fusion_table, say
+    from nasrecon.fuse.fusion import fuse_estimates
+    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending, save_cloud, save_mesh
+    from nasrecon.results.fusion_record import fusion_facts, write_fusion
     from nasrecon.results.reader import Results
 
     if out is None and cloud is None:
@@ -81,13 +81,13 @@ def fuse(
     estimates = Results.open(results)
     with Bar() as bar:
         fusion = fuse_estimates(
-            estimates, options, mesh=out is not None, cloud=cloud is not None, unit=estimates.unit, progress=bar.set
+            estimates, options, mesh=out is not None, cloud=cloud is not None, unit=estimates.unit, progress=bar
         )
     files = {}
     if fusion.cloud is not None:
-        files["cloud"] = str(fusion.cloud.save(cloud))
+        files["cloud"] = str(save_cloud(fusion.cloud, cloud))
     if fusion.mesh is not None:
-        files["mesh"] = str(fusion.mesh.save(out))
+        files["mesh"] = str(save_mesh(fusion.mesh, out))
     for name in fusion.stats.alone:
         say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
     write_fusion(results, fusion_facts(fusion, files) | {"options": asdict(options)})

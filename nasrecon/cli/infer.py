@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,28 +103,29 @@ def infer(
     if triangulate:
         scene = with_sparse_points(scene, out, overwrite)
 
-    from nasrecon.cli.console import InferBar, say
+    from nasrecon.cli.console import Bar, say
     from nasrecon.inference.options import InferOptions
-    from nasrecon.inference.run import infer as infer_scene
+    from nasrecon.inference.run import estimate_to_folder
     from nasrecon.nas.precision import device_of
-    from nasrecon.nas.weights import load_network, weights_digest
+    from nasrecon.nas.weights import load_network
+    from nasrecon.results.reader import count_finished
 
     given = {} if max_side is None else {"max_side": max_side}
     options = InferOptions(sources=sources, min_depth=min_depth, size=size, batch=batch, **given)
     loaded = load_network(network, device=device)
     say(f"network {loaded.name} on {device_of(loaded)}")
-    since = time.perf_counter()
-    with InferBar() as bar:
+    with Bar() as bar:
         try:
-            digest = {"weights": network, "weights_sha256": weights_digest(network)}
-            infer_scene(scene, loaded, out, options, **digest, overwrite=overwrite, progress=bar)
+            run = estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
         except KeyboardInterrupt:
-            bar.say(f"interrupted: {bar.done + bar.kept} finished views are in {out}; the same command goes on")
+            bar.note(f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
             raise typer.Exit(130) from None
-    seconds = time.perf_counter() - since
     if as_json:
-        dropped = [{"name": name, "reason": reason} for name, reason in bar.left_out.items()]
-        counts = {"estimated": bar.done, "kept": bar.kept, "dropped": dropped, "seconds": round(seconds, 3)}
+        skipped = [{"name": name, "reason": reason} for name, reason in run.skipped]
+        counts = {"estimated": run.estimated, "kept": run.kept, "dropped": skipped, "seconds": round(run.seconds, 3)}
         print(json.dumps({"results": str(out), **counts}))
     else:
-        print(f"{out}: {bar.done} views estimated, {bar.kept} kept, {len(bar.left_out)} left out, {seconds:.1f} s")
+        print(
+            f"{out}: {run.estimated} views estimated, {run.kept} kept, {len(run.skipped)} left out, {run.seconds:.1f} s"
+        )
+        print(f"next: nasrecon fuse {out}")

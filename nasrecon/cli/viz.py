@@ -32,16 +32,17 @@ def viz(
     from nasrecon.cli.console import Bar
 
     if html is None and png is None:
+        from nasrecon.cli.console import Printer
         from nasrecon.view.live import serve
 
-        serve(results, port=port, tell=lambda line: print(line, flush=True))
+        serve(results, port=port, progress=Printer())
         return
     with Bar() as bar:
         if html is not None:
             from nasrecon.view.report import write_report
 
-            print(write_report(results, html, max_mb=max_mb, progress=bar.set))
+            print(write_report(results, html, max_mb=max_mb, progress=bar))
         if png is not None:
             from nasrecon.view.sheet import write_sheet
 
-            print(write_sheet(results, png, progress=bar.set))
+            print(write_sheet(results, png, progress=bar))

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from nasrecon.errors import InputError
-from nasrecon.evaluation.scoring import Evaluation, Progress, Scorer, refined_or_given, tell
+from nasrecon.evaluation.scoring import Evaluation, Scorer, refined_or_given
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
+from nasrecon.progress import LogProgress, Progress
 
 DEMON_SIZE = (640, 480)
 
@@ -42,7 +43,7 @@ def evaluate_demon(
         InputError: if there is no pair, or one cannot be read.
         EmptyResultError: if no pair has true depth in range.
     """
-    folder = Path(folder)
+    folder, progress = Path(folder), progress or LogProgress()
     if not max_depth > DEMON_MIN_DEPTH:
         raise InputError(f"max_depth must be above the nearest plane, {DEMON_MIN_DEPTH:g}, found {max_depth:g}")
     pairs = _pair_folders(folder)
@@ -50,7 +51,7 @@ def evaluate_demon(
     scorer = Scorer(network, device, counted=(DEMON_MIN_DEPTH, max_depth), clamp=planes)
     refined = 0
     for i, pair in enumerate(pairs):
-        tell(progress, "pairs", i, len(pairs))
+        progress.update("pairs", i, len(pairs))
         scene = open_scene(pair)
         if len(scene.views) != 2 or scene.dropped:
             lost = "".join(f"; {name}: {reason}" for name, reason in scene.dropped[:3])
@@ -59,7 +60,7 @@ def evaluate_demon(
             scene, changed = refined_or_given(scene)
             refined += changed
         scorer.score(scene.views[:1], scene.views[1:], DEMON_SIZE, pair.name, pair.name.partition("_")[0])
-    tell(progress, "pairs", len(pairs), len(pairs))
+    progress.update("pairs", len(pairs), len(pairs))
     return scorer.evaluation(
         protocol=f"demon, max depth {max_depth:g}",
         rules=(

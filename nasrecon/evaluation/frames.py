@@ -8,11 +8,12 @@ import torch
 
 from nasrecon.errors import InputError
 from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, rule_words
-from nasrecon.evaluation.scoring import Evaluation, Progress, Scorer, refined_or_given, tell
+from nasrecon.evaluation.scoring import Evaluation, Scorer, refined_or_given
 from nasrecon.inference.options import InferOptions
 from nasrecon.inference.sizes import working_size
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
+from nasrecon.progress import LogProgress, Progress
 
 
 def evaluate_frames(
@@ -37,7 +38,7 @@ def evaluate_frames(
         InputError: if the sequence cannot be read or no frame has the sources that the rule asks for.
         EmptyResultError: if no reference has true depth in range.
     """
-    options = options or FrameOptions()
+    options, progress = options or FrameOptions(), progress or LogProgress()
     scene = open_scene(folder)
     plan = frame_plan(scene, options)
     if not plan:
@@ -54,11 +55,11 @@ def evaluate_frames(
     span = (options.min_depth, options.max_depth)
     scorer = Scorer(network, device, counted=span, clamp=span)
     for i, (ref, sources) in enumerate(plan):
-        tell(progress, "frames", i, len(plan))
+        progress.update("frames", i, len(plan))
         view = scene.views[ref]
         size = working_size(view.camera, InferOptions(max_side=options.max_side))
         scorer.score([view], [scene.views[j] for j in sources], size, view.name, "all")
-    tell(progress, "frames", len(plan), len(plan))
+    progress.update("frames", len(plan), len(plan))
     numbers = f"{options.every}/{options.offset}" if options.rule == "every" else "baseline"
     return scorer.evaluation(
         protocol=f"frames, {numbers}, {options.sources} sources, depth {options.min_depth:g}-{options.max_depth:g}",

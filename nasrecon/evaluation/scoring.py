@@ -8,7 +8,7 @@ aggregation), refined (after the consistency module). What an error is: ``metric
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,10 +39,6 @@ STAGES = {
     "refined": ("refined_depth", "refined_normal"),
 }
 """Stage -> the depth and the normals in ``Prediction`` that belong to it."""
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +148,6 @@ def refined_or_given(scene: Scene) -> tuple[Scene, bool]:
     except ImportError as error:
         raise InputError(f"refining poses needs pycolmap ({error}); install it, or pass --keep-poses") from error
     return found.scene, found.changed
-
-
-def tell(progress: Progress | None, what: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(what, done, total)
 
 
 class Scorer:

@@ -7,29 +7,27 @@ the size of the maps; pixel centres are stated in each module.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from nasrecon.errors import InputError
 from nasrecon.export import colmap, exr, mvsnet, png16, transforms
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Unit
 
 Format = Literal["colmap", "png16", "pfm", "exr", "transforms"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
-
-def export(
+def export_estimates(
     estimates: Sequence[Estimate],
     format: Format,
     out: str | Path,
     *,
     unit: Unit = "unknown",
     scale: float | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Write estimates in another tool's format.
 
@@ -40,7 +38,7 @@ def export(
         unit: of the scene.
         scale: scene units that one step of a 16-bit depth stands for (png16, transforms); default: a millimetre where
             the unit is known, else the finest power of ten that holds almost all depths.
-        progress: told how far it is.
+        progress: receives the reports.
 
     Returns:
         lines for people: what was written, scales, pixels that did not fit.
@@ -64,7 +62,7 @@ def export(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        lines = _write(estimates, format, part, unit, scale, progress)
+        lines = _write(estimates, format, part, unit, scale, progress or LogProgress())
         if out.exists():
             out.rmdir()
         part.replace(out)

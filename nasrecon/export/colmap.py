@@ -15,7 +15,7 @@ share points, and without points it compares none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, write_image
 from nasrecon.fuse.overlap import Sketch
 from nasrecon.geometry import transform
+from nasrecon.progress import Progress
 from nasrecon.types import Camera, Estimate, View
 
 POINTS_A_VIEW = 400
@@ -34,7 +35,7 @@ SAME_DEPTH = 0.05
 MOST_CHANGE = 0.1
 
 
-def write(estimates: Sequence[Estimate], out: Path, progress: Callable[[str, int, int], None]) -> tuple[str, ...]:
+def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple[str, ...]:
     """Write all views; returns what is to be said.
 
     Raises:
@@ -44,13 +45,13 @@ def write(estimates: Sequence[Estimate], out: Path, progress: Callable[[str, int
         (out / folder).mkdir(parents=True)
     names, sources, sketches = [], [], []
     for i, estimate in enumerate(estimates):
-        progress("views", i, len(estimates))
+        progress.update("views", i, len(estimates))
         names.append(image_name(estimate.view.name))
         sources.append(estimate.sources)
         sketches.append(Sketch.of(estimate.view, estimate.depth))
         write_image(out / "images" / names[-1], estimate.rgb)
         _write_maps(out / "stereo", names[-1], estimate)
-    progress("views", len(estimates), len(estimates))
+    progress.update("views", len(estimates), len(estimates))
     points, tracks = shared_points(sketches)
     _model([sketch.view for sketch in sketches], names, points, tracks).write(out / "sparse")
     exported = {sketch.view.name: name for sketch, name in zip(sketches, names, strict=True)}

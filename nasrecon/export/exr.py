@@ -7,25 +7,24 @@ Z is the depth [scene units]; normals are unit, in the camera frame (x right, y 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nasrecon.export.files import camera_entry, map_name, write_cameras
+from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit
 
 
-def write(
-    estimates: Sequence[Estimate], out: Path, unit: Unit, progress: Callable[[str, int, int], None]
-) -> tuple[str, ...]:
+def write(estimates: Sequence[Estimate], out: Path, unit: Unit, progress: Progress) -> tuple[str, ...]:
     """Write all views; returns what is to be said."""
     import OpenEXR
 
     (out / "exr").mkdir()
     entries = []
     for i, estimate in enumerate(estimates):
-        progress("views", i, len(estimates))
+        progress.update("views", i, len(estimates))
         name = f"exr/{map_name(estimate, '.exr')}"
         channels = {"Z": np.ascontiguousarray(estimate.depth, dtype=np.float32)}
         for k, axis in enumerate("XYZ"):
@@ -34,6 +33,6 @@ def write(
         with OpenEXR.File(header, channels) as file:
             file.write(str(out / name))
         entries.append(camera_entry(estimate.view) | {"exr_file": name})
-    progress("views", len(estimates), len(estimates))
+    progress.update("views", len(estimates), len(estimates))
     write_cameras(out / "cameras.json", entries, unit, channels="Z; N.X N.Y N.Z in the camera frame")
     return (f"{len(entries)} EXR files: Z [scene units] and N.X, N.Y, N.Z, float32",)

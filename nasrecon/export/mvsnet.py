@@ -12,31 +12,32 @@ bottom to the top, float32, little endian; 0 = no value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nasrecon.export.files import write_image
+from nasrecon.progress import Progress
 from nasrecon.types import Estimate
 
 PLANES = 192
 
 
-def write(estimates: Sequence[Estimate], out: Path, progress: Callable[[str, int, int], None]) -> tuple[str, ...]:
+def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple[str, ...]:
     """Write all views; returns what is to be said."""
     for folder in ("images", "cams", "depth_est", "confidence"):
         (out / folder).mkdir()
     names, sources = [], []
     for i, estimate in enumerate(estimates):
-        progress("views", i, len(estimates))
+        progress.update("views", i, len(estimates))
         write_image(out / "images" / f"{i:08d}.jpg", estimate.rgb)
         write_cam(out / "cams" / f"{i:08d}_cam.txt", estimate)
         write_pfm(out / "depth_est" / f"{i:08d}.pfm", estimate.depth)
         write_pfm(out / "confidence" / f"{i:08d}.pfm", estimate.confidence)
         names.append(estimate.view.name)
         sources.append(estimate.sources)
-    progress("views", len(estimates), len(estimates))
+    progress.update("views", len(estimates), len(estimates))
     (out / "pair.txt").write_text(pair_text(names, sources))
     (out / "names.txt").write_text("".join(f"{i:08d} {name}\n" for i, name in enumerate(names)), encoding="utf-8")
     return (f"{len(names)} views in MVSNet's layout: images, cams, pair.txt, depth_est and confidence as PFM",)

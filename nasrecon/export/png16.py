@@ -6,13 +6,14 @@ centre. 0 = no value; depths beyond the last step, which do not fit, become 0 an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nasrecon.export.files import camera_entry, map_name, write_cameras
+from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit
 
 LAST_STEP = 65535
@@ -79,17 +80,17 @@ def saturation(beyond: int, pixels: int, scale: Scale) -> tuple[str, ...]:
 
 
 def write(
-    estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Callable[[str, int, int], None]
+    estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
     """Write all views; returns what is to be said."""
     scale = choose_scale(estimates, unit, given)
     entries, beyond, pixels = [], 0, 0
     for i, estimate in enumerate(estimates):
-        progress("views", i, len(estimates))
+        progress.update("views", i, len(estimates))
         name = f"depth/{map_name(estimate, '.png')}"
         beyond += write_depth(out / name, estimate.depth, scale)
         pixels += int((estimate.depth > 0).sum())
         entries.append(camera_entry(estimate.view) | {"depth_file": name})
-    progress("views", len(estimates), len(estimates))
+    progress.update("views", len(estimates), len(estimates))
     write_cameras(out / "cameras.json", entries, unit, depth_units_per_step=scale.units_per_step)
     return f"{len(entries)} depth maps, 16-bit PNG, {scale.words}", *saturation(beyond, pixels, scale)

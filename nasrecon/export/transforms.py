@@ -9,7 +9,7 @@ is z in the camera, 16-bit PNG, 0 = no value: ``integer_depth_scale`` scene unit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, map_name, write_image
 from nasrecon.export.png16 import choose_scale, saturation, write_depth
+from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit, View
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -25,20 +26,20 @@ NERFSTUDIO_SCALE = 1e-3
 
 
 def write(
-    estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Callable[[str, int, int], None]
+    estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
     """Write all views; returns what is to be said."""
     scale = choose_scale(estimates, unit, given)
     frames, beyond, pixels = [], 0, 0
     for i, estimate in enumerate(estimates):
-        progress("views", i, len(estimates))
+        progress.update("views", i, len(estimates))
         image = f"images/{image_name(estimate.view.name)}"
         depth = f"depth/{map_name(estimate, '.png')}"
         write_image(out / image, estimate.rgb)
         beyond += write_depth(out / depth, estimate.depth, scale)
         pixels += int((estimate.depth > 0).sum())
         frames.append(frame(estimate.view) | {"file_path": image, "depth_file_path": depth, "depth_path": depth})
-    progress("views", len(estimates), len(estimates))
+    progress.update("views", len(estimates), len(estimates))
     content = {"camera_model": "OPENCV", "integer_depth_scale": scale.units_per_step, "frames": frames}
     (out / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     said = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]

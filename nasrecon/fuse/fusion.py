@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,8 @@ from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
 from nasrecon.fuse.points import PointMerger
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Mesh, PointCloud, Unit
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,23 +39,7 @@ class Fusion:
     seconds: dict[str, float]
 
 
-def fuse_points(
-    estimates: Iterable[Estimate], options: FuseOptions | None = None, *, unit: Unit = "unknown"
-) -> PointCloud:
-    """Fuse estimates into a point cloud in the world frame; see ``fuse`` for the arguments and errors."""
-    cloud = fuse(estimates, options, mesh=False, unit=unit).cloud
-    assert cloud is not None
-    return cloud
-
-
-def fuse_mesh(estimates: Iterable[Estimate], options: FuseOptions | None = None, *, unit: Unit = "unknown") -> Mesh:
-    """Fuse estimates into a mesh in the world frame; see ``fuse`` for the arguments and errors."""
-    mesh = fuse(estimates, options, cloud=False, unit=unit).mesh
-    assert mesh is not None
-    return mesh
-
-
-def fuse(
+def fuse_estimates(
     estimates: Iterable[Estimate],
     options: FuseOptions | None = None,
     *,
@@ -75,13 +58,13 @@ def fuse(
         cloud: whether to make the point cloud.
         mesh: whether to make the mesh.
         unit: the scene's unit, handed on to the results.
-        progress: called as progress(step, done, total) after every view of the two passes "look" and "fuse".
+        progress: receives the reports: a step after every view of the two passes "survey" and "fuse".
 
     Raises:
         InputError: if there is no estimate, or two are of one view.
         EmptyResultError: if a stage drops everything; names the stage, the counts and the option that loosens it.
     """
-    options = options or FuseOptions()
+    options, progress = options or FuseOptions(), progress or LogProgress()
     if not (hasattr(estimates, "__getitem__") and hasattr(estimates, "__len__")):
         estimates = list(estimates)
     seconds: dict[str, float] = {}
@@ -110,8 +93,7 @@ def fuse(
         if builder:
             builder.add(filtered)
             clock.lap("mesh")
-        if progress:
-            progress("fuse", i + 1, len(estimates))
+        progress.update("fuse", i + 1, len(estimates))
     if not stats.supported:
         raise EmptyResultError(_nothing_agrees(stats, options))
     points = merger.cloud(unit) if merger else None
@@ -123,7 +105,7 @@ def fuse(
 
 
 def _look(
-    estimates: Sequence[Estimate], cache: MapCache, options: FuseOptions, stats: FilterStats, progress: Progress | None
+    estimates: Sequence[Estimate], cache: MapCache, options: FuseOptions, stats: FilterStats, progress: Progress
 ) -> list[Sketch]:
     """Visit every view once: sketch it, count its pixels into ``stats`` and put its maps into the cache."""
     if not len(estimates):
@@ -144,8 +126,7 @@ def _look(
         stats.confident += int(np.count_nonzero(depth))
         sketches.append(Sketch.of(estimate.view, depth))
         cache.put(i, estimate)
-        if progress:
-            progress("look", i + 1, len(estimates))
+        progress.update("survey", i + 1, len(estimates))
     if not stats.with_depth:
         raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")
     if not any(len(s.points_in_world) for s in sketches):

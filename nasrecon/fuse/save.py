@@ -37,23 +37,25 @@ def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
     return ending
 
 
-def save_cloud(cloud: PointCloud, path: Path) -> Path:
+def save_cloud(cloud: PointCloud, path: str | Path) -> Path:
     """Write a cloud as .ply and return its path; missing folders are made.
 
     Raises:
         InputError: if the ending is another.
     """
+    path = Path(path)
     check_ending(path, CLOUD_ENDINGS, "cloud")
     rows = _rows(cloud.xyz, cloud.normal, cloud.rgb, support=cloud.support.astype("<i4"))
     return _write(path, _header(cloud.unit, rows) + rows.tobytes())
 
 
-def save_mesh(mesh: Mesh, path: Path) -> Path:
+def save_mesh(mesh: Mesh, path: str | Path) -> Path:
     """Write a mesh as .ply, .obj, .glb or .stl, by the ending, and return its path; missing folders are made.
 
     Raises:
         InputError: if the ending is another.
     """
+    path = Path(path)
     ending = check_ending(path, MESH_ENDINGS, "mesh")
     if ending == ".ply":
         rows = _rows(mesh.vertices, mesh.normal, mesh.rgb)
@@ -70,12 +72,13 @@ def save_mesh(mesh: Mesh, path: Path) -> Path:
     return _write(path, data.encode() if isinstance(data, str) else data)
 
 
-def load_cloud(path: Path) -> PointCloud:
+def load_cloud(path: str | Path) -> PointCloud:
     """Read a cloud that ``save_cloud`` wrote.
 
     Raises:
         InputError: if there is no such file, or it is not one of ours.
     """
+    path = Path(path)
     rows, unit = _read_vertices(path)
     missing = [name for name in (*_FIELDS, "support") if name not in (rows.dtype.names or ())]
     if missing:
@@ -89,7 +92,7 @@ def load_cloud(path: Path) -> PointCloud:
     )
 
 
-def load_mesh(path: Path) -> Mesh:
+def load_mesh(path: str | Path) -> Mesh:
     """Read a mesh from .ply, .obj, .glb or .stl: grey where the file has no colours, with normals from the faces.
 
     A .ply that ``save_mesh`` wrote is read as it is, normals too, and about ten times faster than another.
@@ -97,6 +100,7 @@ def load_mesh(path: Path) -> Mesh:
     Raises:
         InputError: if there is no such file, it cannot be read, or it holds no triangle.
     """
+    path = Path(path)
     check_ending(path, MESH_ENDINGS, "mesh")
     if not path.is_file():
         raise InputError(f"{path}: no such file")

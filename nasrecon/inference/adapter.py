@@ -30,7 +30,7 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import relative_pose
 from nasrecon.inference.ensemble import blended
 from nasrecon.inference.sizes import fitted_size, padded_side
-from nasrecon.nas.network import Network, Prediction, StereoBatch
+from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
 from nasrecon.nas.precision import autocast, device_of
 from nasrecon.types import Camera, Estimate, View
 
@@ -98,7 +98,7 @@ def _predicted(
     """Run a network on references of one size, under all poses that they may have; its own units and sizes."""
     batch = to_stereo_batch(refs, sources, network)
     said = [network(batch.to(device))]
-    if batch.rough and batch.src_images.shape[1] == 1:
+    if not batch.poses_exact and batch.src_images.shape[1] == 1:
         refs, sources = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
         said.append(network(to_stereo_batch(refs, sources, network).to(device)))
     return blended(said)
@@ -154,8 +154,8 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
         ref_K=torch.stack([K for _, K in ref_tensors]),
         src_K=torch.stack([torch.stack([K for _, K in item]) for item in src_tensors]),
         src_from_ref=torch.from_numpy(np.array(src_from_ref)).float(),
-        min_depth=torch.full((len(refs),), _trained_min_depth(network)),
-        rough=any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
+        min_depth=torch.full((len(refs),), network_info(network).trained_min_depth),
+        poses_exact=not any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
     )
 
 
@@ -201,15 +201,6 @@ def to_estimates(
     return out
 
 
-def _trained_min_depth(network: Network) -> float:
-    """Return the depth of the nearest plane that the network saw in training, 1 where it names none.
-
-    A network is free of scale but for the parts that read raw depth, as the paper's consistency module does
-    (its section 3.3); and a float32 keeps its precision near 1, whatever the scene's unit.
-    """
-    return float(getattr(network, "trained_min_depth", None) or 1.0)
-
-
 def _min_depth(view: View) -> float:
     if view.depth_range is None or not 0 < view.depth_range[0] < np.inf:
         raise InputError(f"{view.name}: nearest plane unknown (depth_range {view.depth_range}); give --min-depth")
@@ -217,7 +208,7 @@ def _min_depth(view: View) -> float:
 
 
 def _network_units_per_scene_unit(ref: View, network: Network) -> float:
-    return _trained_min_depth(network) / _min_depth(ref)
+    return network_info(network).trained_min_depth / _min_depth(ref)
 
 
 def _scaled(target_from_source: np.ndarray, factor: float) -> np.ndarray:

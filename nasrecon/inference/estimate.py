@@ -14,12 +14,13 @@ import torch
 
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.inference.adapter import predict
-from nasrecon.inference.loader import DropCallback, ImageCache, Item, Job, read_items
+from nasrecon.inference.loader import ImageCache, Item, Job, read_items
 from nasrecon.inference.options import InferOptions
 from nasrecon.inference.sizes import source_size, working_size
 from nasrecon.ingest.masks import read_mask
 from nasrecon.nas.network import Network
 from nasrecon.nas.precision import autocast, device_of
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.scene.depth_range import with_depth_ranges
 from nasrecon.scene.source_views import rank_sources
 from nasrecon.types import Estimate, Scene
@@ -33,7 +34,7 @@ def estimate_views(
     options: InferOptions | None = None,
     *,
     views: Sequence[int] | None = None,
-    on_drop: DropCallback | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Estimate]:
     """Estimate depth, normals and confidence of the views of a scene, one by one, as they are asked for.
 
@@ -42,7 +43,7 @@ def estimate_views(
         network: from ``load_network``; computation happens where its parameters are.
         options: see ``InferOptions``.
         views: positions in ``scene.views`` of the references; default: all. Any view of the scene may be a source.
-        on_drop: told of each reference that is left out, and why; by default a warning is logged.
+        progress: receives each reference that is left out, and why; by default these are logged.
 
     Yields:
         one Estimate a view, in order, without depth where the view's mask is zero. A view whose image or mask cannot be
@@ -51,19 +52,19 @@ def estimate_views(
     Raises:
         NasReconError: if memory does not suffice for a single view.
     """
-    for estimates, _ in estimate_batches(scene, network, options or InferOptions(), views, on_drop or log_drop):
+    for estimates, _ in estimate_batches(scene, network, options or InferOptions(), views, progress or LogProgress()):
         yield from estimates
 
 
 def estimate_batches(
-    scene: Scene, network: Network, options: InferOptions, views: Sequence[int] | None, on_drop: DropCallback
+    scene: Scene, network: Network, options: InferOptions, views: Sequence[int] | None, progress: Progress
 ) -> Iterator[tuple[list[Estimate], float]]:
     """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
     scene = with_depth_ranges(scene, options.min_depth)
     device = device_of(network)
     batch = options.batch or (1 if device.type == "cpu" else 4)
-    jobs = _jobs(scene, range(len(scene.views)) if views is None else views, options, on_drop)
-    items = read_items(jobs, ImageCache(scene, options.cached_images), batch + 1, on_drop)
+    jobs = _jobs(scene, range(len(scene.views)) if views is None else views, options, progress)
+    items = read_items(jobs, ImageCache(scene, options.cached_images), batch + 1, progress)
     ready: list[Item] = []
     since = time.perf_counter()
     try:
@@ -78,21 +79,21 @@ def estimate_batches(
                 logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
                 continue
             del ready[: len(now)]
-            estimates = _masked(estimates, on_drop)
+            estimates = _masked(estimates, progress)
             yield estimates, time.perf_counter() - since
             since = time.perf_counter()
     finally:
         items.close()
 
 
-def _masked(estimates: Sequence[Estimate], on_drop: DropCallback) -> list[Estimate]:
+def _masked(estimates: Sequence[Estimate], progress: Progress) -> list[Estimate]:
     """Return the estimates without depth where the views' masks are zero; those whose mask cannot be read are dropped."""
     out = []
     for estimate in estimates:
         try:
             keep = read_mask(estimate.view)
         except InputError as error:
-            on_drop(estimate.view.name, str(error))
+            progress.skipped(estimate.view.name, str(error))
             continue
         if keep is not None:
             maps = {name: getattr(estimate, name) for name in ("depth", "normal", "confidence", "sigma")}
@@ -102,20 +103,16 @@ def _masked(estimates: Sequence[Estimate], on_drop: DropCallback) -> list[Estima
     return out
 
 
-def log_drop(name: str, reason: str) -> None:
-    logger.warning("%s: left out: %s", name, reason)
-
-
-def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, on_drop: DropCallback) -> Iterator[Job]:
+def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, progress: Progress) -> Iterator[Job]:
     """Say of each reference what has to be read; those that cannot be estimated are reported and left out."""
     for i in references:
         view = scene.views[i]
         if view.depth_range is None:
-            on_drop(view.name, "its nearest plane is unknown; give --min-depth")
+            progress.skipped(view.name, "its nearest plane is unknown; give --min-depth")
             continue
         chosen = rank_sources(scene, i, options.sources)
         if not chosen:
-            on_drop(view.name, "no other view serves as its source (none overlaps it from another place)")
+            progress.skipped(view.name, "no other view serves as its source (none overlaps it from another place)")
             continue
         width, height = working_size(view.camera, options)
         sources = tuple((scene.views[j].name, j, *source_size(scene.views[j].camera, width, height)) for j in chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +11,10 @@ from itertools import islice
 from nasrecon.errors import InputError
 from nasrecon.inference.adapter import Posed
 from nasrecon.ingest.images import read_view
+from nasrecon.progress import Progress
 from nasrecon.types import Scene
 
 Item = tuple[Posed, list[Posed]]
-
-
-DropCallback = Callable[[str, str], None]
-"""Called with the name of a view that is left out, and the reason."""
 
 
 class ImageCache:
@@ -63,9 +60,7 @@ class Job:
         return (None if self.ref[0] in problems else (images[0], images[1:])), problems
 
 
-def read_items(
-    jobs: Iterator[Job], cache: ImageCache, ahead: int, on_drop: DropCallback
-) -> Generator[Item, None, None]:
+def read_items(jobs: Iterator[Job], cache: ImageCache, ahead: int, progress: Progress) -> Generator[Item, None, None]:
     """Yield each job's images, in order; a thread reads up to ``ahead`` jobs in advance, it alone uses the cache."""
     reader = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-read")
     waiting: deque[Future[tuple[Item | None, dict[str, str]]]] = deque()
@@ -77,7 +72,7 @@ def read_items(
                 return
             item, problems = waiting.popleft().result()
             for name in [name for name in problems if name not in told]:
-                on_drop(name, problems[name])
+                progress.skipped(name, problems[name])
                 told.add(name)
             if item is not None:
                 yield item

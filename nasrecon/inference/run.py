@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from nasrecon.errors import EmptyResultError
-from nasrecon.inference.estimate import estimate_batches, log_drop, logger
+from nasrecon.inference.estimate import estimate_batches
 from nasrecon.inference.options import InferOptions
-from nasrecon.nas.network import Network
+from nasrecon.nas.network import Network, network_info
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.reader import Results
 from nasrecon.results.writer import ResultsWriter, Run
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
@@ -19,94 +21,129 @@ from nasrecon.types import Estimate, Scene
 _WRITES_WAITING = 4
 
 
-class Progress(Protocol):
-    """Who is told how far a run is; ``finished`` is called from another thread than the rest."""
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The result of a run.
 
-    def started(self, scene: Scene, todo: int) -> None:
-        """So many views of the scene (now with depth ranges) are to be estimated, the others were finished before."""
+    Attributes:
+        results: the views on disk.
+        estimated: how many views this run estimated.
+        kept: how many were finished before.
+        skipped: (name, reason) of every input that was left out.
+        seconds: duration of the run.
+    """
 
-    def finished(self, name: str, seconds: float) -> None:
-        """A view is on disk."""
+    results: Results
+    estimated: int
+    kept: int
+    skipped: tuple[tuple[str, str], ...]
+    seconds: float
 
-    def dropped(self, name: str, reason: str) -> None:
-        """An input is left out, for this reason."""
 
-
-def infer(
+def estimate_to_folder(
     scene: Scene,
     network: Network,
     folder: str | Path,
     options: InferOptions | None = None,
     *,
-    weights: str = "",
-    weights_sha256: str = "",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Results:
-    """Estimate all views of a scene into a results folder (``results.py``), keeping the views that are finished there.
+) -> RunSummary:
+    """Estimate all views of a scene into a results folder (package ``results``), keeping the views that are finished.
 
     Args:
         scene, network, options: as for ``estimate_views``.
-        folder: the results folder; made where it does not exist.
-        weights, weights_sha256: name and hash of the network's weights; views of other weights are not mixed with
-            these.
+        folder: the results folder; made where it does not exist. Views of other weights (``NetworkInfo.sha256``) are
+            not mixed with these.
         overwrite: redo the finished views.
-        progress: told how far the run is, and of each input that is left out; by default these are logged.
+        progress: receives the reports; by default they are logged.
 
     Returns:
-        the results on disk. If the run is interrupted, what is finished is there; the same call goes on with the rest.
+        the results on disk and the counts of this run. If the run is interrupted, the finished views are there; the
+        same call continues with the rest.
 
     Raises:
-        InputError: if the folder holds views made under other settings, or somebody else's files.
+        InputError: if the folder holds views made under other settings, or files that are not nasrecon's.
         EmptyResultError: if every view was left out.
     """
-    options = options or InferOptions()
-    progress = progress or _LogProgress()
-    digest = {"weights": weights, "weights_sha256": weights_sha256}
-    run = Run.describe(scene, network=network.name, options=options.settings(), **digest)
+    options, progress = options or InferOptions(), progress or LogProgress()
+    since = time.perf_counter()
+    info = network_info(network)
+    run = Run.describe(
+        scene, network=info.name, weights=info.weights, weights_sha256=info.sha256, options=options.settings()
+    )
     scene = with_depth_ranges(scene, options.min_depth)
     order = [view.name for view in scene.views]
-    # One thread writes while the network goes on; everything that touches the writer runs there, in order.
-    with (
-        ResultsWriter(folder, run, order, overwrite=overwrite) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="nasrecon-write") as thread,
-    ):
+    with ResultsWriter(folder, run, order, overwrite=overwrite) as writer:
         todo = [i for i, view in enumerate(scene.views) if view.name not in writer.finished]
-        progress.started(scene, len(todo))
-        pending: deque[Future[None]] = deque()
-
-        def drop(name: str, reason: str) -> None:
-            pending.append(thread.submit(writer.drop, name, reason))
-            progress.dropped(name, reason)
-
-        for name, reason in scene.dropped:
-            drop(name, reason)
-        for estimates, seconds in estimate_batches(scene, network, options, todo, drop):
-            for estimate in estimates:
-                pending.append(thread.submit(_finish, writer, estimate, seconds / len(estimates), progress))
-            while len(pending) > _WRITES_WAITING:
-                pending.popleft().result()
-        while pending:
-            pending.popleft().result()
+        kept = len(order) - len(todo)
+        progress.note(f"depth ranges: {depth_range_source(scene)}")
+        if kept:
+            progress.note(f"{kept} views are finished already and kept (--overwrite redoes them)")
+        with _WriterThread(writer, progress, len(todo)) as thread:
+            for name, reason in scene.dropped:
+                thread.skipped(name, reason)
+            for estimates, seconds in estimate_batches(scene, network, options, todo, thread):
+                for estimate in estimates:
+                    thread.add(estimate, seconds / len(estimates))
         if not writer.finished:
             raise EmptyResultError(_nothing_left(scene, writer.dropped))
-    return Results.open(folder)
+        skipped = tuple(writer.dropped.items())
+    return RunSummary(
+        results=Results.open(folder),
+        estimated=thread.written,
+        kept=kept,
+        skipped=skipped,
+        seconds=time.perf_counter() - since,
+    )
 
 
-def _finish(writer: ResultsWriter, estimate: Estimate, seconds: float, progress: Progress) -> None:
-    writer.add(estimate, seconds=seconds)
-    progress.finished(estimate.view.name, seconds)
+class _WriterThread:
+    """Write estimates in one thread, in order, while the network computes; everything that uses the writer runs there."""
 
+    def __init__(self, writer: ResultsWriter, progress: Progress, total: int) -> None:
+        self.writer, self.progress, self.total = writer, progress, total
+        self.written = 0
+        self._pending: deque[Future[None]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-write")
 
-class _LogProgress:
-    def started(self, scene: Scene, todo: int) -> None:
-        logger.info("%d of %d views to estimate; depth ranges: %s", todo, len(scene.views), depth_range_source(scene))
+    def __enter__(self) -> _WriterThread:
+        if self.total:
+            self.progress.update("infer", 0, self.total)
+        return self
 
-    def finished(self, name: str, seconds: float) -> None:
-        logger.info("%s: %.2f s", name, seconds)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while kind is None and self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._thread.shutdown(wait=True)
 
-    def dropped(self, name: str, reason: str) -> None:
-        log_drop(name, reason)
+    def update(self, task: str, done: int, total: int) -> None:
+        self.progress.update(task, done, total)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Record in the manifest that an input is left out, and report it."""
+        self._pending.append(self._thread.submit(self.writer.drop, name, reason))
+        self.progress.skipped(name, reason)
+
+    def add(self, estimate: Estimate, seconds: float) -> None:
+        """Write an estimate; wait while more than ``_WRITES_WAITING`` are not written.
+
+        Raises:
+            OSError: the error of an earlier write.
+        """
+        self._pending.append(self._thread.submit(self._write, estimate, seconds))
+        while len(self._pending) > _WRITES_WAITING:
+            self._pending.popleft().result()
+
+    def _write(self, estimate: Estimate, seconds: float) -> None:
+        self.writer.add(estimate, seconds=seconds)
+        self.written += 1
+        self.progress.update("infer", self.written, self.total)
 
 
 def _nothing_left(scene: Scene, dropped: dict[str, str]) -> str:

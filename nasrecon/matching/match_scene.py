@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.matching.matches import Matches, Progress
+from nasrecon.matching.matches import Matches
 from nasrecon.matching.sampling import Collector, MatchOptions
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Scene, View
 
 
@@ -20,12 +21,12 @@ def match_scene(scene: Scene, options: MatchOptions | None = None, progress: Pro
     Args:
         scene: as ``open_scene`` made it.
         options: see ``MatchOptions``.
-        progress: called with what is done, and how many of how many.
+        progress: receives the reports.
 
     Raises:
         InputError: if fewer than two images can be read.
     """
-    collector = Collector(scene, options or MatchOptions(), progress or (lambda *_: None))
+    collector = Collector(scene, options or MatchOptions(), progress or LogProgress())
     collector.spread()
     collector.close_gaps()
     collector.rest()
@@ -40,11 +41,11 @@ def match_pairs(scene: Scene, pairs: Iterable[tuple[int, int]], progress: Progre
 
     Images that cannot be read are in ``problems``.
     """
-    collector = Collector(scene, MatchOptions(views=len(scene.views)), progress or (lambda *_: None))
+    collector = Collector(scene, MatchOptions(views=len(scene.views)), progress or LogProgress())
     wanted = sorted({(min(pair), max(pair)) for pair in pairs})
     for i, j in wanted:
         collector.match(i, j)
-        collector.progress("matches", len(collector.tried), len(wanted))
+        collector.progress.update("matches", len(collector.tried), len(wanted))
     return collector.matches()
 
 

@@ -7,7 +7,6 @@ cameras. Pairs are chosen by the order of the images and by trying, never by the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +83,3 @@ class Matches:
             pairs=tuple(pairs),
             same_file=(),
         )
-
-
-Progress = Callable[[str, int, int], None]

@@ -9,8 +9,9 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.matching.features import Features, extract_features, make_extractor
-from nasrecon.matching.matches import Matches, PairMatches, Progress
+from nasrecon.matching.matches import Matches, PairMatches
 from nasrecon.matching.verify import match_pair
+from nasrecon.progress import Progress
 from nasrecon.types import Scene
 
 
@@ -47,7 +48,7 @@ class Collector:
             except InputError as error:
                 self.problems.append((self.scene.views[i].name, str(error)))
                 self.unreadable.add(i)
-            self.progress("features", len(self.features), min(self.options.views, len(self.scene.views)))
+            self.progress.update("features", len(self.features), min(self.options.views, len(self.scene.views)))
         return i in self.features
 
     def match(self, i: int, j: int) -> bool:
@@ -101,4 +102,4 @@ class Collector:
             for i, j in zip(order, order[step:], strict=False):
                 if len(self.tried) < self.options.pairs:
                     self.match(i, j)
-            self.progress("matches", step, len(order) - 1)
+            self.progress.update("matches", step, len(order) - 1)

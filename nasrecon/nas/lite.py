@@ -124,7 +124,7 @@ class LiteNetwork(nn.Module):
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
         size = batch.ref_image.shape[-2:]
         longer = max(size)
-        if batch.rough or batch.src_images.shape[1] == 1:
+        if not batch.poses_exact or batch.src_images.shape[1] == 1:
             # The finest look is often surer than it has reason to be: all looks have their say.
             sides = sorted({min(side, longer) for side in _UNSURE})
             seen = [batch if s == longer else shrunk(batch, s / longer, self.size_multiple) for s in sides]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
-
-if TYPE_CHECKING:
-    import torch
-
 
 NEAR = 0.05
 """Where confidence is a probability, it is that of a depth which is off by less than this share."""
@@ -18,7 +14,7 @@ NEAR = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a network says of a batch; depths in the unit of the batch's ``min_depth``, normals in the reference camera.
+    """Depth, normals and uncertainty of a batch; depths in the unit of the batch's ``min_depth``, normals in the reference camera.
 
     Attributes:
         depth_initial: Z1 (B, H, W), from the regularised cost volume (paper, section 3.1).
@@ -40,12 +36,15 @@ class Prediction:
 
 
 class Network(Protocol):
-    """What the rest of the package asks of a network.
+    """What the package asks of a network; ``examples/02_own_network.py`` wraps a foreign one.
+
+    Four optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
+    ``weights`` and ``sha256``; ``network_info`` states their defaults.
 
     Attributes:
-        name: "lite", "paper", "zncc" ...
+        name: kind of the network: "lite", "paper", "zncc" ...
         planes: D, the number of planes; label i stands for min_depth * D / i, i = 0 ... D - 1.
-        size_multiple: H and W that come in must be multiples of it (``adapter.py`` pads).
+        size_multiple: H and W of a batch are multiples of it (``inference.sizes`` pads).
         min_side: the smallest H and W that the network takes [px].
     """
 
@@ -58,8 +57,45 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """Facts about a network, with the defaults of what it does not state itself.
+
+    Attributes:
+        name, planes, size_multiple, min_side: as in ``Network``.
+        prefers_bfloat16: whether its convolutions may run in bfloat16.
+        trained_min_depth: depth of the nearest plane in training. A network is free of scale but for the parts that
+            read raw depth, as the paper's consistency module does (section 3.3); float32 is most precise near 1.
+        weights: the name or path of its weights, "" for a network without.
+        sha256: of the weights' file; estimates of two different hashes are never mixed in one results folder.
+    """
+
+    name: str
+    planes: int
+    size_multiple: int
+    min_side: int
+    prefers_bfloat16: bool = False
+    trained_min_depth: float = 1.0
+    weights: str = ""
+    sha256: str = ""
+
+
+def network_info(network: Network) -> NetworkInfo:
+    """Return the facts about a network."""
+    return NetworkInfo(
+        name=network.name,
+        planes=network.planes,
+        size_multiple=network.size_multiple,
+        min_side=network.min_side,
+        prefers_bfloat16=bool(getattr(network, "prefers_bfloat16", False)),
+        trained_min_depth=float(getattr(network, "trained_min_depth", None) or 1.0),
+        weights=str(getattr(network, "weights", "")),
+        sha256=str(getattr(network, "sha256", "")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StereoBatch:
-    """What a network eats: torch tensors, in the networks' own conventions (``adapter.py`` makes it, nobody else).
+    """Input batch of a stereo network: torch tensors in the networks' conventions, made by ``inference.adapter`` only.
 
     Attributes:
         ref_image: (B, 3, H, W) float32, RGB in [-1, 1].
@@ -68,7 +104,7 @@ class StereoBatch:
         src_K: (B, S, 3, 3), likewise.
         src_from_ref: (B, S, 4, 4), the unit of its translation is free.
         min_depth: (B,), the depth scale of the planes, in that unit: label i stands for min_depth * D / i.
-        rough: whether the poses are known to be less than exact.
+        poses_exact: False where the poses were refined by matches and are therefore not exact.
     """
 
     ref_image: torch.Tensor
@@ -77,7 +113,7 @@ class StereoBatch:
     src_K: torch.Tensor
     src_from_ref: torch.Tensor
     min_depth: torch.Tensor
-    rough: bool = False
+    poses_exact: bool = True
 
     def to(self, device: torch.device | str) -> StereoBatch:
         """Return the batch on another device."""

@@ -1,4 +1,4 @@
-"""Memory layouts in which convolutions run fastest."""
+"""Where networks compute, and how precisely: device, bfloat16, memory layout of convolutions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from nasrecon.nas.network import Network
+from nasrecon.nas.network import Network, network_info
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -30,7 +30,7 @@ def device_of(network: Network) -> torch.device:
 
 def autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
     """Compute in bfloat16 where the network is made for it and the device has instructions for it."""
-    if not getattr(network, "prefers_bfloat16", False):
+    if not network_info(network).prefers_bfloat16:
         return nullcontext()
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()

@@ -68,12 +68,17 @@ def load_network(name_or_path: str | Path = "lite", device: str | torch.device =
     """
     target = resolve_device(device)
     if name_or_path == FLOOR:
-        return ZnccNetwork().eval().to(target)
+        return _named(ZnccNetwork().eval().to(target), FLOOR, weights_digest(FLOOR))
     entry = find_weights(name_or_path)
     check_file(entry)
     network = build_network(entry.network, entry.options)
     load_tensors(network, _read_tensors(entry.path), str(entry.path))
-    return channels_last(network.eval().requires_grad_(False)).to(target)
+    return _named(channels_last(network.eval().requires_grad_(False)).to(target), str(name_or_path), entry.sha256)
+
+
+def _named(network: nn.Module, weights: str, sha256: str) -> nn.Module:
+    network.weights, network.sha256 = weights, sha256
+    return network
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

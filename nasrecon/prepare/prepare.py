@@ -66,14 +66,14 @@ def reconstruct(
     overwrite: bool,
 ) -> Scene:
     """Find the cameras of images that have none, and open the scene with them; the model stays in the results."""
-    from nasrecon.cli.console import say
+    from nasrecon.cli.console import Bar, say
     from nasrecon.ingest.open_scene import open_scene
     from nasrecon.sfm.reconstruct import reconstruct_cameras
 
     if convention is not None:
         raise InputError(f"--convention {convention.value}: there are no cameras in {images}, and none with --poses")
     model, root, dropped = reconstruct_cameras(
-        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, say=say
+        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, progress=Bar()
     )
     scene = open_scene(root, model, masks=masks)
     say(f"{scene.root}: {scene.source}; use it elsewhere with --poses {model}")
@@ -82,13 +82,13 @@ def reconstruct(
 
 def with_sparse_points(scene: Scene, out: Path, overwrite: bool) -> Scene:
     """Give a scene sparse points if it has none; the model stays in the results."""
-    from nasrecon.cli.console import say
+    from nasrecon.cli.console import Bar, say
     from nasrecon.sfm.triangulate import triangulate
 
     if scene.visible is not None and len(scene.points_in_world):
         say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
         return scene
-    return triangulate(scene, out / "triangulated", redo=overwrite, say=say)
+    return triangulate(scene, out / "triangulated", redo=overwrite, progress=Bar())
 
 
 def look_at_cameras(scene: Scene, images: Path, poses: Path | None) -> Diagnosis | None:
@@ -127,7 +127,7 @@ def with_refined_poses(scene: Scene, seen: Diagnosis | None, out: Path, overwrit
 
         say("matches lie beside their epipolar lines; refining the poses")
         with Bar() as bar:
-            refined = refine_scene(scene, bar.set)
+            refined = refine_scene(scene, bar)
         found = write_refined_poses(scene, refined, out)
     new, words = found
     say(f"{words}; --keep-poses leaves them as they are" if new is not scene else words)

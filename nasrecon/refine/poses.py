@@ -15,8 +15,9 @@ import numpy as np
 
 from nasrecon.geometry import inverse, rotation_angle_deg, rotation_from_vector
 from nasrecon.matching.match_scene import match_pairs
-from nasrecon.matching.matches import Matches, Progress
+from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
+from nasrecon.progress import Progress
 from nasrecon.refine.solver import TURNS, Problem, step_cameras
 from nasrecon.types import Scene
 
@@ -73,7 +74,7 @@ def refine_scene(scene: Scene, progress: Progress | None = None) -> RefinedPoses
 
     Args:
         scene: as ``open_scene`` made it.
-        progress: called with what is done, and how many of how many.
+        progress: receives the reports.
     """
     return refine_poses(scene, match_pairs(scene, pairs_to_refine(scene), progress))
 

@@ -10,6 +10,22 @@ from nasrecon.atomic import write_atomically
 from nasrecon.results.reader import FUSION_FILE
 
 
+def fusion_facts(fusion: Any, files: dict[str, str]) -> dict[str, Any]:
+    """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written ("mesh": path)."""
+    stats, mesh = fusion.stats, fusion.mesh
+    return {
+        **files,
+        "views": stats.views,
+        "stages": dict(stats.stages()),
+        "alone": stats.alone,
+        "cell": fusion.cell,
+        "voxel": fusion.voxel.size if fusion.voxel else None,
+        "vertices": len(mesh.vertices) if mesh else None,
+        "faces": len(mesh.faces) if mesh else None,
+        "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
+    }
+
+
 def write_fusion(folder: str | Path, facts: dict[str, Any]) -> None:
     """Write fusion.json: what a fusion made of a folder's views, so that `viz` finds it.
 

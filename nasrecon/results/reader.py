@@ -89,6 +89,11 @@ class Results(Sequence[Estimate]):
         return tuple(view_of(line) for line in self._lines)
 
 
+def count_finished(folder: str | Path) -> int:
+    """Return how many views of a results folder are finished."""
+    return len(view_files(Path(folder)))
+
+
 def read_fusion(folder: str | Path) -> dict[str, Any] | None:
     """Return what ``write_fusion`` wrote, the paths resolved; None where nothing was fused yet.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,6 @@ import numpy as np
 from nasrecon.errors import InputError
 
 MODEL = "sparse/0"
-
-
-Say = Callable[[str], None]
 
 
 def pinhole_params(K: np.ndarray, origin: object) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.colmap import read_model
 from nasrecon.ingest.images import direct_images, image_files, image_size
 from nasrecon.ingest.text import read_intrinsics
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.sfm.database import (
     CameraGroup,
     choose_pairs,
@@ -31,7 +32,6 @@ from nasrecon.sfm.database import (
 )
 from nasrecon.sfm.kept_model import (
     MODEL,
-    Say,
     digest,
     is_kept,
     made_beside,
@@ -50,7 +50,7 @@ def reconstruct_cameras(
     intrinsics: Path | None = None,
     every: int = 1,
     redo: bool = False,
-    say: Say = lambda message: None,
+    progress: Progress | None = None,
 ) -> tuple[Path, Path, tuple[tuple[str, str], ...]]:
     """Find the cameras of a folder of images by structure from motion; the largest model is kept.
 
@@ -63,7 +63,7 @@ def reconstruct_cameras(
         intrinsics: a file with K of all images, which is then held fixed; half-pixel centres.
         every: take every Nth image only, in the order of names.
         redo: make a model anew where the folder holds one of other images.
-        say: told what is being done, one line at a time.
+        progress: receives the reports.
 
     Returns:
         the model, the folder that its image names start from, and (name, reason) of the images left out.
@@ -71,6 +71,7 @@ def reconstruct_cameras(
     Raises:
         InputError: if there are fewer than two images, the folder holds a model of others, or no camera can be found.
     """
+    progress = progress or LogProgress()
     root, names = _images_for_sfm(images, folder)
     names = names[::every]
     if len(names) < LEAST_MODEL:
@@ -80,11 +81,11 @@ def reconstruct_cameras(
     content = [(name, (root / name).stat().st_size) for name in names]
     made_from = {"what": "structure from motion", "digest": digest(content, [(g.model, g.params) for g in groups])}
     if is_kept(folder, made_from, redo):
-        say(f"cameras: {folder / MODEL}, found by structure from motion in an earlier run")
+        progress.note(f"cameras: {folder / MODEL}, found by structure from motion in an earlier run")
     else:
-        say(f"no cameras given: finding those of {len(names)} images by structure from motion")
+        progress.note(f"no cameras given: finding those of {len(names)} images by structure from motion")
         with made_beside(folder) as part:
-            about = _run_sfm(root, names, groups, intrinsics is not None, part, say)
+            about = _run_sfm(root, names, groups, intrinsics is not None, part, progress)
             write_made_from(part, made_from | about)
     registered = {image.name for image in read_model(folder / MODEL).images.values()}
     reason = "structure from motion could not register it (too few matches with the others)"
@@ -126,7 +127,12 @@ def _known_camera(intrinsics: Path, names: Sequence[str], sizes: Sequence[tuple[
 
 
 def _run_sfm(
-    root: Path, names: Sequence[str], groups: Sequence[CameraGroup], keep_intrinsics: bool, part: Path, say: Say
+    root: Path,
+    names: Sequence[str],
+    groups: Sequence[CameraGroup],
+    keep_intrinsics: bool,
+    part: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     import pycolmap
 
@@ -141,18 +147,18 @@ def _run_sfm(
         pairs = choose_pairs(database, inside)
     everything = len(pairs) == len(names) * (len(names) - 1) // 2
     how = "all" if everything else "neighbours by name, and those whose largest features match"
-    say(f"features found; matching {len(pairs)} pairs ({how})")
+    progress.note(f"features found; matching {len(pairs)} pairs ({how})")
     with quiet(part / "colmap.log"):
         match(database, pairs)
     verified = verified_pairs(database)
-    say(f"{verified} pairs match; mapping")
+    progress.note(f"{verified} pairs match; mapping")
     (part / "models").mkdir()
     with quiet(part / "colmap.log"):
         models = pycolmap.incremental_mapping(database, staged, part / "models", options) if verified else {}
     if not models:
         raise InputError(_nothing_reconstructed(root, len(names), verified))
     best = max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-    say(
+    progress.note(
         f"{best.num_reg_images()} of {len(names)} images registered, {best.num_points3D()} points, "
         f"{best.compute_mean_reprojection_error():.2f} px reprojection error"
         + (f"; {len(models) - 1} smaller models are left out" if len(models) > 1 else "")

@@ -12,6 +12,7 @@ import numpy as np
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.colmap import read_model, sparse_points
 from nasrecon.ingest.images import image_size
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.scene.source_views import source_scores
 from nasrecon.sfm.database import (
     EXHAUSTIVE_UP_TO,
@@ -24,7 +25,6 @@ from nasrecon.sfm.database import (
 )
 from nasrecon.sfm.kept_model import (
     MODEL,
-    Say,
     digest,
     is_kept,
     made_beside,
@@ -41,18 +41,19 @@ TRIANGULATED_NEIGHBORS = 15
 LEAST_ANGLE_DEG = 0.5
 
 
-def triangulate(scene: Scene, folder: Path, *, redo: bool = False, say: Say = lambda message: None) -> Scene:
+def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Progress | None = None) -> Scene:
     """Return the scene with sparse points, triangulated from feature matches under its cameras, which stay as they are.
 
     Args:
         scene: with known cameras.
         folder: where the model is kept; used again where it was made from the same images and cameras.
         redo: make a model anew where the folder holds one of others.
-        say: told what is being done, one line at a time.
+        progress: receives the reports.
 
     Raises:
         InputError: if the folder holds a model of other images or cameras, or nothing can be triangulated.
     """
+    progress = progress or LogProgress()
     usable = [i for i, view in enumerate(scene.views) if _fits(view)]
     if any(view.video_frame is not None for view in scene.views):
         raise InputError(f"{scene.root}: COLMAP reads no videos; write the frames to files to triangulate their points")
@@ -62,11 +63,11 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, say: Say = la
     cameras = [(_lens(scene.views[i]), scene.views[i].cam_from_world.tolist()) for i in usable]
     made_from = {"what": "triangulation under known cameras", "digest": digest(content, cameras)}
     if is_kept(folder, made_from, redo):
-        say(f"sparse points: {folder / MODEL}, triangulated in an earlier run")
+        progress.note(f"sparse points: {folder / MODEL}, triangulated in an earlier run")
     else:
-        say(f"triangulating sparse points from {len(usable)} views under their cameras")
+        progress.note(f"triangulating sparse points from {len(usable)} views under their cameras")
         with made_beside(folder) as part:
-            write_made_from(part, made_from | _run_triangulation(scene.subset(usable), part, say))
+            write_made_from(part, made_from | _run_triangulation(scene.subset(usable), part, progress))
     model = read_model(folder / MODEL)
     images = {image.name: image for image in model.images.values()}
     points_in_world, visible = sparse_points(model, [images[view.name] for view in scene.views if view.name in images])
@@ -96,7 +97,7 @@ def _lens(view: View) -> tuple[str, int, int, tuple[float, ...]]:
     return "PINHOLE", view.camera.width, view.camera.height, pinhole_params(view.camera.K, view.name)
 
 
-def _run_triangulation(scene: Scene, part: Path, say: Say) -> dict[str, Any]:
+def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str, Any]:
     import pycolmap
 
     database, staged = part / "database.db", part / "images"
@@ -114,7 +115,7 @@ def _run_triangulation(scene: Scene, part: Path, say: Say) -> dict[str, Any]:
     options.triangulation.min_angle = options.mapper.filter_min_tri_angle = LEAST_ANGLE_DEG
     with quiet(part / "colmap.log"):
         extract(database, staged, inside, groups)
-    say(f"features found; matching {len(pairs)} pairs")
+    progress.note(f"features found; matching {len(pairs)} pairs")
     with quiet(part / "colmap.log"):
         match(database, pairs)
         known = _known_cameras(scene, inside, database)
@@ -125,7 +126,7 @@ def _run_triangulation(scene: Scene, part: Path, say: Say) -> dict[str, Any]:
             f"{scene.root}: no sparse point could be triangulated ({verified_pairs(database)} of {len(pairs)} pairs of "
             "views match). Leave --triangulate out, or check the cameras: are they those of these images?"
         )
-    say(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
+    progress.note(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
     write_model(model, dict(zip(inside, (view.name for view in scene.views), strict=True)), part)
     return {"images": len(scene.views), "points": model.num_points3D()}
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.fuse.save import load_cloud, load_mesh
+from nasrecon.progress import Progress
 from nasrecon.results.reader import MANIFEST_FILE
 from nasrecon.types import Estimate, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey
@@ -48,13 +49,13 @@ _REFRESH_S = 2.0
 _FRUSTUM_IMAGE_PX = 192
 
 
-def serve(folder: Path, *, port: int, tell: Callable[[str], None]) -> None:
+def serve(folder: Path, *, port: int, progress: Progress) -> None:
     """Serve the live page until the process is interrupted (KeyboardInterrupt, which is its normal end).
 
     Args:
         folder: a results folder; it may still be written to.
         port: the first port to try; the next free one is taken.
-        tell: gets lines for people: the address and how to reach it.
+        progress: receives the address and how to reach it.
 
     Raises:
         InputError: if it is no results folder.
@@ -62,15 +63,17 @@ def serve(folder: Path, *, port: int, tell: Callable[[str], None]) -> None:
     page = LivePage(folder, port=port)
     try:
         if page.port != port:
-            tell(f"port {port} is in use, took {page.port}")
-        tell(f"http://{HOST}:{page.port}")
-        tell(f"from another machine: ssh -L {page.port}:{HOST}:{page.port} {getpass.getuser()}@{socket.gethostname()}")
-        tell("Ctrl-C ends it")
+            progress.note(f"port {port} is in use, took {page.port}")
+        progress.note(f"http://{HOST}:{page.port}")
+        progress.note(
+            f"from another machine: ssh -L {page.port}:{HOST}:{page.port} {getpass.getuser()}@{socket.gethostname()}"
+        )
+        progress.note("Ctrl-C ends it")
         while True:
             if not page.step():
                 time.sleep(0.2)
     except KeyboardInterrupt:
-        tell("stopped")
+        progress.note("stopped")
     finally:
         page.close()
 

@@ -11,7 +11,6 @@ import base64
 import json
 import time
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.save import load_cloud, load_mesh
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey
@@ -30,8 +30,6 @@ from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes
 from nasrecon.view.points import Points, joined, points_of_cloud, points_of_view, support_limit
 from nasrecon.view.tables import report_tables
 from nasrecon.view.thin import thin_mesh
-
-Progress = Callable[[str, int, int], None]
 
 MAX_FACES = 400_000
 MAX_POINTS = 500_000
@@ -61,7 +59,7 @@ def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Pr
         folder: the results folder; a mesh or cloud that is not there is said to be missing on the page.
         path: the file to write.
         max_mb: its size at most [millions of bytes]; pictures get smaller and the scene thinner to keep to it.
-        progress: called as progress(step, done, total).
+        progress: receives the reports.
 
     Raises:
         InputError: if it is no results folder, a file of it is damaged, or the size is too small for so many views.
@@ -74,7 +72,7 @@ def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Pr
     width = _picture_width(results[0], seen, len(results), _PICTURES_SHARE * budget)
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
-    collected = _visit(contents, seen, width, points, progress)
+    collected = _visit(contents, seen, width, points, progress or LogProgress())
     points = points or joined(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
 
@@ -112,7 +110,7 @@ def _pictures(estimate: Estimate, seen: Survey, width: int) -> dict[str, str]:
     return {name: data_uri(jpeg_bytes(picture, quality=80)) for name, picture in pictures.items()}
 
 
-def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, progress: Progress | None) -> _Pass:
+def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, progress: Progress) -> _Pass:
     """Read every view once: its pictures and facts, the histograms, and what it knows of the points."""
     results, out = contents.results, _Pass()
     edges = np.linspace(0, 1.25 * seen.far, _BINS + 1)
@@ -143,8 +141,7 @@ def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, p
             cloud.observe(estimate)
         else:
             out.parts.append(points_of_view(estimate, share))
-        if progress:
-            progress("report", i + 1, len(results))
+        progress.update("report", i + 1, len(results))
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from nasrecon.atomic import write_atomically
 from nasrecon.errors import NasReconError
 from nasrecon.fuse.o3d import render_mesh_preview
 from nasrecon.fuse.save import load_mesh
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.preview import INVALID_RGB, color_table, depth_bar, normal_legend, png_bytes
 from nasrecon.types import Camera, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, shrunk, view_pictures
-
-Progress = Callable[[str, int, int], None]
 
 _WIDTH = 1920
 _MARGIN = 24
@@ -33,7 +31,7 @@ def write_sheet(folder: Path, path: Path, *, progress: Progress | None = None) -
     Args:
         folder: the results folder; what is missing in it is said on the sheet.
         path: the file to write.
-        progress: called as progress(step, done, total).
+        progress: receives the reports.
 
     Raises:
         InputError: if it is no results folder or a file of it is damaged.
@@ -42,7 +40,7 @@ def write_sheet(folder: Path, path: Path, *, progress: Progress | None = None) -
     contents = look(folder)
     seen = survey(contents.results)
     parts = [_heading(contents), _mesh_part(contents, seen), _legend(contents, seen)]
-    parts += _view_rows(contents, seen, progress)
+    parts += _view_rows(contents, seen, progress or LogProgress())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png_bytes(np.concatenate(parts)))
     return path
@@ -159,7 +157,7 @@ def _legend(contents: Contents, seen: Survey) -> np.ndarray:
     return strip.pixels()
 
 
-def _view_rows(contents: Contents, seen: Survey, progress: Progress | None) -> list[np.ndarray]:
+def _view_rows(contents: Contents, seen: Survey, progress: Progress) -> list[np.ndarray]:
     """Draw the views, as many in a row as leaves them legible: two where there are few, four where there are many."""
     results = contents.results
     columns = 2 if len(results) <= 40 else 3 if len(results) <= 120 else 4
@@ -172,8 +170,7 @@ def _view_rows(contents: Contents, seen: Survey, progress: Progress | None) -> l
             estimate = results[i]
             pictures = view_pictures(estimate, seen.near, seen.far, width=width)
             drawn.append((estimate.view.name, [shrunk(pictures[name], width) for name in PICTURES]))
-            if progress:
-                progress("sheet", i + 1, len(results))
+            progress.update("sheet", i + 1, len(results))
         strip = _Strip(max(pictures[0].shape[0] for _, pictures in drawn) + 34)
         for column, (name, pictures) in enumerate(drawn):
             left = _MARGIN + column * (cell + 20)

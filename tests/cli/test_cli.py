@@ -76,7 +76,7 @@ def test_the_list_of_options_is_frozen():
 
 def test_defaults_are_those_of_the_options_classes():
     """Those of infer stand in two places, because the command line cannot read them without importing torch."""
-    from nasrecon.fuse import FuseOptions
+    from nasrecon.fuse.options import FuseOptions
     from nasrecon.inference.options import InferOptions
     from nasrecon.results.reader import DEFAULT_FOLDER
 
@@ -103,10 +103,10 @@ def run(monkeypatch, capsys):
 
     def load_network(name, device="auto"):
         state["asked"].append((name, device))
+        state["network"].weights, state["network"].sha256 = name, state["sha256"]
         return state["network"]
 
     monkeypatch.setattr("nasrecon.nas.weights.load_network", load_network)
-    monkeypatch.setattr("nasrecon.nas.weights.weights_digest", lambda name: state["sha256"])
 
     def call(*arguments):
         with pytest.raises(SystemExit) as end:
@@ -287,16 +287,16 @@ def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, mon
 
 
 def test_views_that_nothing_confirms_are_named(run, files, tmp_path, monkeypatch):
-    import nasrecon.fuse
+    import nasrecon.fuse.fusion
 
-    real = nasrecon.fuse.fuse
+    real = nasrecon.fuse.fusion.fuse_estimates
 
     def with_a_lonely_view(*args, **kwargs):
         fusion = real(*args, **kwargs)
         fusion.stats.alone.append("0003.png")
         return fusion
 
-    monkeypatch.setattr("nasrecon.fuse.fuse", with_a_lonely_view)
+    monkeypatch.setattr("nasrecon.fuse.fusion.fuse_estimates", with_a_lonely_view)
     run("infer", *scene_arguments(files), "--out", tmp_path, "--min-depth", 1.5, "--sources", 1)
     code, stdout, stderr = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply")
     assert code == 0
@@ -383,13 +383,13 @@ def test_other_failures_exit_with_1_and_one_message(run, files, tmp_path, monkey
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("nasrecon.inference.run.infer", fail)
+    monkeypatch.setattr("nasrecon.inference.run.estimate_to_folder", fail)
     code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path)
     assert code == 1 and stdout == "" and f"error: {error}" in stderr and "Traceback" not in stderr
 
 
 def test_a_programming_error_keeps_its_traceback(run, files, tmp_path, monkeypatch):
-    monkeypatch.setattr("nasrecon.inference.run.infer", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("nasrecon.inference.run.estimate_to_folder", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["infer", *map(str, scene_arguments(files)), "--out", str(tmp_path)])
 

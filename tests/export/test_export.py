@@ -11,7 +11,7 @@ import pytest
 from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, make_view, photograph, plane_depth, plane_in_cam
 
 from nasrecon.errors import InputError
-from nasrecon.export import FORMATS, export
+from nasrecon.export import FORMATS, export_estimates
 from nasrecon.export.colmap import shared_points
 from nasrecon.export.files import image_name
 from nasrecon.fuse.overlap import Sketch
@@ -88,14 +88,14 @@ def fused(folder):
 
 
 def test_colmap_fuses_the_workspace_onto_the_surface(estimates, tmp_path, monkeypatch) -> None:
-    said = export(estimates, "colmap", tmp_path / "ws")
+    said = export_estimates(estimates, "colmap", tmp_path / "ws")
     assert said[0].startswith("COLMAP workspace of 5 images")
     points = fused(tmp_path / "ws")
     assert len(points) > 500
     assert abs(off_plane(points).mean()) < 0.2 * OFF_BY_HALF_A_PIXEL
     # COLMAP's own convention, proven: depths of the pixels' centres, taken as they are, come out beside the plane.
     monkeypatch.setattr("nasrecon.export.colmap.depth_at_corners", lambda estimate: estimate.depth)
-    export(estimates, "colmap", tmp_path / "centers")
+    export_estimates(estimates, "colmap", tmp_path / "centers")
     assert abs(off_plane(fused(tmp_path / "centers")).mean()) > 0.6 * OFF_BY_HALF_A_PIXEL
 
     stored = read_array(tmp_path / "ws/stereo/depth_maps/left/0 a.jpg.geometric.bin")[..., 0]
@@ -115,7 +115,7 @@ def read_array(path) -> np.ndarray:
 def test_the_workspaces_model_is_that_of_the_views(estimates, tmp_path) -> None:
     from nasrecon.ingest.open_scene import open_scene
 
-    export(estimates, "colmap", tmp_path / "ws")
+    export_estimates(estimates, "colmap", tmp_path / "ws")
     scene = open_scene(tmp_path / "ws" / "images", tmp_path / "ws" / "sparse")
     named = {image_name(found.view.name): found.view for found in estimates}
     assert {view.name for view in scene.views} == set(named) and not scene.dropped
@@ -139,7 +139,7 @@ def test_points_are_not_shared_through_what_hides_them(estimates) -> None:
 
 
 def test_png16(estimates, tmp_path) -> None:
-    said = export(estimates, "png16", tmp_path / "o", unit="m", scale=1e-4)
+    said = export_estimates(estimates, "png16", tmp_path / "o", unit="m", scale=1e-4)
     assert said == ("5 depth maps, 16-bit PNG, 0.0001 m a step, as given",)
     told = json.loads((tmp_path / "o" / "cameras.json").read_text())
     assert told["pixel_center_of_first"] == 0.5 and told["unit"] == "m"
@@ -151,12 +151,12 @@ def test_png16(estimates, tmp_path) -> None:
 
 
 def test_png16_says_its_scale_and_what_does_not_fit(estimates, tmp_path) -> None:
-    assert "1 mm a step" in export(estimates, "png16", tmp_path / "m", unit="m")[0]
+    assert "1 mm a step" in export_estimates(estimates, "png16", tmp_path / "m", unit="m")[0]
     assert json.loads((tmp_path / "m" / "cameras.json").read_text())["depth_units_per_step"] == 1e-3
     far = [replace(found, depth=found.depth * 1000) for found in estimates]  # 2 to 5 thousand units
-    assert "0.1 scene units a step" in export(far, "png16", tmp_path / "u")[0]
-    assert "1 mm a step" in export(far, "png16", tmp_path / "mm", unit="mm")[0]
-    said = export(estimates, "png16", tmp_path / "s", unit="m", scale=5e-5)  # ends at 3.27
+    assert "0.1 scene units a step" in export_estimates(far, "png16", tmp_path / "u")[0]
+    assert "1 mm a step" in export_estimates(far, "png16", tmp_path / "mm", unit="mm")[0]
+    said = export_estimates(estimates, "png16", tmp_path / "s", unit="m", scale=5e-5)  # ends at 3.27
     stored = [iio.imread(path) for path in sorted((tmp_path / "s" / "depth").iterdir())]
     lost = sum(int((found.depth > 65535.5 * 5e-5).sum()) for found in estimates)
     kept = sum(int((steps > 0).sum()) for steps in stored)
@@ -172,7 +172,7 @@ def read_pfm(path) -> np.ndarray:
 
 
 def test_pfm_with_cams_and_pairs(estimates, tmp_path) -> None:
-    export(estimates, "pfm", tmp_path / "o")
+    export_estimates(estimates, "pfm", tmp_path / "o")
     for i, found in enumerate(estimates):
         words = (tmp_path / "o" / "cams" / f"{i:08d}_cam.txt").read_text().split()
         assert words[0] == "extrinsic" and words[17] == "intrinsic" and len(words) == 31
@@ -191,7 +191,7 @@ def test_pfm_with_cams_and_pairs(estimates, tmp_path) -> None:
 def test_exr(estimates, tmp_path) -> None:
     import OpenEXR
 
-    export(estimates, "exr", tmp_path / "o", unit="m")
+    export_estimates(estimates, "exr", tmp_path / "o", unit="m")
     told = json.loads((tmp_path / "o" / "cameras.json").read_text())
     for entry, found in zip(told["views"], estimates, strict=True):
         with OpenEXR.File(str(tmp_path / "o" / entry["exr_file"]), separate_channels=True) as file:
@@ -203,7 +203,7 @@ def test_exr(estimates, tmp_path) -> None:
 
 
 def test_transforms(estimates, tmp_path) -> None:
-    said = export(estimates, "transforms", tmp_path / "o", unit="m", scale=1e-4)
+    said = export_estimates(estimates, "transforms", tmp_path / "o", unit="m", scale=1e-4)
     assert said[1] == "nerfstudio reads the depth with --depth-unit-scale-factor 0.0001"
     told = json.loads((tmp_path / "o" / "transforms.json").read_text())
     for frame in told["frames"]:
@@ -230,7 +230,7 @@ def test_a_folder_that_holds_something_is_left_alone(estimates, tmp_path, format
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):
-        export(estimates, format, tmp_path / "o")
+        export_estimates(estimates, format, tmp_path / "o")
     assert [path.name for path in tmp_path.rglob("*")] == ["o", "mine.txt"]
 
 
@@ -241,9 +241,9 @@ def test_bad_requests(estimates, tmp_path) -> None:
         ({"format": "png16", "scale": -1}, "scale must be positive"),
     ):
         with pytest.raises(InputError, match=message):
-            export(estimates, out=tmp_path / "o", **arguments)
+            export_estimates(estimates, out=tmp_path / "o", **arguments)
     skewed = [replace(estimates[0], view=make_view("a.png", WIDTH, HEIGHT, 95, (0, 0, 0), (0, 0, 0)))]
     for format in ("colmap", "transforms"):
         with pytest.raises(InputError, match="skew"):
-            export(skewed, format, tmp_path / "o")
+            export_estimates(skewed, format, tmp_path / "o")
     assert not list(tmp_path.iterdir())

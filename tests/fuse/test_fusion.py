@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse import FuseOptions, Fusion, fuse, fuse_mesh, fuse_points
 from nasrecon.fuse import fusion as fusion_module
 from nasrecon.fuse.consistency import SourceMaps
+from nasrecon.fuse.fusion import Fusion, fuse_estimates
 from nasrecon.fuse.o3d import nearest_distance
+from nasrecon.fuse.options import FuseOptions
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
 from nasrecon.types import Camera, Estimate, View
 
@@ -29,7 +31,7 @@ def estimates() -> list[Estimate]:
 
 @pytest.fixture(scope="module")
 def fusion(estimates: list[Estimate]) -> Fusion:
-    return fuse(estimates, unit="m")
+    return fuse_estimates(estimates, unit="m")
 
 
 def test_the_cloud_lies_on_the_surface_and_faces_outwards(fusion: Fusion) -> None:
@@ -66,7 +68,7 @@ def test_scene_times_s_gives_cloud_and_mesh_times_s(
     fusion: Fusion, estimates: list[Estimate], s: float, shift: tuple[float, float, float]
 ) -> None:
     """A room in millimetres, a building in kilometres, a site in map coordinates: nothing but the numbers changes."""
-    other = fuse([scaled(e, s, shift) for e in estimates])
+    other = fuse_estimates([scaled(e, s, shift) for e in estimates])
     assert other.cell == pytest.approx(s * fusion.cell, rel=1e-5)
     assert other.voxel.size == pytest.approx(s * fusion.voxel.size, rel=1e-5)
     for ours, theirs in ((fusion.cloud.xyz, other.cloud.xyz), (fusion.mesh.vertices, other.mesh.vertices)):
@@ -81,7 +83,7 @@ def test_rotating_the_world_rotates_the_cloud(fusion: Fusion, estimates: list[Es
     a = 0.7
     turn = np.array([[np.cos(a), -np.sin(a), 0, 2], [np.sin(a), np.cos(a), 0, -1], [0, 0, 1, 3], [0, 0, 0, 1]])
     views = [replace(e.view, cam_from_world=e.view.cam_from_world @ np.linalg.inv(turn)) for e in estimates]
-    turned = fuse_points([replace(e, view=v) for e, v in zip(estimates, views, strict=True)])
+    turned = fuse_estimates([replace(e, view=v) for e, v in zip(estimates, views, strict=True)], mesh=False).cloud
     # The cells lie otherwise, so the points differ within a cell, but on the same surface with the same normals.
     back = transform(np.linalg.inv(turn), turned.xyz)
     assert np.median(distance(WORLD, back)) < 1e-3 * fusion.cell
@@ -90,7 +92,9 @@ def test_rotating_the_world_rotates_the_cloud(fusion: Fusion, estimates: list[Es
 
 
 def test_the_order_of_the_views_does_not_matter(fusion: Fusion, estimates: list[Estimate]) -> None:
-    shuffled = fuse_points([estimates[i] for i in np.random.default_rng(0).permutation(len(estimates))])
+    shuffled = fuse_estimates(
+        [estimates[i] for i in np.random.default_rng(0).permutation(len(estimates))], mesh=False
+    ).cloud
     assert len(shuffled) == pytest.approx(len(fusion.cloud), rel=5e-3)
     assert np.quantile(nearest_distance(shuffled.xyz, fusion.cloud.xyz), 0.98) < 1e-3 * fusion.cell
 
@@ -114,34 +118,36 @@ def test_lazy_input_is_read_twice_each_and_again_only_beyond_the_cache(
     fusion: Fusion, estimates: list[Estimate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lazy = OnDisk(estimates)
-    np.testing.assert_array_equal(fuse_points(lazy).xyz, fusion.cloud.xyz)
+    np.testing.assert_array_equal(fuse_estimates(lazy, mesh=False).cloud.xyz, fusion.cloud.xyz)
     assert (lazy.reads == 2).all()
     size = SourceMaps.of(estimates[0], FuseOptions()).nbytes
     monkeypatch.setattr(fusion_module, "CACHE_BYTES", 8 * size)
     bounded = OnDisk(estimates)
-    np.testing.assert_array_equal(fuse_points(bounded).xyz, fusion.cloud.xyz)
+    np.testing.assert_array_equal(fuse_estimates(bounded, mesh=False).cloud.xyz, fusion.cloud.xyz)
     assert bounded.reads.sum() > 2 * len(estimates)
 
 
 def test_one_result_alone_is_that_of_both(fusion: Fusion, estimates: list[Estimate]) -> None:
-    np.testing.assert_array_equal(fuse_points(iter(estimates)).xyz, fusion.cloud.xyz)
-    np.testing.assert_array_equal(fuse_mesh(estimates).vertices.shape, fusion.mesh.vertices.shape)
-    only_mesh = fuse(estimates, cloud=False)
+    np.testing.assert_array_equal(fuse_estimates(iter(estimates), mesh=False).cloud.xyz, fusion.cloud.xyz)
+    np.testing.assert_array_equal(
+        fuse_estimates(estimates, cloud=False).mesh.vertices.shape, fusion.mesh.vertices.shape
+    )
+    only_mesh = fuse_estimates(estimates, cloud=False)
     assert only_mesh.cloud is None
     assert only_mesh.stats.merged is None
 
 
 def test_progress_counts_both_passes(estimates: list[Estimate]) -> None:
-    calls: list[tuple[str, int, int]] = []
-    fuse(estimates[:4], mesh=False, progress=lambda *call: calls.append(call))
-    assert calls == [("look", i, 4) for i in (1, 2, 3, 4)] + [("fuse", i, 4) for i in (1, 2, 3, 4)]
+    recorder = Recorder()
+    fuse_estimates(estimates[:4], mesh=False, progress=recorder)
+    assert recorder.updates == [("survey", i, 4) for i in (1, 2, 3, 4)] + [("fuse", i, 4) for i in (1, 2, 3, 4)]
 
 
 def test_a_single_view_is_taken_as_it_is_and_two_must_agree(estimates: list[Estimate]) -> None:
-    single = fuse(estimates[:1], mesh=False)
+    single = fuse_estimates(estimates[:1], mesh=False)
     assert single.stats.supported == 160 * 120
     assert single.stats.stages()[3][0] == "no check between views"
-    pair = fuse(estimates[:2], mesh=False)
+    pair = fuse_estimates(estimates[:2], mesh=False)
     assert pair.stats.min_support == 2
     assert 0 < pair.stats.supported < 2 * 160 * 120
 
@@ -154,47 +160,47 @@ def test_views_apart_from_the_rest_are_named(estimates: list[Estimate]) -> None:
         cam_from_world=np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
     )
     apart = replace(estimates[0], view=far)
-    result = fuse([*estimates[:4], apart], mesh=False)
+    result = fuse_estimates([*estimates[:4], apart], mesh=False)
     assert result.stats.alone == ["far.png"]
     assert nearest_distance(result.cloud.xyz, np.zeros((1, 3))).max() < 10
 
 
 def test_no_estimates_is_an_input_error(estimates: list[Estimate]) -> None:
     once = iter(estimates[:1])
-    fuse(once, mesh=False)
+    fuse_estimates(once, mesh=False)
     with pytest.raises(InputError, match="pass a list"):
-        fuse(once)
+        fuse_estimates(once)
 
 
 def test_a_view_given_twice_is_refused(estimates: list[Estimate]) -> None:
     with pytest.raises(InputError, match="000.png"):
-        fuse([estimates[0], estimates[1], estimates[0]])
+        fuse_estimates([estimates[0], estimates[1], estimates[0]])
 
 
 def test_each_stage_that_drops_everything_says_so(estimates: list[Estimate]) -> None:
     few = estimates[:4]
     with pytest.raises(EmptyResultError, match="none of the 76800 pixels of 4 views has a depth"):
-        fuse([replace(e, depth=np.zeros_like(e.depth)) for e in few])
+        fuse_estimates([replace(e, depth=np.zeros_like(e.depth)) for e in few])
     with pytest.raises(EmptyResultError, match=r"confidence filter dropped everything: 76800 .*Lower min_confidence"):
-        fuse([replace(e, confidence=np.full_like(e.confidence, 0.1)) for e in few])
+        fuse_estimates([replace(e, confidence=np.full_like(e.confidence, 0.1)) for e in few])
     rng = np.random.default_rng(0)
     noisy = [replace(e, depth=(e.depth * rng.normal(1, 0.05, e.depth.shape)).astype(np.float32)) for e in few]
     with pytest.raises(
         EmptyResultError, match=r"between views dropped everything: 76800 .*raise max_relative_depth_error \(1e-06\)"
     ):
-        fuse(noisy, FuseOptions(max_relative_depth_error=1e-6, max_reprojection_px=1e-4))
+        fuse_estimates(noisy, FuseOptions(max_relative_depth_error=1e-6, max_reprojection_px=1e-4))
     flipped = [replace(e, normal=e.normal * np.float32((-1) ** i)) for i, e in enumerate(few[:2])]
     with pytest.raises(EmptyResultError, match=r"raise max_normal_angle_deg \(60\)"):
-        fuse(flipped)
+        fuse_estimates(flipped)
     with pytest.raises(EmptyResultError, match=r"lower min_support \(9\)"):
-        fuse(few, FuseOptions(min_support=9))
+        fuse_estimates(few, FuseOptions(min_support=9))
     apart = []
     for i, e in enumerate(few):
         moved = e.view.cam_from_world.copy()
         moved[:3, 3] += 1000 * i
         apart.append(replace(e, view=replace(e.view, cam_from_world=moved)))
     with pytest.raises(EmptyResultError, match="No view sees what another sees"):
-        fuse(apart)
+        fuse_estimates(apart)
 
 
 LIVINGROOM = Path(__file__).parents[2] / "../shared/data/livingroom1"
@@ -231,7 +237,7 @@ def test_a_real_room_from_its_exact_depth() -> None:
             rgb=rgb,
         )
 
-    fusion = fuse([estimate(i) for i in range(0, 200, 20)], unit="m")
+    fusion = fuse_estimates([estimate(i) for i in range(0, 200, 20)], unit="m")
     truth = np.concatenate(
         [
             transform(e.view.world_from_cam, camera.unproject_depth(e.depth)[e.depth > 0])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse import FuseOptions, fuse_mesh
 from nasrecon.fuse import mesh as mesh_module
+from nasrecon.fuse.fusion import fuse_estimates
 from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, vertex_normals
+from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Estimate, Mesh
 
@@ -31,7 +32,7 @@ def sketches(estimates: list[Estimate]) -> list[Sketch]:
 
 @pytest.fixture(scope="module")
 def mesh(estimates: list[Estimate]) -> Mesh:
-    return fuse_mesh(estimates, unit="m")
+    return fuse_estimates(estimates, unit="m", cloud=False).mesh
 
 
 def inner(mesh: Mesh) -> np.ndarray:
@@ -94,8 +95,8 @@ def test_crumbs_are_removed_unless_wanted(estimates: list[Estimate]) -> None:
             depth[near], normal[near] = pixel_depth[2], 0
         spoiled.append(replace(e, depth=depth, normal=normal))
     options = FuseOptions(min_support=2)
-    clean = fuse_mesh(spoiled, options)
-    dirty = fuse_mesh(spoiled, replace(options, min_component_faces=0))
+    clean = fuse_estimates(spoiled, options, cloud=False).mesh
+    dirty = fuse_estimates(spoiled, replace(options, min_component_faces=0), cloud=False).mesh
     near_crumb = [np.linalg.norm(m.vertices - crumb, axis=1) < 0.2 for m in (clean, dirty)]
     assert not near_crumb[0].any()
     assert near_crumb[1].any()
@@ -164,9 +165,9 @@ def test_the_expected_blocks_are_about_those_used(
 
 def test_no_surface_and_only_crumbs_are_errors(estimates: list[Estimate]) -> None:
     with pytest.raises(EmptyResultError, match="min_component_faces asks for 10000000"):
-        fuse_mesh(estimates, FuseOptions(min_component_faces=10_000_000))
+        fuse_estimates(estimates, FuseOptions(min_component_faces=10_000_000), cloud=False).mesh
     lonely = replace(
         estimates[0], depth=np.where(np.arange(120 * 160).reshape(120, 160) == 9000, estimates[0].depth, 0)
     )
     with pytest.raises(EmptyResultError, match="no surface"):
-        fuse_mesh([lonely])
+        fuse_estimates([lonely], cloud=False).mesh

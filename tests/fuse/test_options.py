@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from nasrecon.errors import InputError
-from nasrecon.fuse import FuseOptions
+from nasrecon.fuse.options import FuseOptions
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from nasrecon.errors import InputError
 from nasrecon.fuse import save as files
 from nasrecon.fuse.mesh import vertex_normals
-from nasrecon.fuse.save import load_cloud, load_mesh
+from nasrecon.fuse.save import load_cloud, load_mesh, save_cloud, save_mesh
 from nasrecon.types import Mesh, PointCloud
 
 
@@ -39,7 +39,7 @@ def make_mesh(shift: float = 0.0) -> Mesh:
 @pytest.mark.parametrize("shift", [0.0, 4e6])
 def test_a_cloud_comes_back(tmp_path: Path, shift: float) -> None:
     cloud = make_cloud(shift=shift)
-    path = cloud.save(tmp_path / "deep" / "cloud.ply")
+    path = save_cloud(cloud, tmp_path / "deep" / "cloud.ply")
     back = load_cloud(path)
     # Near the origin 32 bits hold a ten-millionth; far from it 64 are written, or half a unit would be lost.
     np.testing.assert_allclose(back.xyz, cloud.xyz, atol=1e-6 if shift == 0 else 1e-9)
@@ -53,7 +53,7 @@ def test_an_empty_cloud_comes_back(tmp_path: Path) -> None:
     cloud = PointCloud(
         xyz=np.zeros((0, 3)), normal=np.zeros((0, 3)), rgb=np.zeros((0, 3), np.uint8), support=np.zeros(0)
     )
-    assert len(load_cloud(cloud.save(tmp_path / "cloud.ply"))) == 0
+    assert len(load_cloud(save_cloud(cloud, tmp_path / "cloud.ply"))) == 0
 
 
 def test_other_programs_read_the_files(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_other_programs_read_the_files(tmp_path: Path) -> None:
     import trimesh
 
     cloud, mesh = make_cloud(), make_mesh()
-    read = open3d.t.io.read_point_cloud(str(cloud.save(tmp_path / "cloud.ply")))
+    read = open3d.t.io.read_point_cloud(str(save_cloud(cloud, tmp_path / "cloud.ply")))
     np.testing.assert_allclose(read.point.positions.numpy(), cloud.xyz, atol=1e-6)
     np.testing.assert_array_equal(read.point.colors.numpy(), cloud.rgb)
     np.testing.assert_array_equal(read.point.normals.numpy(), cloud.normal)
     np.testing.assert_array_equal(read.point["support"].numpy()[:, 0], cloud.support)
-    legacy = open3d.io.read_triangle_mesh(str(mesh.save(tmp_path / "mesh.ply")))
+    legacy = open3d.io.read_triangle_mesh(str(save_mesh(mesh, tmp_path / "mesh.ply")))
     np.testing.assert_allclose(np.asarray(legacy.vertices), mesh.vertices)
     np.testing.assert_array_equal(np.asarray(legacy.triangles), mesh.faces)
     np.testing.assert_allclose(np.asarray(legacy.vertex_colors) * 255, mesh.rgb, atol=1e-6)
@@ -77,7 +77,7 @@ def test_other_programs_read_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".glb", ".stl", ".PLY"])
 def test_a_mesh_comes_back_unturned_with_colours(tmp_path: Path, ending: str) -> None:
     mesh = make_mesh()
-    back = load_mesh(mesh.save(tmp_path / f"mesh{ending}"))
+    back = load_mesh(save_mesh(mesh, tmp_path / f"mesh{ending}"))
     # By corners of faces: STL has no shared vertices, and formats may order vertices as they like.
     np.testing.assert_allclose(back.vertices[back.faces], mesh.vertices[mesh.faces], atol=1e-6)
     if ending == ".stl":
@@ -91,22 +91,22 @@ def test_a_mesh_comes_back_unturned_with_colours(tmp_path: Path, ending: str) ->
 
 @pytest.mark.parametrize("ending", [".obj", ".glb"])
 def test_normals_are_in_the_file(tmp_path: Path, ending: str) -> None:
-    data = make_mesh().save(tmp_path / f"mesh{ending}").read_bytes()
+    data = save_mesh(make_mesh(), tmp_path / f"mesh{ending}").read_bytes()
     assert (b"\nvn " if ending == ".obj" else b'"NORMAL"') in data
 
 
 def test_a_mesh_far_from_the_origin_keeps_its_shape(tmp_path: Path) -> None:
     mesh = make_mesh(shift=5e6)
     for ending in (".ply", ".obj"):
-        back = load_mesh(mesh.save(tmp_path / f"mesh{ending}"))
+        back = load_mesh(save_mesh(mesh, tmp_path / f"mesh{ending}"))
         np.testing.assert_allclose(back.vertices[back.faces], mesh.vertices[mesh.faces], atol=1e-7)
 
 
 def test_unknown_endings_are_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cloud.xyz: a cloud is written as \.ply, found the ending '\.xyz'"):
-        make_cloud().save(tmp_path / "cloud.xyz")
+        save_cloud(make_cloud(), tmp_path / "cloud.xyz")
     with pytest.raises(InputError, match=r"\.ply, \.obj, \.glb, \.stl, found the ending '\(none\)'"):
-        make_mesh().save(tmp_path / "mesh")
+        save_mesh(make_mesh(), tmp_path / "mesh")
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
     monkeypatch.setattr(files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        make_mesh().save(path)
+        save_mesh(make_mesh(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -129,7 +129,7 @@ def test_files_that_are_not_ours_are_named(tmp_path: Path) -> None:
         load_cloud(tmp_path / "none.ply")
     with pytest.raises(InputError, match=r"no such file"):
         load_mesh(tmp_path / "none.ply")
-    mesh = make_mesh().save(tmp_path / "mesh.ply")
+    mesh = save_mesh(make_mesh(), tmp_path / "mesh.ply")
     with pytest.raises(InputError, match="lack support"):
         load_cloud(mesh)
     text = tmp_path / "text.ply"
@@ -137,9 +137,9 @@ def test_files_that_are_not_ours_are_named(tmp_path: Path) -> None:
     for load in (load_cloud, load_mesh):
         with pytest.raises(InputError, match="text.ply"):
             load(text)
-    short = make_cloud().save(tmp_path / "short.ply")
+    short = save_cloud(make_cloud(), tmp_path / "short.ply")
     short.write_bytes(short.read_bytes()[:-100])
     with pytest.raises(InputError, match="cut off"):
         load_cloud(short)
     with pytest.raises(InputError, match="no triangle"):
-        load_mesh(make_cloud().save(tmp_path / "cloud.ply"))
+        load_mesh(save_cloud(make_cloud(), tmp_path / "cloud.ply"))

@@ -190,8 +190,8 @@ def test_poses_in_doubt_are_tried_both_ways():
     # rough.
     network.batches.clear()
     predict(network, [posed(ref)] * 3, [[posed(doubted)], [posed(src)], [posed(doubted), posed(src)]])
-    assert [batch.rough for batch in network.batches] == [True, False, False, True]
-    assert network.batches[-1].to("cpu").rough and network.batches[-1].src_images.shape[1] == 2
+    assert [batch.poses_exact for batch in network.batches] == [False, True, True, False]
+    assert not network.batches[-1].to("cpu").poses_exact and network.batches[-1].src_images.shape[1] == 2
 
 
 def test_a_batch_of_two_scales_equals_its_items():

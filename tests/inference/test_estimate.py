@@ -13,17 +13,23 @@ import pytest
 import torch
 from PIL import Image
 from plane_world import SweepNetwork, make_view, plane_depth, write_scene
+from recorder import Recorder
 
 from nasrecon.errors import EmptyResultError, InputError, NasReconError
 from nasrecon.geometry import transform
 from nasrecon.inference import estimate, loader, run
 from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.options import InferOptions
-from nasrecon.inference.run import infer
+from nasrecon.inference.run import estimate_to_folder
 from nasrecon.inference.sizes import source_size, working_size
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.results.reader import Results
 from nasrecon.types import Camera, Scene
+
+
+def to_folder(scene, network, folder, options=None, *, weights_sha256="", **rest):
+    network.sha256 = weights_sha256
+    return estimate_to_folder(scene, network, folder, options, **rest).results
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +127,11 @@ def test_what_is_left_out_is_reported_with_its_reason(scene, monkeypatch, caplog
     monkeypatch.setattr(estimate, "rank_sources", lambda s, i, n: () if i in lonely else real(s, i, n))
     ranged = scene.replace_views([replace(v, depth_range=(1.5, 9.0)) for v in scene.views[:4]] + [scene.views[4]])
     monkeypatch.setattr(estimate, "with_depth_ranges", lambda s, min_depth: s)
-    told = []
-    estimates = list(estimate_views(ranged, SweepNetwork(), on_drop=lambda *drop: told.append(drop)))
+    recorder = Recorder()
+    estimates = list(estimate_views(ranged, SweepNetwork(), progress=recorder))
     assert names(estimates) == ["0000.png", "0002.png", "0003.png"]
-    assert [name for name, _ in told] == ["0001.png", "0004.png"]
-    assert "source" in told[0][1] and "--min-depth" in told[1][1]
+    assert [name for name, _ in recorder.skips] == ["0001.png", "0004.png"]
+    assert "source" in recorder.skips[0][1] and "--min-depth" in recorder.skips[1][1]
     with caplog.at_level(logging.WARNING, "nasrecon"):
         assert len(list(estimate_views(ranged, SweepNetwork()))) == 3
     assert ["0001.png" in caplog.messages[0], "0004.png" in caplog.messages[1]] == [True, True]
@@ -135,20 +141,23 @@ def test_an_unreadable_image_costs_its_own_view_only(fresh_scene):
     """It breaks off in the middle of a run of hours: the others go on without it as a source."""
     path = fresh_scene.views[2].image_path
     path.write_bytes(path.read_bytes()[:200])
-    told = []
+    recorder = Recorder()
     options = InferOptions(min_depth=1.5, batch=2)
-    estimates = list(estimate_views(fresh_scene, SweepNetwork(), options, on_drop=lambda *drop: told.append(drop)))
+    estimates = list(estimate_views(fresh_scene, SweepNetwork(), options, progress=recorder))
     assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
-    assert [name for name, _ in told] == ["0002.png"] and str(path) in told[0][1]
+    assert [name for name, _ in recorder.skips] == ["0002.png"] and str(path) in recorder.skips[0][1]
     assert all("0002.png" not in found.sources and found.sources for found in estimates)
 
 
 def test_views_whose_sources_are_all_unreadable_are_reported(fresh_scene):
     for view in fresh_scene.views[1:]:
         view.image_path.write_bytes(b"")
-    told = {}
-    assert not list(estimate_views(fresh_scene, SweepNetwork(), InferOptions(min_depth=1.5), on_drop=told.__setitem__))
-    assert sorted(told) == [f"{i:04d}.png" for i in range(5)] and "none of its sources" in told["0000.png"]
+    recorder = Recorder()
+    assert not list(estimate_views(fresh_scene, SweepNetwork(), InferOptions(min_depth=1.5), progress=recorder))
+    assert (
+        sorted(dict(recorder.skips)) == [f"{i:04d}.png" for i in range(5)]
+        and "none of its sources" in dict(recorder.skips)["0000.png"]
+    )
 
 
 class Greedy(SweepNetwork):
@@ -279,13 +288,13 @@ class Interrupting(SweepNetwork):
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(scene, tmp_path):
     options = InferOptions(min_depth=1.5)
     with pytest.raises(KeyboardInterrupt):
-        infer(scene, Interrupting(), tmp_path / "a", options, weights_sha256="1")
+        to_folder(scene, Interrupting(), tmp_path / "a", options, weights_sha256="1")
     part = Results.open(tmp_path / "a")
     assert part.names == ("0000.png", "0001.png") and not part.manifest["complete"]
     network = SweepNetwork()
-    resumed = infer(scene, network, tmp_path / "a", options, weights_sha256="1")
+    resumed = to_folder(scene, network, tmp_path / "a", options, weights_sha256="1")
     assert network.batch_sizes == [1, 1, 1]
-    whole = infer(scene, SweepNetwork(), tmp_path / "b", options, weights_sha256="1")
+    whole = to_folder(scene, SweepNetwork(), tmp_path / "b", options, weights_sha256="1")
     assert resumed.names == whole.names == tuple(view.name for view in scene.views) and resumed.manifest["complete"]
     for a, b in zip(resumed, whole, strict=True):
         np.testing.assert_array_equal(a.depth, b.depth)
@@ -294,15 +303,15 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(scene, tmp_path):
 
 def test_finished_views_stay_until_overwrite(scene, tmp_path):
     options = InferOptions(min_depth=1.5)
-    infer(scene, SweepNetwork(), tmp_path, options, weights_sha256="1")
+    to_folder(scene, SweepNetwork(), tmp_path, options, weights_sha256="1")
     second = SweepNetwork()
-    infer(scene, second, tmp_path, replace(options, batch=3, cached_images=7), weights_sha256="1")
+    to_folder(scene, second, tmp_path, replace(options, batch=3, cached_images=7), weights_sha256="1")
     assert second.batch_sizes == []
     for changed, sha in [(replace(options, sources=1), "1"), (options, "2")]:
         with pytest.raises(InputError, match="--overwrite"):
-            infer(scene, second, tmp_path, changed, weights_sha256=sha)
+            to_folder(scene, second, tmp_path, changed, weights_sha256=sha)
     assert second.batch_sizes == []
-    again = infer(scene, second, tmp_path, replace(options, sources=1), weights_sha256="1", overwrite=True)
+    again = to_folder(scene, second, tmp_path, replace(options, sources=1), weights_sha256="1", overwrite=True)
     assert len(second.batch_sizes) == len(again) == 5 and all(len(found.sources) == 1 for found in again)
 
 
@@ -317,14 +326,14 @@ def test_a_failed_write_ends_the_run(scene, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.ResultsWriter, "add", add)
     with pytest.raises(OSError, match="disk full"):
-        infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+        to_folder(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
     assert len(Results.open(tmp_path)) == 4
 
 
 def test_the_manifest_tells_the_run(scene, tmp_path):
     dropped = replace(scene, dropped=(("x.png", "no camera"),))
     since = time.perf_counter()
-    results = infer(dropped, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5, batch=5), weights_sha256="ab")
+    results = to_folder(dropped, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5, batch=5), weights_sha256="ab")
     elapsed = time.perf_counter() - since
     manifest = results.manifest
     assert manifest["dropped"] == [{"name": "x.png", "reason": "no camera"}]
@@ -342,9 +351,9 @@ def test_the_manifest_tells_the_run(scene, tmp_path):
 def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "rank_sources", lambda *_: ())
     with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
-        infer(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+        to_folder(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
     with pytest.raises(EmptyResultError, match="no views"):
-        infer(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", InferOptions(min_depth=1.5))
+        to_folder(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", InferOptions(min_depth=1.5))
 
 
 @pytest.mark.parametrize(
@@ -387,16 +396,17 @@ def write_masks(scene, folder):
 
 @pytest.mark.parametrize("size", [(96, 64), (64, 64)])
 def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, size):
-    from nasrecon.fuse import FuseOptions, fuse
+    from nasrecon.fuse.fusion import fuse_estimates
+    from nasrecon.fuse.options import FuseOptions
     from nasrecon.ingest.masks import with_masks
 
     write_masks(fresh_scene, tmp_path / "masks")
     options = InferOptions(min_depth=1.5, size=size)
-    whole = infer(fresh_scene, SweepNetwork(), tmp_path / "whole", options)
+    whole = to_folder(fresh_scene, SweepNetwork(), tmp_path / "whole", options)
     masked = with_masks(fresh_scene, tmp_path / "masks")
     with pytest.raises(InputError, match="scene_sha256"):  # other depths: not to be mixed with those without masks
-        infer(masked, SweepNetwork(), tmp_path / "whole", options)
-    results = infer(masked, SweepNetwork(), tmp_path / "masked", options)
+        to_folder(masked, SweepNetwork(), tmp_path / "whole", options)
+    results = to_folder(masked, SweepNetwork(), tmp_path / "masked", options)
     assert "masks of 4 of 5 views (masks), none for 0000.png" in results.manifest["scene"]["source"]
     edge = round(40 * size[0] / 96)
     for i, (a, b) in enumerate(zip(whole, results, strict=True)):
@@ -404,7 +414,7 @@ def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, siz
         for name in ("depth", "normal", "confidence", "sigma"):
             left = getattr(b, name)[:, : edge - 1]
             assert (left == 0).all() if i else (left != 0).any(), name
-    one = fuse(results[1:2], FuseOptions(min_support=1), mesh=False).cloud
+    one = fuse_estimates(results[1:2], FuseOptions(min_support=1), mesh=False).cloud
     pixels = results[1].view.camera.project(transform(results[1].view.cam_from_world, one.xyz))
     assert len(one) > 500 and pixels[:, 0].min() > edge - 1
 
@@ -415,8 +425,8 @@ def test_a_view_whose_mask_cannot_be_read_is_dropped(fresh_scene, tmp_path):
     write_masks(fresh_scene, tmp_path / "masks")
     masked = with_masks(fresh_scene, tmp_path / "masks")
     (tmp_path / "masks" / "0002.png.png").write_bytes(b"no image")
-    told = []
+    recorder = Recorder()
     options = InferOptions(min_depth=1.5)
-    estimates = list(estimate_views(masked, SweepNetwork(), options, on_drop=lambda *drop: told.append(drop)))
+    estimates = list(estimate_views(masked, SweepNetwork(), options, progress=recorder))
     assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
-    assert [name for name, _ in told] == ["0002.png"] and "cannot be read as a mask" in told[0][1]
+    assert [name for name, _ in recorder.skips] == ["0002.png"] and "cannot be read as a mask" in recorder.skips[0][1]

@@ -170,7 +170,7 @@ def test_a_hint_stands_where_the_coarse_pass_saw_it(network: LiteNetwork) -> Non
 def test_unsure_views_are_seen_at_two_sizes_and_answered_at_their_own(
     network: LiteNetwork, sources: int, rough: bool
 ) -> None:
-    views = replace(stereo(sources=sources, side=704), rough=rough)
+    views = replace(stereo(sources=sources, side=704), poses_exact=not rough)
     with torch.inference_mode():
         found = network(views)
         sized = [shrunk(views, side / 704, 16) for side in (416, 640)]

@@ -10,6 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from ingest.worlds import REPO, in_unit
+from recorder import Recorder
 
 from nasrecon.errors import InputError, NoPosesError
 from nasrecon.geometry import relative_pose, rotation_angle_deg, transform
@@ -45,11 +46,11 @@ def photos(tmp_path_factory, truth) -> Path:
 def found(photos, tmp_path_factory):
     """The cameras found, by the way of choosing pairs that large sets go."""
     out = tmp_path_factory.mktemp("results")
-    said: list[str] = []
+    said = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nasrecon.sfm.database.EXHAUSTIVE_UP_TO", 3)
-        model, root, dropped = reconstruct_cameras(photos, out / "sfm", say=said.append)
-    return out / "sfm", model, open_scene(root, model), dropped, said
+        model, root, dropped = reconstruct_cameras(photos, out / "sfm", progress=said)
+    return out / "sfm", model, open_scene(root, model), dropped, said.notes
 
 
 def test_the_cameras_are_found(found, truth) -> None:
@@ -78,9 +79,9 @@ def test_the_model_is_kept_and_used_again(found, photos) -> None:
     folder, model, scene, dropped, _ = found
     assert {path.name for path in folder.iterdir()} == {"sparse", "made_from.json", "colmap.log"}
     before = (model / "images.bin").stat().st_mtime_ns
-    said: list[str] = []
-    again = reconstruct_cameras(photos, folder, say=said.append)
-    assert (again[0], again[2]) == (model, dropped) and "in an earlier run" in said[0]
+    said = Recorder()
+    again = reconstruct_cameras(photos, folder, progress=said)
+    assert (again[0], again[2]) == (model, dropped) and "in an earlier run" in said.notes[0]
     assert (model / "images.bin").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="made from other images"):
         reconstruct_cameras(photos, folder, every=2)
@@ -121,9 +122,9 @@ def test_points_are_triangulated_onto_the_surfaces(truth, tmp_path, unit) -> Non
         off = np.abs(in_cam[inside, 2] / np.where(known, there, 1) - 1)[known]
         assert len(off) > 50 and np.median(off) < 0.01
     assert depth_range_source(with_depth_ranges(made)) == "sparse points (4 of 4 views)"
-    said: list[str] = []
-    again = triangulate(scene, tmp_path / "triangulated", say=said.append)
-    assert "in an earlier run" in said[0]
+    said = Recorder()
+    again = triangulate(scene, tmp_path / "triangulated", progress=said)
+    assert "in an earlier run" in said.notes[0]
     np.testing.assert_array_equal(again.points_in_world, made.points_in_world)
     with pytest.raises(InputError, match="other images or cameras"):
         triangulate(scene.subset(range(3)), tmp_path / "triangulated")

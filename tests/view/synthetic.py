@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.fuse.mesh import vertex_normals
+from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.geometry import normals_from_depth, transform
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.writer import ResultsWriter, Run
@@ -122,9 +123,9 @@ def write_results(folder, world, *, views, size, grid=0, points=0, finished=None
         writer.write_manifest(complete=False)
     files = {}
     if grid:
-        files["mesh"] = str(world.mesh(grid).save(folder / "mesh.ply"))
+        files["mesh"] = str(save_mesh(world.mesh(grid), folder / "mesh.ply"))
     if points:
-        files["cloud"] = str(world.cloud(points).save(folder / "cloud.ply"))
+        files["cloud"] = str(save_cloud(world.cloud(points), folder / "cloud.ply"))
     if files:
         stages = {"pixels": 1000, "with depth": 900, "3 views agree": 700, "merged points": points}
         write_fusion(
