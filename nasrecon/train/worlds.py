@@ -112,16 +112,25 @@ def draw_worlds(
     look = _draw_looks(B, P, bank, outdoor, size, generator)
     if away is not None:
         look["scale"][:, 1:] = torch.where(in_air[:, None], look["scale"] * size[:, None] / away, look["scale"])[:, 1:]
-    lights = 3
-    light_at = r((B, lights, 3), -0.9, 0.9) * reach[:, None]
-    light_at[..., 1] = -room[:, None, 1] * r((B, lights), 0.2, 0.95)
-    strength = r((B, lights), 0.1, 1) * r((B, 1), 0.3, 1.6) * torch.where(outdoor, 60.0, 3.0)[:, None]
+    light_at, strength = _draw_lights(room, reach, outdoor, generator)
     strength = torch.where(in_air[:, None], strength / 3, strength)
     return Worlds(
         counts=(1 + boxes, ellipsoids, cylinders, meshes), center=center, half=half,
         rotation=rotation_from_vector(turn), triangles=draw_meshes(B * meshes, generator).unflatten(0, (B, -1)),
         outdoor=outdoor, floating=in_air, light_at=light_at, light=strength, ambient=r((B,), 0.2, 0.9), **look,
     )  # fmt: skip
+
+
+def _draw_lights(
+    room: torch.Tensor, reach: torch.Tensor, outdoor: torch.Tensor, generator: torch.Generator, lights: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw places (B, L, 3) under the ceiling, or as high outdoors, and strengths (B, L)."""
+    B = len(room)
+    r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
+    light_at = r((B, lights, 3), -0.9, 0.9) * reach[:, None]
+    light_at[..., 1] = -room[:, None, 1] * r((B, lights), 0.2, 0.95)
+    strength = r((B, lights), 0.1, 1) * r((B, 1), 0.3, 1.6) * torch.where(outdoor, 60.0, 3.0)[:, None]
+    return light_at, strength
 
 
 def _line_up(
