@@ -35,3 +35,16 @@ class LogProgress:
     def skipped(self, name: str, reason: str) -> None:
         """Log an input that is left out."""
         logger.warning("%s: left out: %s", name, reason)
+
+
+class Quiet:
+    """Drop all reports."""
+
+    def update(self, task: str, done: int, total: int) -> None:
+        """Drop a step."""
+
+    def note(self, text: str) -> None:
+        """Drop a fact."""
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Drop an input that is left out."""

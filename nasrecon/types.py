@@ -137,8 +137,6 @@ class View:
             listed.
         mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
         video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
-        given_cam_from_world: (4, 4), the pose that was read, where ``cam_from_world`` was refined by the matches of the
-            images: such poses are not exact. None: there is no doubt.
     """
 
     name: str
@@ -151,7 +149,6 @@ class View:
     sources: tuple[str, ...] | None = None
     mask_path: Path | None = None
     video_frame: int | None = None
-    given_cam_from_world: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.geometry import transform
+from nasrecon.inference.adapter import Photo
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, plane_sample_grid, sample_on_planes
 from nasrecon.types import Camera, View
@@ -59,7 +60,7 @@ def photograph(view, unit=1.0):
 
 
 def posed(view, unit=1.0):
-    return photograph(view, unit), view
+    return Photo(rgb=photograph(view, unit), view=view)
 
 
 def write_scene(folder, count=5, width=96, height=64, unit=1.0):

@@ -25,6 +25,7 @@ from nasrecon.check.photometric import photometric_share
 from nasrecon.check.principal_point import fit_center_shift
 from nasrecon.check.summary import facts
 from nasrecon.check.units import unit_finding
+from nasrecon.matching.features import FeatureStore
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, Fit, Observations
@@ -51,19 +52,22 @@ MOST_SUPPOSITIONS = 2
 QUICK = MatchOptions(views=10, pairs=24)
 
 
-def check_scene(scene: Scene, *, quick: bool = False, progress: Progress | None = None) -> Diagnosis:
+def check_scene(
+    scene: Scene, *, quick: bool = False, progress: Progress | None = None, store: FeatureStore | None = None
+) -> Diagnosis:
     """Say whether the cameras of a scene are right, from its images and geometry alone.
 
     Args:
         scene: as ``open_scene`` made it.
         quick: look at few images and leave out what takes long; for a warning before other work.
         progress: receives the reports.
+        store: features and matches that are known already; what this check finds is added.
 
     Raises:
         InputError: if fewer than two images can be read.
     """
     resized, findings = image_size_findings(scene)
-    matches = match_scene(resized, QUICK if quick else None, progress)
+    matches = match_scene(resized, QUICK if quick else None, progress, store)
     diagnosis = diagnose(resized, matches, quick=quick)
     read = () if quick else facts(resized, matches)
     return replace(diagnosis, findings=_faults_first([*findings, *diagnosis.findings]), facts=read)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from nasrecon.check.findings import Diagnosis
-from nasrecon.geometry import inverse, transform
+from nasrecon.geometry import inverse
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
-from nasrecon.scene.depth_range import range_from_points
+from nasrecon.matching.residuals import Cameras
+from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.scene.source_views import source_scores
 from nasrecon.types import Scene
 
@@ -54,47 +53,21 @@ def _lengths(scene: Scene, matches: Matches) -> list[tuple[str, str]]:
     steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
     extent = float(np.linalg.norm(np.ptp(centers, axis=0)))
     rows = [("baselines", f"view to next {np.median(steps):.4g}{unit} (median), all within {extent:.4g}{unit}")]
-    ranged, origin = _with_ranges(scene, matches)
+    ranged = with_depth_ranges(scene)
     ranges = [view.depth_range for view in ranged.views if view.depth_range is not None]
     if ranges:
         near, far = np.median(ranges, axis=0)
-        rows.append(("depth range", f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views; from {origin})"))
+        rows.append(
+            (
+                "depth range",
+                f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views; from {depth_range_source(ranged)})",
+            )
+        )
     else:
-        rows.append(("depth range", "not to be told: no sparse points, and no matches lie in front of the cameras"))
+        rows.append(("depth range", "unknown: no sparse points, and the sweep of the images finds no depth"))
     rows.append(("neighbours", _neighbors(ranged, matches)))
     rows.append(("unit", _unit_guess(scene, ranges)))
     return rows
-
-
-def _with_ranges(scene: Scene, matches: Matches) -> tuple[Scene, str]:
-    """Return the scene with depth ranges from its sparse points, else from triangulated matches."""
-    points, visible, origin = scene.points_in_world, scene.visible, "sparse points"
-    if visible is None:
-        points, visible = _triangulated(scene, matches)
-        origin = "triangulated matches"
-    found = [range_from_points(view, points, own) for view, own in zip(scene.views, visible, strict=True)]
-    views = [replace(view, depth_range=new) for view, new in zip(scene.views, found, strict=True)]
-    return scene.replace_views(views), origin
-
-
-def _triangulated(scene: Scene, matches: Matches) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return points (P, 3) in the world that matches give under the scene's cameras, and whose they are."""
-    visible = [np.empty(0, dtype=int) for _ in scene.views]
-    if not matches.pairs:
-        return np.empty((0, 3)), visible
-    seen = Observations(matches)
-    depths, sound = seen.depths(Cameras.of(scene))
-    points = np.zeros((len(seen.x), 3))
-    first = seen.first[seen.pair]
-    for i in sorted(set(first[sound].tolist())):
-        own = sound & (first == i)
-        view = scene.views[i]
-        points[own] = transform(view.world_from_cam, view.camera.unproject(seen.x[own], depths[own, 0]))
-    number = np.cumsum(sound) - 1
-    second = seen.second[seen.pair]
-    for i in matches.views:
-        visible[i] = number[sound & ((first == i) | (second == i))]
-    return points[sound], visible
 
 
 def _neighbors(ranged: Scene, matches: Matches) -> str:

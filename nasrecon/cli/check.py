@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from nasrecon.cli.options import (
-    AsJson,
+    ConventionOption,
     Every,
     Fixes,
+    FormatOption,
     Images,
     Intrinsics,
+    JsonFlag,
     Poses,
-    WhichFormat,
-    WhichWay,
 )
-from nasrecon.prepare.prepare import open_asked
+from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
     from nasrecon.check.findings import Diagnosis, Finding
@@ -31,19 +31,24 @@ def check(
     images: Images,
     poses: Poses = None,
     intrinsics: Intrinsics = None,
-    convention: WhichWay = None,
-    format: WhichFormat = None,
+    convention: ConventionOption = None,
+    format: FormatOption = None,
     every: Every = 1,
     fix: Fixes = None,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Are the cameras right? Says what was read, what is wrong, and the --fix that repairs it. Exit code 1: faults found."""
-    scene = open_asked(images, poses, intrinsics, convention, every, fix, layout=format)
+    """Check whether the cameras are right: facts, faults, and the --fix that repairs each. Exit code 1: faults found.
 
+    Example: nasrecon check photos --poses sparse/0
+    """
     from nasrecon.check.diagnose import check_scene
     from nasrecon.cli.console import Bar
+    from nasrecon.prepare.read import read_scene
 
+    options = PrepareOptions(every=every, fixes=tuple(fix or ()))
+    reading = {"intrinsics": intrinsics, "convention": convention, "format": format}
     with Bar() as bar:
+        scene = read_scene(images, poses, options, bar, find_cameras=False, **reading)
         diagnosis = check_scene(scene, progress=bar)
     print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis))
     if diagnosis.faults:

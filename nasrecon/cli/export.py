@@ -11,7 +11,7 @@ import typer
 
 from nasrecon.cli.options import (
     DEFAULT_FOLDER,
-    AsJson,
+    JsonFlag,
     ResultsFolder,
 )
 
@@ -45,7 +45,7 @@ def export(
             show_default="1 mm; in an unknown unit what the depths need",
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The views of a results folder in other tools' formats."""
     from nasrecon.cli.console import Bar

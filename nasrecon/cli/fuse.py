@@ -11,7 +11,7 @@ import typer
 
 from nasrecon.cli.options import (
     DEFAULT_FOLDER,
-    AsJson,
+    JsonFlag,
     ResultsFolder,
 )
 from nasrecon.fuse.options import FuseOptions
@@ -53,7 +53,7 @@ def fuse(
     min_component_faces: Annotated[
         int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")
     ] = FUSE_DEFAULTS.min_component_faces,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
     from nasrecon.cli.console import Bar, fusion_table, say

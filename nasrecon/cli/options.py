@@ -1,98 +1,133 @@
-"""Options that several commands share, each declared once."""
+"""Options that several commands share, each declared once; grouped into the help panels Cameras, Checks, Estimation, Output."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+DEFAULT_FOLDER = "nasrecon_out"
 
-class Convention(StrEnum):
-    """Which way the transforms in a file of plain matrices go."""
+Convention = Literal["cam-from-world", "world-from-cam"]
+Format = Literal[
+    "colmap",
+    "transforms",
+    "mvsnet",
+    "middlebury",
+    "strecha",
+    "redwood",
+    "tum",
+    "7scenes",
+    "scannet",
+    "demon",
+    "kitti",
+    "matrices",
+]
+"""Keys of the formats that ``ingest.open_scene`` reads."""
 
-    cam_from_world = "cam-from-world"
-    world_from_cam = "world-from-cam"
+CAMERAS, CHECKS, ESTIMATION, OUTPUT = "Cameras", "Checks", "Estimation", "Output"
 
 
-class Format(StrEnum):
-    """The layouts that are read, by their keys (``ingest.LAYOUTS``)."""
-
-    colmap = "colmap"
-    transforms = "transforms"
-    mvsnet = "mvsnet"
-    middlebury = "middlebury"
-    strecha = "strecha"
-    redwood = "redwood"
-    tum = "tum"
-    seven_scenes = "7scenes"
-    scannet = "scannet"
-    demon = "demon"
-    kitti = "kitti"
-    matrices = "matrices"
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (width, height) [px] of a text like 640x480."""
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdigit() and height.isdigit()):
+        raise typer.BadParameter(f"expected WIDTHxHEIGHT in pixels, as in 640x480, found {text!r}")
+    return int(width), int(height)
 
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="Folder of images, or of a whole set with its cameras, or a video.")
 ]
-
-
 Poses = Annotated[
     Path | None,
-    typer.Option("--poses", help="COLMAP model, or folder or file of transforms; default: within IMAGES."),
+    typer.Option(
+        "--poses",
+        help="COLMAP model, or folder or file of transforms; default: within IMAGES.",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
 Intrinsics = Annotated[
     Path | None,
-    typer.Option("--intrinsics", help="File with K, or folder with one for each image, where the cameras have none."),
+    typer.Option(
+        "--intrinsics",
+        help="File with K, or folder with one for each image, where the cameras have none.",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
-WhichFormat = Annotated[
+FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", help="The layout to read, where several fit.", show_default="the one that fits"),
+    typer.Option(
+        "--format",
+        help="The format to read, where several fit.",
+        show_default="the one that fits",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
 Masks = Annotated[
     Path | None,
-    typer.Option("--masks", help="Folder with a mask for each image, by name: no depth where it is zero."),
+    typer.Option(
+        "--masks",
+        help="Folder with a mask for each image, by name: no depth where it is zero.",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
 IgnoreHints = Annotated[
     bool,
-    typer.Option("--ignore-hints", help="Choose sources and depth ranges also where the set lists them (pair.txt)."),
+    typer.Option(
+        "--ignore-hints",
+        help="Choose sources and depth ranges also where the set lists them (pair.txt).",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
-WhichWay = Annotated[
+ConventionOption = Annotated[
     Convention | None,
-    typer.Option("--convention", help="Which way plain matrices go, where the layout leaves it open."),
+    typer.Option(
+        "--convention",
+        help="Direction of plain matrices, where the format leaves it open.",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
 Fixes = Annotated[
     list[str] | None,
-    typer.Option("--fix", help="A repair that `check` named, as in world-from-cam; may be repeated.", metavar="NAME"),
+    typer.Option(
+        "--fix",
+        help="A repair that `check` named, as in world-from-cam; may be repeated.",
+        metavar="NAME",
+        rich_help_panel=CAMERAS,
+    ),
 ]
-
-
-Every = Annotated[int, typer.Option("--every", min=1, help="Take every Nth view only, as in a video.", metavar="N")]
-
-DEFAULT_FOLDER = "nasrecon_out"
-
-# Options that several commands share are declared once, here.
+Every = Annotated[
+    int,
+    typer.Option(
+        "--every", min=1, help="Take every Nth view only, as in a video.", metavar="N", rich_help_panel=CAMERAS
+    ),
+]
+KeepPoses = Annotated[
+    bool,
+    typer.Option("--keep-poses", help="Keep the given poses; do not refine them by matches.", rich_help_panel=CHECKS),
+]
 ResultsFolder = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as `infer` writes it.")]
-Network = Annotated[str, typer.Option("--network", help="Name of a network (`weights list`) or a .safetensors file.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdigit() and height.isdigit()):
-        raise typer.BadParameter(f"expected WIDTHxHEIGHT in pixels, as in 640x480, found {text!r}")
-    return int(width), int(height)
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network",
+        help="Name of a network (`weights list`), a .safetensors file, or zncc: nothing learned.",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).", rich_help_panel=ESTIMATION)]
+MapSize = Annotated[
+    Any | None,
+    typer.Option(
+        "--size",
+        parser=parse_size,
+        metavar="WxH",
+        help="Size of all maps in px, instead of --max-side.",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, for scripts.", rich_help_panel=OUTPUT)
+]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nasrecon.cli.options import (
-    AsJson,
+    JsonFlag,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Variant(StrEnum):
 
 
 @app.command("list")
-def list_weights(as_json: AsJson = False) -> None:
+def list_weights(as_json: JsonFlag = False) -> None:
     """The weights that are known by name, the shipped ones first."""
     from nasrecon.cli.console import weights_table
     from nasrecon.nas.manifest import list_weights as entries
@@ -38,7 +38,7 @@ def list_weights(as_json: AsJson = False) -> None:
 
 
 @app.command("verify")
-def verify_weights(as_json: AsJson = False) -> None:
+def verify_weights(as_json: JsonFlag = False) -> None:
     """Check every known weights file: its sha256, and that its tensors fit the network. Exit code 1 if one is wrong."""
     from nasrecon.cli.console import table
     from nasrecon.nas.weights import verify_weights as checked
@@ -61,7 +61,7 @@ def import_weights(
     trained_min_depth: Annotated[
         float, typer.Option("--trained-min-depth", help="Nearest plane in training: DeMoN, SUN3D 0.5; ScanNet 0.25.")
     ] = 0.5,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Published checkpoints of the paper to checked safetensors among your own weights."""
     from nasrecon.nas.published import import_published

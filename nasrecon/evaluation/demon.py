@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 
 from nasrecon.errors import InputError
-from nasrecon.evaluation.scoring import Evaluation, Scorer, refined_or_given
+from nasrecon.evaluation.scoring import Evaluation, Scorer
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
-from nasrecon.progress import LogProgress, Progress
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.prepare import prepare_scene
+from nasrecon.progress import LogProgress, Progress, Quiet
 
 DEMON_SIZE = (640, 480)
 
@@ -36,7 +38,7 @@ def evaluate_demon(
     Args:
         folder: of pair folders.
         network: from ``load_network``.
-        keep_poses: take the poses as given, also where the matches of the images ask for others (``doctor/poses.py``).
+        keep_poses: take the poses as given, also where the matches of the images ask for others (``prepare``).
         device: where to compute; default: where the network is.
 
     Raises:
@@ -49,6 +51,7 @@ def evaluate_demon(
     pairs = _pair_folders(folder)
     planes = (DEMON_MIN_DEPTH, DEMON_MIN_DEPTH * network.planes)
     scorer = Scorer(network, device, counted=(DEMON_MIN_DEPTH, max_depth), clamp=planes)
+    options = PrepareOptions(check=False, refine=not keep_poses, min_depth=DEMON_MIN_DEPTH)
     refined = 0
     for i, pair in enumerate(pairs):
         progress.update("pairs", i, len(pairs))
@@ -56,10 +59,9 @@ def evaluate_demon(
         if len(scene.views) != 2 or scene.dropped:
             lost = "".join(f"; {name}: {reason}" for name, reason in scene.dropped[:3])
             raise InputError(f"{pair}: a pair has two views, found {len(scene.views)}{lost}")
-        if not keep_poses:
-            scene, changed = refined_or_given(scene)
-            refined += changed
-        scorer.score(scene.views[:1], scene.views[1:], DEMON_SIZE, pair.name, pair.name.partition("_")[0])
+        prepared = prepare_scene(scene, options=options, progress=Quiet())
+        refined += not prepared.poses_exact
+        scorer.score(prepared, 0, [1], DEMON_SIZE, pair.name, pair.name.partition("_")[0])
     progress.update("pairs", len(pairs), len(pairs))
     return scorer.evaluation(
         protocol=f"demon, max depth {max_depth:g}",

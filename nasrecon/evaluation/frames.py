@@ -8,11 +8,13 @@ import torch
 
 from nasrecon.errors import InputError
 from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, rule_words
-from nasrecon.evaluation.scoring import Evaluation, Scorer, refined_or_given
-from nasrecon.inference.options import InferOptions
+from nasrecon.evaluation.scoring import Evaluation, Scorer
+from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.sizes import working_size
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.prepare import prepare_scene
 from nasrecon.progress import LogProgress, Progress
 
 
@@ -46,19 +48,17 @@ def evaluate_frames(
             f"{scene.root}: no frame of {len(scene.views)} has {options.sources} sources by the rule: "
             f"{rule_words(options)}; ask for fewer sources, or frames nearer to each other"
         )
-    changed = False
-    if not keep_poses:
-        used = sorted({i for ref, sources in plan for i in (ref, *sources)})
-        part, changed = refined_or_given(scene.subset(used))
-        views = dict(zip(used, part.views, strict=True))
-        scene = scene.replace_views([views.get(i, view) for i, view in enumerate(scene.views)])
+    used = sorted({i for ref, sources in plan for i in (ref, *sources)})
+    at = {i: position for position, i in enumerate(used)}
+    prepare = PrepareOptions(check=False, refine=not keep_poses, min_depth=options.min_depth)
+    prepared = prepare_scene(scene.subset(used), options=prepare, progress=progress)
     span = (options.min_depth, options.max_depth)
     scorer = Scorer(network, device, counted=span, clamp=span)
     for i, (ref, sources) in enumerate(plan):
         progress.update("frames", i, len(plan))
         view = scene.views[ref]
-        size = working_size(view.camera, InferOptions(max_side=options.max_side))
-        scorer.score([view], [scene.views[j] for j in sources], size, view.name, "all")
+        size = working_size(view.camera, EstimateOptions(max_side=options.max_side))
+        scorer.score(prepared, at[ref], [at[j] for j in sources], size, view.name, "all")
     progress.update("frames", len(plan), len(plan))
     numbers = f"{options.every}/{options.offset}" if options.rule == "every" else "baseline"
     return scorer.evaluation(
@@ -66,7 +66,7 @@ def evaluate_frames(
         rules=(
             rule_words(options),
             f"{network.planes} planes, the nearest at {options.min_depth:g}; longer side at most {options.max_side} px",
-            "poses refined by the matches of the images" if changed else "poses as given",
+            "poses refined by the matches of the images" if not prepared.poses_exact else "poses as given",
             *scorer.rules("frame"),
         ),
         data=f"{scene.root}: {scene.source}",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.errors import EmptyResultError
 from nasrecon.evaluation.metrics import (
     PATCH,
     ROUGHNESS,
@@ -26,12 +26,12 @@ from nasrecon.evaluation.metrics import (
     sparsification,
     true_normals,
 )
-from nasrecon.inference.adapter import Posed, predict_stages
+from nasrecon.inference.adapter import Photo
+from nasrecon.inference.passes import predict_stages
 from nasrecon.ingest.images import read_view
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.nas.network import Network, Prediction
-from nasrecon.refine.poses import refine_scene
-from nasrecon.types import Scene, View
+from nasrecon.prepare.prepare import PreparedScene
 
 STAGES = {
     "Z1": ("depth_initial", None),
@@ -137,19 +137,6 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean(found)) for name, found in values.items()}
 
 
-def refined_or_given(scene: Scene) -> tuple[Scene, bool]:
-    """Return the scene with poses as ``infer`` would use them, and whether they are others than those given.
-
-    Raises:
-        InputError: without pycolmap, which finds the matches.
-    """
-    try:
-        found = refine_scene(scene)
-    except ImportError as error:
-        raise InputError(f"refining poses needs pycolmap ({error}); install it, or pass --keep-poses") from error
-    return found.scene, found.changed
-
-
 class Scorer:
     """Runs the network on references and collects their scores.
 
@@ -177,11 +164,11 @@ class Scorer:
         )
 
     def score(
-        self, refs: Sequence[View], sources: Sequence[View], size: tuple[int, int], name: str, subset: str
+        self, prepared: PreparedScene, ref: int, sources: Sequence[int], size: tuple[int, int], name: str, subset: str
     ) -> None:
-        """Score one reference, or note why it cannot be."""
-        (view,) = refs
-        rgb, view = read_view(replace(view, depth_range=self.clamp), *size)
+        """Score one reference of a prepared scene (positions in it), or note why it cannot be scored."""
+        photo = self._photo(prepared, ref, size)
+        view = photo.view
         truth = read_true_depth(view)
         if truth is None:
             self.left_out.append((name, "there is no true depth with it"))
@@ -190,9 +177,9 @@ class Scorer:
         if not mask.any():
             self.left_out.append((name, f"no true depth within {self.counted[0]:g}-{self.counted[1]:g}"))
             return
-        posed: list[Posed] = [read_view(source, *size) for source in sources]
+        photos = [self._photo(prepared, source, size) for source in sources]
         since = time.perf_counter()
-        found = predict_stages(self.network, (rgb, view), posed, self.device)
+        found = predict_stages(self.network, photo, photos, self.device)
         seconds = time.perf_counter() - since
         normals = true_normals(truth, view.camera)
         refined = found.refined_depth[0].numpy()
@@ -200,7 +187,7 @@ class Scorer:
             ViewScores(
                 name=name,
                 subset=subset,
-                sources=tuple(source.name for source in sources),
+                sources=tuple(source.view.name for source in photos),
                 stages={stage: self._stage(found, stage, truth, mask, normals) for stage in STAGES},
                 calibration=self._calibration(found, truth, mask),
                 pixels=int(mask.sum()),
@@ -208,6 +195,12 @@ class Scorer:
                 seconds=seconds,
             )
         )
+
+    def _photo(self, prepared: PreparedScene, index: int, size: tuple[int, int]) -> Photo:
+        """Read a view at a size [px], with the protocol's planes."""
+        rgb, view = read_view(replace(prepared.scene.views[index], depth_range=self.clamp), *size)
+        given = prepared.given_poses
+        return Photo(rgb=rgb, view=view, given_pose=None if given is None else given[index])
 
     def _clamped(self, depth: torch.Tensor) -> np.ndarray:
         """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""

@@ -20,7 +20,7 @@ The nearest plane comes from ``View.depth_range[0]``, which must be set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,93 +28,31 @@ import torch.nn.functional as F
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import relative_pose
-from nasrecon.inference.ensemble import blended
 from nasrecon.inference.sizes import fitted_size, padded_side
 from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
-from nasrecon.nas.precision import autocast, device_of
 from nasrecon.types import Camera, Estimate, View
 
-Posed = tuple[np.ndarray, View]
-"""An image (H, W, 3) uint8 and its view, the camera at the image's size: what ``ingest.images.read_view`` returns."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Photo:
+    """An image and its view.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        view: its camera at the image's size, as ``ingest.images.read_view`` returns it.
+        given_pose: (4, 4), cam_from_world as it was read, where the view's pose was refined; None: the pose is exact.
+    """
+
+    rgb: np.ndarray
+    view: View
+    given_pose: np.ndarray | None = None
 
 
 FARTHEST_IN_PLANES = 2.0
 """Depths beyond this many times the farthest finite plane (label 1, ``min_depth * planes``) count as "no value"."""
 
 
-def predict(
-    network: Network,
-    refs: Sequence[Posed],
-    sources: Sequence[Sequence[Posed]],
-    device: torch.device | str | None = None,
-) -> list[Estimate]:
-    """Run a network on references of any sizes and with any number of sources each; one Estimate each, in order.
-
-    Items of one image size and one number of sources go through the network together. Where poses were refined
-    (``View.given_cam_from_world``) and there is but one source, it sees them under both, and what it says is averaged
-    (``nas.blend``): the matches of a single pair leave much open.
-
-    Args:
-        refs: the reference images with their views; ``view.depth_range`` must be set.
-        sources: for each reference its source images with their views, at least one.
-        device: where to compute; default: where the network is (``device_of``).
-
-    Raises:
-        InputError: if an item has no source or no depth range, or an image is not of its camera's size.
-    """
-    device = device_of(network) if device is None else device
-    groups: dict[tuple[int, int, int, bool], list[int]] = {}
-    for i, ((rgb, view), its_sources) in enumerate(zip(refs, sources, strict=True)):
-        key = (*rgb.shape[:2], len(its_sources), _in_doubt([(rgb, view), *its_sources]))
-        groups.setdefault(key, []).append(i)
-    out: dict[int, Estimate] = {}
-    for members in groups.values():
-        group_refs, group_sources = [refs[i] for i in members], [sources[i] for i in members]
-        prediction = _predicted(network, group_refs, group_sources, device)
-        out |= zip(members, to_estimates(prediction, group_refs, group_sources, network), strict=True)
-    return [out[i] for i in range(len(refs))]
-
-
-def predict_stages(
-    network: Network, ref: Posed, sources: Sequence[Posed], device: torch.device | str | None = None
-) -> Prediction:
-    """Run a network on one reference, as ``estimate`` does it, and return all that it says (B = 1), for evaluation.
-
-    Returns:
-        the prediction at the reference's size, depths and sigma in scene units, float32 on the CPU, not filtered.
-
-    Raises:
-        InputError: as ``predict``.
-    """
-    device = torch.device(device_of(network) if device is None else device)
-    with torch.inference_mode(), autocast(network, device):
-        prediction = _predicted(network, [ref], [sources], device)
-    return in_scene_units(prediction, [ref], network)
-
-
-def _predicted(
-    network: Network, refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], device: torch.device | str
-) -> Prediction:
-    """Run a network on references of one size, under all poses that they may have; its own units and sizes."""
-    batch = to_stereo_batch(refs, sources, network)
-    said = [network(batch.to(device))]
-    if not batch.poses_exact and batch.src_images.shape[1] == 1:
-        refs, sources = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
-        said.append(network(to_stereo_batch(refs, sources, network).to(device)))
-    return blended(said)
-
-
-def _in_doubt(images: Sequence[Posed]) -> bool:
-    return any(view.given_cam_from_world is not None for _, view in images)
-
-
-def _as_given(posed: Posed) -> Posed:
-    rgb, view = posed
-    given = view.given_cam_from_world
-    return (rgb, view) if given is None else (rgb, replace(view, cam_from_world=given, given_cam_from_world=None))
-
-
-def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network) -> StereoBatch:
+def to_stereo_batch(refs: Sequence[Photo], sources: Sequence[Sequence[Photo]], network: Network) -> StereoBatch:
     """Turn references of one size, with one number of sources each, into what the network eats (float32, on the CPU).
 
     A source that is rolled against its reference (a portrait shot beside landscape ones) is turned by quarters of a
@@ -130,23 +68,24 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
     """
     if not refs or len(refs) != len(sources):
         raise InputError(f"a batch needs references and as many lists of sources, found {len(refs)} and {len(sources)}")
-    height, width = refs[0][0].shape[:2]
+    height, width = refs[0].rgb.shape[:2]
     count = len(sources[0])
-    for (rgb, view), its_sources in zip(refs, sources, strict=True):
+    for ref, its_sources in zip(refs, sources, strict=True):
+        rgb, view = ref.rgb, ref.view
         if rgb.shape[:2] != (height, width) or len(its_sources) != count:
             raise InputError(
                 f"{view.name}: {rgb.shape[1]}x{rgb.shape[0]} with {len(its_sources)} sources cannot share a batch with "
-                f"{refs[0][1].name}: {width}x{height} with {count} sources; ``predict`` groups them"
+                f"{refs[0].view.name}: {width}x{height} with {count} sources; ``predict`` groups them"
             )
         if not its_sources:
             raise InputError(f"{view.name}: no source view; a stereo network needs at least one")
-    sources = [[_upright(source, ref) for source in item] for (_, ref), item in zip(refs, sources, strict=True)]
-    ref_tensors = [_tensors(rgb, view, height, width, network) for rgb, view in refs]
-    src_tensors = [[_tensors(rgb, view, height, width, network) for rgb, view in item] for item in sources]
-    units = [_network_units_per_scene_unit(view, network) for _, view in refs]
+    sources = [[_align_roll(source, ref.view) for source in item] for ref, item in zip(refs, sources, strict=True)]
+    ref_tensors = [_tensors(photo, height, width, network) for photo in refs]
+    src_tensors = [[_tensors(photo, height, width, network) for photo in item] for item in sources]
+    units = [_network_units_per_scene_unit(ref.view, network) for ref in refs]
     src_from_ref = [
-        [_scaled(relative_pose(src.cam_from_world, ref.cam_from_world), unit) for _, src in item]
-        for (_, ref), item, unit in zip(refs, sources, units, strict=True)
+        [_scaled(relative_pose(src.view.cam_from_world, ref.view.cam_from_world), unit) for src in item]
+        for ref, item, unit in zip(refs, sources, units, strict=True)
     ]
     return StereoBatch(
         ref_image=torch.stack([image for image, _ in ref_tensors]),
@@ -155,14 +94,14 @@ def to_stereo_batch(refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], n
         src_K=torch.stack([torch.stack([K for _, K in item]) for item in src_tensors]),
         src_from_ref=torch.from_numpy(np.array(src_from_ref)).float(),
         min_depth=torch.full((len(refs),), network_info(network).trained_min_depth),
-        poses_exact=not any(_in_doubt([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
+        poses_exact=all(poses_exact([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
     )
 
 
-def in_scene_units(prediction: Prediction, refs: Sequence[Posed], network: Network) -> Prediction:
+def in_scene_units(prediction: Prediction, refs: Sequence[Photo], network: Network) -> Prediction:
     """Return a prediction cropped to the references' size, its depths and sigma in scene units, float32 on the CPU."""
-    height, width = refs[0][0].shape[:2]
-    per_scene_unit = [_network_units_per_scene_unit(view, network) for _, view in refs]
+    height, width = refs[0].rgb.shape[:2]
+    per_scene_unit = [_network_units_per_scene_unit(ref.view, network) for ref in refs]
     scene_units = 1 / torch.tensor(per_scene_unit, dtype=torch.float64)
     out = {}
     for name in Prediction.__dataclass_fields__:
@@ -174,7 +113,7 @@ def in_scene_units(prediction: Prediction, refs: Sequence[Posed], network: Netwo
 
 
 def to_estimates(
-    prediction: Prediction, refs: Sequence[Posed], sources: Sequence[Sequence[Posed]], network: Network
+    prediction: Prediction, refs: Sequence[Photo], sources: Sequence[Sequence[Photo]], network: Network
 ) -> list[Estimate]:
     """Turn the prediction for ``to_stereo_batch(refs, sources, network)`` into Estimates: refined depth and normal.
 
@@ -184,7 +123,8 @@ def to_estimates(
     """
     scene = in_scene_units(prediction, refs, network)
     out = []
-    for i, ((rgb, view), its_sources) in enumerate(zip(refs, sources, strict=True)):
+    for i, (ref, its_sources) in enumerate(zip(refs, sources, strict=True)):
+        rgb, view = ref.rgb, ref.view
         farthest = FARTHEST_IN_PLANES * network.planes * _min_depth(view)
         depth = scene.refined_depth[i].numpy()
         valid = np.isfinite(depth) & (depth > 0) & (depth <= farthest)
@@ -195,7 +135,7 @@ def to_estimates(
             confidence=np.where(valid, np.nan_to_num(scene.confidence[i].numpy()), 0).clip(0, 1).astype(np.float32),
             sigma=np.where(valid, np.nan_to_num(scene.sigma[i].numpy(), posinf=farthest), 0).clip(0).astype(np.float32),
             rgb=rgb,
-            sources=tuple(source.name for _, source in its_sources),
+            sources=tuple(source.view.name for source in its_sources),
         )
         out.append(estimate)
     return out
@@ -218,11 +158,9 @@ def _scaled(target_from_source: np.ndarray, factor: float) -> np.ndarray:
     return out
 
 
-def _tensors(
-    rgb: np.ndarray, view: View, height: int, width: int, network: Network
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(photo: Photo, height: int, width: int, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
     """Return an image fitted to height x width, then padded: (3, H', W') in [-1, 1], and K (3, 3), integer centres."""
-    camera = view.camera
+    rgb, view, camera = photo.rgb, photo.view, photo.view.camera
     if rgb.shape != (camera.height, camera.width, 3) or rgb.dtype != np.uint8:
         raise InputError(
             f"{view.name}: the image is {rgb.shape} {rgb.dtype}, its camera asks for "
@@ -239,33 +177,38 @@ def _tensors(
     return image, torch.from_numpy(_integer_centered(camera)).float()
 
 
-def _upright(source: Posed, ref: View) -> Posed:
+def _align_roll(source: Photo, ref: View) -> Photo:
     """Return the source turned about its optical axis by the multiple of 90 degrees that brings it nearest to the reference.
 
     A camera with skew stays as it is: turned, it would be no upper-triangular pinhole.
     """
-    rgb, view = source
+    view = source.view
     if view.camera.K[0, 1] != 0:
         return source
     roll = relative_pose(view.cam_from_world, ref.cam_from_world)
     turns = max(range(4), key=lambda k: np.trace(np.linalg.matrix_power(_QUARTER, k)[:2, :2] @ roll[:2, :2]))
     for _ in range(turns):
-        rgb, view = np.rot90(rgb, k=-1), _quarter_turned(view)
-    return rgb, view
+        source = _rotate_90(source)
+    return source
 
 
 _QUARTER = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 """turned_from_cam: x right becomes y down."""
 
 
-def _quarter_turned(view: View) -> View:
-    """Return the view of the image turned clockwise by 90 degrees (``np.rot90(image, k=-1)``)."""
-    camera = view.camera
+def _rotate_90(photo: Photo) -> Photo:
+    """Return the photo turned clockwise by 90 degrees, image and camera."""
+    camera = photo.view.camera
     (fx, _, cx), (_, fy, cy), _ = camera.K
-    K = [[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]]
-    turned = Camera(width=camera.height, height=camera.width, K=K)
-    given = None if view.given_cam_from_world is None else _QUARTER @ view.given_cam_from_world
-    return replace(view, camera=turned, cam_from_world=_QUARTER @ view.cam_from_world, given_cam_from_world=given)
+    turned = Camera(width=camera.height, height=camera.width, K=[[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]])
+    view = replace(photo.view, camera=turned, cam_from_world=_QUARTER @ photo.view.cam_from_world)
+    given = None if photo.given_pose is None else _QUARTER @ photo.given_pose
+    return Photo(rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)
+
+
+def poses_exact(photos: Sequence[Photo]) -> bool:
+    """Return whether no pose was refined."""
+    return all(photo.given_pose is None for photo in photos)
 
 
 def _integer_centered(camera: Camera) -> np.ndarray:

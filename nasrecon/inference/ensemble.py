@@ -1,4 +1,4 @@
-"""Averaging what a network says of the same views under different poses, where nobody can tell which poses are right."""
+"""Average predictions that were made under alternative camera poses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_SPREAD = 1e-4
 _OVER_THE_IMAGE = 2.0
 
 
-def blended(predictions: Sequence[Prediction]) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
     Depths are averaged as one over depth, normals as vectors. The weights are one over the square of ``s * g^2``: s the

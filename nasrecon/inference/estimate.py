@@ -13,25 +13,24 @@ import numpy as np
 import torch
 
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.inference.adapter import predict
 from nasrecon.inference.loader import ImageCache, Item, Job, read_items
-from nasrecon.inference.options import InferOptions
+from nasrecon.inference.options import EstimateOptions
+from nasrecon.inference.passes import Passes, predict
 from nasrecon.inference.sizes import source_size, working_size
 from nasrecon.ingest.masks import read_mask
 from nasrecon.nas.network import Network
 from nasrecon.nas.precision import autocast, device_of
+from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.scene.depth_range import with_depth_ranges
-from nasrecon.scene.source_views import rank_sources
 from nasrecon.types import Estimate, Scene
 
 logger = logging.getLogger("nasrecon")
 
 
 def estimate_views(
-    scene: Scene,
+    scene: Scene | PreparedScene,
     network: Network,
-    options: InferOptions | None = None,
+    options: EstimateOptions | None = None,
     *,
     views: Sequence[int] | None = None,
     progress: Progress | None = None,
@@ -39,9 +38,10 @@ def estimate_views(
     """Estimate depth, normals and confidence of the views of a scene, one by one, as they are asked for.
 
     Args:
-        scene: from ``open_scene``; views without a depth range get one (``ingest.depth_range``).
+        scene: from ``prepare_scene``; one from ``open_scene`` is prepared first with the default options, which refines
+            poses that the matches of the images contradict.
         network: from ``load_network``; computation happens where its parameters are.
-        options: see ``InferOptions``.
+        options: see ``EstimateOptions``.
         views: positions in ``scene.views`` of the references; default: all. Any view of the scene may be a source.
         progress: receives each reference that is left out, and why; by default these are logged.
 
@@ -52,19 +52,21 @@ def estimate_views(
     Raises:
         NasReconError: if memory does not suffice for a single view.
     """
-    for estimates, _ in estimate_batches(scene, network, options or InferOptions(), views, progress or LogProgress()):
+    scene = scene if isinstance(scene, PreparedScene) else prepare_scene(scene, progress=progress)
+    for estimates, _ in estimate_batches(
+        scene, network, options or EstimateOptions(), views, progress or LogProgress()
+    ):
         yield from estimates
 
 
 def estimate_batches(
-    scene: Scene, network: Network, options: InferOptions, views: Sequence[int] | None, progress: Progress
+    prepared: PreparedScene, network: Network, options: EstimateOptions, views: Sequence[int] | None, progress: Progress
 ) -> Iterator[tuple[list[Estimate], float]]:
     """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
-    scene = with_depth_ranges(scene, options.min_depth)
     device = device_of(network)
     batch = options.batch or (1 if device.type == "cpu" else 4)
-    jobs = _jobs(scene, range(len(scene.views)) if views is None else views, options, progress)
-    items = read_items(jobs, ImageCache(scene, options.cached_images), batch + 1, progress)
+    jobs = _jobs(prepared, range(len(prepared.scene.views)) if views is None else views, options, progress)
+    items = read_items(jobs, ImageCache(prepared, options.cached_images), batch + 1, progress)
     ready: list[Item] = []
     since = time.perf_counter()
     try:
@@ -73,7 +75,7 @@ def estimate_batches(
             if not ready:
                 return
             now = ready[:batch]
-            estimates = _run(network, device, now)
+            estimates = _run(network, device, now, options.passes)
             if estimates is None:
                 batch = len(now) // 2
                 logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
@@ -103,14 +105,17 @@ def _masked(estimates: Sequence[Estimate], progress: Progress) -> list[Estimate]
     return out
 
 
-def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, progress: Progress) -> Iterator[Job]:
+def _jobs(
+    prepared: PreparedScene, references: Sequence[int], options: EstimateOptions, progress: Progress
+) -> Iterator[Job]:
     """Say of each reference what has to be read; those that cannot be estimated are reported and left out."""
+    scene = prepared.scene
     for i in references:
         view = scene.views[i]
         if view.depth_range is None:
             progress.skipped(view.name, "its nearest plane is unknown; give --min-depth")
             continue
-        chosen = rank_sources(scene, i, options.sources)
+        chosen = prepared.sources(i)
         if not chosen:
             progress.skipped(view.name, "no other view serves as its source (none overlaps it from another place)")
             continue
@@ -119,7 +124,7 @@ def _jobs(scene: Scene, references: Sequence[int], options: InferOptions, progre
         yield Job(ref=(view.name, i, width, height), sources=sources)
 
 
-def _run(network: Network, device: torch.device, items: Sequence[Item]) -> list[Estimate] | None:
+def _run(network: Network, device: torch.device, items: Sequence[Item], passes: Passes) -> list[Estimate] | None:
     """Estimate some views at once; None if memory does not suffice for that.
 
     Raises:
@@ -127,7 +132,7 @@ def _run(network: Network, device: torch.device, items: Sequence[Item]) -> list[
     """
     try:
         with torch.inference_mode(), autocast(network, device):
-            return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device)
+            return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device, passes)
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -148,7 +153,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _too_large(item: Item, device: torch.device) -> str:
-    (_, view), sources = item
+    ref, sources = item
+    view = ref.view
     return (
         f"{view.name}: memory of {device} does not hold one view of {view.camera.width}x{view.camera.height} with "
         f"{len(sources)} sources; use a smaller --max-side (or --size), or fewer --sources"

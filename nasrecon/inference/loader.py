@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from nasrecon.errors import InputError
-from nasrecon.inference.adapter import Posed
+from nasrecon.inference.adapter import Photo
 from nasrecon.ingest.images import read_view
+from nasrecon.prepare.prepare import PreparedScene
 from nasrecon.progress import Progress
-from nasrecon.types import Scene
 
-Item = tuple[Posed, list[Posed]]
+Item = tuple[Photo, list[Photo]]
 
 
 class ImageCache:
     """Decoded images of a scene by view and size; the least recently used one goes when there are too many."""
 
-    def __init__(self, scene: Scene, capacity: int) -> None:
-        self._scene, self._capacity = scene, capacity
-        self._images: OrderedDict[tuple[int, int, int], Posed] = OrderedDict()
+    def __init__(self, prepared: PreparedScene, capacity: int) -> None:
+        self._prepared = prepared
+        self.read = lru_cache(capacity)(self._read)
 
-    def read(self, index: int, width: int, height: int) -> Posed:
+    def _read(self, index: int, width: int, height: int) -> Photo:
         """Return the image and the view at that size [px].
 
         Raises:
             InputError: if the image cannot be read.
         """
-        key = (index, width, height)
-        if key not in self._images:
-            self._images[key] = read_view(self._scene.views[index], width, height)
-        self._images.move_to_end(key)
-        if len(self._images) > self._capacity:
-            self._images.popitem(last=False)
-        return self._images[key]
+        rgb, view = read_view(self._prepared.scene.views[index], width, height)
+        given = self._prepared.given_poses
+        return Photo(rgb=rgb, view=view, given_pose=None if given is None else given[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class Job:
 
     def read(self, cache: ImageCache) -> tuple[Item | None, dict[str, str]]:
         """Return the images, or None if they do not suffice, and why for each name that has to be left out."""
-        images: list[Posed] = []
+        images: list[Photo] = []
         problems: dict[str, str] = {}
         for name, *key in (self.ref, *self.sources):
             try:
@@ -64,16 +61,16 @@ def read_items(jobs: Iterator[Job], cache: ImageCache, ahead: int, progress: Pro
     """Yield each job's images, in order; a thread reads up to ``ahead`` jobs in advance, it alone uses the cache."""
     reader = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-read")
     waiting: deque[Future[tuple[Item | None, dict[str, str]]]] = deque()
-    told: set[str] = set()
+    reported: set[str] = set()
     try:
         while True:
             waiting.extend(reader.submit(job.read, cache) for job in islice(jobs, ahead - len(waiting)))
             if not waiting:
                 return
             item, problems = waiting.popleft().result()
-            for name in [name for name in problems if name not in told]:
+            for name in [name for name in problems if name not in reported]:
                 progress.skipped(name, problems[name])
-                told.add(name)
+                reported.add(name)
             if item is not None:
                 yield item
     finally:

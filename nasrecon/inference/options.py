@@ -1,10 +1,9 @@
-"""Options of the estimation."""
+"""Options of the estimation; without numpy and torch, so that the command line reads the defaults at no cost."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-
-import numpy as np
+from typing import Literal
 
 from nasrecon.errors import InputError
 
@@ -12,15 +11,14 @@ SIDE_MULTIPLE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferOptions:
+class EstimateOptions:
     """How to estimate.
 
     Attributes:
-        sources: source views per reference, at most; fewer where fewer serve.
         max_side: the longer side of the maps [px]. Images are resized to it (never enlarged), both sides rounded to
             multiples of 32.
         size: (width, height) of the maps [px], for all views, instead of ``max_side``.
-        min_depth: depth of the nearest plane [scene units] for all views; None: each view's own.
+        passes: "auto": a pair with refined poses passes the network twice (``inference.passes``); "single": never.
         batch: references at once; None: 1 on a CPU, 4 on a GPU. Halved when memory runs out.
         cached_images: how many decoded images are kept for the views that share them.
 
@@ -28,16 +26,14 @@ class InferOptions:
         InputError: if a value is out of its range.
     """
 
-    sources: int = 4
     max_side: int = 640
     size: tuple[int, int] | None = None
-    min_depth: float | None = None
+    passes: Literal["auto", "single"] = "auto"
     batch: int | None = None
     cached_images: int = 64
 
     def __post_init__(self) -> None:
         for name, value, least in [
-            ("sources", self.sources, 1),
             ("max_side", self.max_side, SIDE_MULTIPLE),
             ("size", min(self.size) if self.size else None, SIDE_MULTIPLE),
             ("batch", self.batch, 1),
@@ -45,8 +41,8 @@ class InferOptions:
         ]:
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, found {value}")
-        if self.min_depth is not None and not 0 < self.min_depth < np.inf:
-            raise InputError(f"min_depth must be positive (in scene units), found {self.min_depth}")
+        if self.passes not in ("auto", "single"):
+            raise InputError(f"passes must be auto or single, found {self.passes!r}")
 
     def settings(self) -> dict[str, object]:
         """Return the options that change the numbers of an estimate, and not only its speed."""

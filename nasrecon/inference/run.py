@@ -10,12 +10,13 @@ from pathlib import Path
 
 from nasrecon.errors import EmptyResultError
 from nasrecon.inference.estimate import estimate_batches
-from nasrecon.inference.options import InferOptions
+from nasrecon.inference.options import EstimateOptions
 from nasrecon.nas.network import Network, network_info
+from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.reader import Results
 from nasrecon.results.writer import ResultsWriter, Run
-from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
+from nasrecon.scene.source_views import sources_origin
 from nasrecon.types import Estimate, Scene
 
 _WRITES_WAITING = 4
@@ -41,10 +42,10 @@ class RunSummary:
 
 
 def estimate_to_folder(
-    scene: Scene,
+    scene: Scene | PreparedScene,
     network: Network,
     folder: str | Path,
-    options: InferOptions | None = None,
+    options: EstimateOptions | None = None,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -66,24 +67,30 @@ def estimate_to_folder(
         InputError: if the folder holds views made under other settings, or files that are not nasrecon's.
         EmptyResultError: if every view was left out.
     """
-    options, progress = options or InferOptions(), progress or LogProgress()
+    options, progress = options or EstimateOptions(), progress or LogProgress()
     since = time.perf_counter()
     info = network_info(network)
+    prepared = scene if isinstance(scene, PreparedScene) else prepare_scene(scene, work_dir=folder, progress=progress)
+    scene = prepared.scene
     run = Run.describe(
-        scene, network=info.name, weights=info.weights, weights_sha256=info.sha256, options=options.settings()
+        scene,
+        digest=prepared.digest,
+        sources_from=sources_origin(scene),
+        network=info.name,
+        weights=info.weights,
+        weights_sha256=info.sha256,
+        options={**prepared.settings, **options.settings()},
     )
-    scene = with_depth_ranges(scene, options.min_depth)
     order = [view.name for view in scene.views]
     with ResultsWriter(folder, run, order, overwrite=overwrite) as writer:
         todo = [i for i, view in enumerate(scene.views) if view.name not in writer.finished]
         kept = len(order) - len(todo)
-        progress.note(f"depth ranges: {depth_range_source(scene)}")
         if kept:
             progress.note(f"{kept} views are finished already and kept (--overwrite redoes them)")
         with _WriterThread(writer, progress, len(todo)) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
-            for estimates, seconds in estimate_batches(scene, network, options, todo, thread):
+            for estimates, seconds in estimate_batches(prepared, network, options, todo, thread):
                 for estimate in estimates:
                     thread.add(estimate, seconds / len(estimates))
         if not writer.finished:

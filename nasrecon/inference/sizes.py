@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nasrecon.inference.options import SIDE_MULTIPLE, InferOptions
+from nasrecon.inference.options import SIDE_MULTIPLE, EstimateOptions
 from nasrecon.nas.network import Network
 from nasrecon.types import Camera
 
@@ -19,7 +19,7 @@ def padded_side(side: int, network: Network) -> int:
     return -(-max(side, network.min_side) // multiple) * multiple
 
 
-def working_size(camera: Camera, options: InferOptions) -> tuple[int, int]:
+def working_size(camera: Camera, options: EstimateOptions) -> tuple[int, int]:
     """Return the (width, height) [px] at which a view is estimated.
 
     ``options.size`` where it is given. Else the image shrunk to ``options.max_side`` with its aspect kept, both sides

@@ -47,9 +47,9 @@ def open_scene(
     *,
     intrinsics: Path | str | None = None,
     convention: Convention | None = None,
-    layout: str | None = None,
+    format: str | None = None,
     masks: Path | str | None = None,
-    hints: bool = True,
+    use_hints: bool = True,
 ) -> Scene:
     """Read a posed image set, whichever of the known layouts it is in.
 
@@ -61,9 +61,9 @@ def open_scene(
             layouts that have none or to use in place of theirs (not for layouts with a K of its own for each view).
             Half-pixel or integer centres as the layout has it; each module says which.
         convention: which way the transforms go, for plain matrices; overrides the convention of folder layouts.
-        layout: key of the layout (``Layout.key``: "colmap", "transforms" ...); None: the one that fits, if one does.
+        format: key of the format (``Layout.key``: "colmap", "transforms" ...); None: the one that fits, if one does.
         masks: a folder with a mask for each image (``masks.with_masks``), in place of those that the set may have.
-        hints: take the sources and depth ranges that the set lists (MVSNet's pair.txt and camera files); False: they
+        use_hints: take the sources and depth ranges that the set lists (MVSNet's pair.txt and camera files); False: they
             are chosen as for any other set.
 
     Returns:
@@ -79,7 +79,7 @@ def open_scene(
         poses=None if poses is None else _existing(poses, "poses"),
         intrinsics=None if intrinsics is None else _existing(intrinsics, "intrinsics"),
         convention=convention,
-        layout=layout,
+        layout=format,
     )
     masks = None if masks is None else _existing(masks, "masks")
     if not request.images.is_dir() and not is_video(request.images):
@@ -94,7 +94,7 @@ def open_scene(
     if masks is not None:
         scene = with_masks(scene, masks)
     check_sizes(scene)
-    return scene if hints else _without_hints(scene)
+    return scene if use_hints else _without_hints(scene)
 
 
 def _recognised(request: Request) -> tuple[Layout, Path]:
@@ -115,7 +115,7 @@ def _recognised(request: Request) -> tuple[Layout, Path]:
         fits = ", ".join(f"{layout.name} ({mark})" for layout, mark in found)
         switches = " or ".join(f"--format {layout.key}" for layout, _ in found)
         raise InputError(
-            f"{request.place}: several layouts fit: {fits}. Say which to read: {switches} (layout=... in Python); or "
+            f"{request.place}: several layouts fit: {fits}. Say which to read: {switches} (format=... in Python); or "
             "pass its own file or folder as the poses."
         )
     return found[0]

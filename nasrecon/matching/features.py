@@ -56,3 +56,34 @@ def extract_features(view: View, extractor: Any) -> Features:
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
     px = np.array([view.camera.width / width, view.camera.height / height])
     return Features(pixels=pixels * px, descriptors=values, px=float(px.mean()))
+
+
+class FeatureStore:
+    """Features of views, and matches of pairs of them, that several steps share; each is computed once.
+
+    A view is known by its name, image and camera without the pose, so a scene with other poses finds its features.
+    """
+
+    def __init__(self) -> None:
+        self._extractor: Any = None
+        self._features: dict[bytes, Features] = {}
+        self.pairs: dict[tuple[bytes, bytes], Any] = {}
+
+    @staticmethod
+    def key(view: View) -> bytes:
+        """Return what the features of a view depend on."""
+        camera = view.camera
+        about = f"{view.name}|{view.image_path}|{view.video_frame}|{view.lens}|{camera.width}x{camera.height}|"
+        return about.encode() + camera.K.tobytes()
+
+    def features(self, view: View) -> Features:
+        """Return the features of a view.
+
+        Raises:
+            InputError: if its image cannot be read.
+        """
+        key = self.key(view)
+        if key not in self._features:
+            self._extractor = self._extractor or make_extractor()
+            self._features[key] = extract_features(view, self._extractor)
+        return self._features[key]

@@ -9,24 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasrecon.errors import InputError
+from nasrecon.matching.features import FeatureStore
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.sampling import Collector, MatchOptions
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Scene, View
 
 
-def match_scene(scene: Scene, options: MatchOptions | None = None, progress: Progress | None = None) -> Matches:
+def match_scene(
+    scene: Scene,
+    options: MatchOptions | None = None,
+    progress: Progress | None = None,
+    store: FeatureStore | None = None,
+) -> Matches:
     """Find and verify matches between the images of a scene; its cameras are not used (but lens distortion is removed).
 
     Args:
         scene: as ``open_scene`` made it.
         options: see ``MatchOptions``.
         progress: receives the reports.
+        store: features and matches that are known already; new ones are added.
 
     Raises:
         InputError: if fewer than two images can be read.
     """
-    collector = Collector(scene, options or MatchOptions(), progress or LogProgress())
+    collector = Collector(scene, options or MatchOptions(), progress or LogProgress(), store or FeatureStore())
     collector.spread()
     collector.close_gaps()
     collector.rest()
@@ -36,12 +43,19 @@ def match_scene(scene: Scene, options: MatchOptions | None = None, progress: Pro
     return replace(collector.matches(), same_file=_same_files(scene.views))
 
 
-def match_pairs(scene: Scene, pairs: Iterable[tuple[int, int]], progress: Progress | None = None) -> Matches:
+def match_pairs(
+    scene: Scene,
+    pairs: Iterable[tuple[int, int]],
+    progress: Progress | None = None,
+    store: FeatureStore | None = None,
+) -> Matches:
     """Find and verify the matches of given pairs of views (positions in the scene); otherwise as ``match_scene``.
 
     Images that cannot be read are in ``problems``.
     """
-    collector = Collector(scene, MatchOptions(views=len(scene.views)), progress or LogProgress())
+    collector = Collector(
+        scene, MatchOptions(views=len(scene.views)), progress or LogProgress(), store or FeatureStore()
+    )
     wanted = sorted({(min(pair), max(pair)) for pair in pairs})
     for i, j in wanted:
         collector.match(i, j)

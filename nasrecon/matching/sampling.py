@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.matching.features import Features, extract_features, make_extractor
+from nasrecon.matching.features import Features, FeatureStore
 from nasrecon.matching.matches import Matches, PairMatches
-from nasrecon.matching.verify import match_pair
+from nasrecon.matching.verify import matched
 from nasrecon.progress import Progress
 from nasrecon.types import Scene
 
@@ -31,9 +31,9 @@ class MatchOptions:
 class Collector:
     """Features and pairs as far as they are known."""
 
-    def __init__(self, scene: Scene, options: MatchOptions, progress: Progress) -> None:
+    def __init__(self, scene: Scene, options: MatchOptions, progress: Progress, store: FeatureStore) -> None:
         self.scene, self.options, self.progress = scene, options, progress
-        self.extractor = make_extractor()
+        self.store = store
         self.features: dict[int, Features] = {}
         self.pairs: dict[tuple[int, int], PairMatches] = {}
         self.tried: set[tuple[int, int]] = set()
@@ -44,7 +44,7 @@ class Collector:
         """Extract the features of a view; False if its image cannot be read."""
         if i not in self.features and i not in self.unreadable:
             try:
-                self.features[i] = extract_features(self.scene.views[i], self.extractor)
+                self.features[i] = self.store.features(self.scene.views[i])
             except InputError as error:
                 self.problems.append((self.scene.views[i].name, str(error)))
                 self.unreadable.add(i)
@@ -56,7 +56,7 @@ class Collector:
         key = (min(i, j), max(i, j))
         if key not in self.tried and self.look(i) and self.look(j):
             self.tried.add(key)
-            found = match_pair(*key, self.features[key[0]], self.features[key[1]])
+            found = matched(self.store, self.scene, *key)
             if found is not None:
                 self.pairs[key] = found
         return key in self.pairs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from nasrecon.matching.features import Features
+from nasrecon.matching.features import Features, FeatureStore
 from nasrecon.matching.matches import PairMatches
 from nasrecon.matching.residuals import epipolar_error
+from nasrecon.types import Scene
 
 # Lowe's ratio test, on the distance of unit descriptors.
 RATIO = 0.8
@@ -25,6 +28,16 @@ MATCH_ERROR_PX = 2.0
 
 # So many matches of a pair are kept; more say nothing new.
 MOST_KEPT = 120
+
+
+def matched(store: FeatureStore, scene: Scene, i: int, j: int) -> PairMatches | None:
+    """Return the verified matches of two views, None if what they have in common may be chance; the store keeps them."""
+    first, second = scene.views[i], scene.views[j]
+    key = store.key(first), store.key(second)
+    if key not in store.pairs:
+        store.pairs[key] = match_pair(i, j, store.features(first), store.features(second))
+    found = store.pairs[key]
+    return None if found is None else replace(found, first=i, second=j)
 
 
 def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches | None:

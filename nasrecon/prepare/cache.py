@@ -1,54 +1,54 @@
-"""Refined poses in the results folder, so that the next run on the same scene reads them."""
+"""Refined poses in the results folder, so that the next run on the same scene does not match its images again."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nasrecon.refine.poses import RefinedPoses
-    from nasrecon.types import Scene
+import numpy as np
 
+from nasrecon.atomic import write_atomically
+from nasrecon.refine.poses import RefinedPoses
+from nasrecon.results.digest import scene_digest
+from nasrecon.types import Scene
 
 REFINED_POSES = "refined_poses.json"
-"""Where a results folder keeps poses that were refined."""
 
 
-def read_refined_poses(scene: Scene, out: Path) -> tuple[Scene, str] | None:
-    """Return the scene with the poses that an earlier run refined, and its words; None if there was none on this scene."""
-    from nasrecon.results.digest import scene_digest
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refinement:
+    """The answer of a refinement.
 
-    path = out / REFINED_POSES
+    Attributes:
+        poses: (N, 4, 4) refined cam_from_world; None where the given poses stay.
+        summary: one line for people.
+    """
+
+    poses: np.ndarray | None
+    summary: str
+
+
+def read_refinement(scene: Scene, folder: Path) -> Refinement | None:
+    """Return the refinement that an earlier run wrote for this scene; None where there is none, or a damaged one."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["scene_sha256"] != scene_digest(scene):
+        stored = json.loads((folder / REFINED_POSES).read_text(encoding="utf-8"))
+        if stored["scene_sha256"] != scene_digest(scene):
             return None
-        return with_poses(scene, kept["cam_from_world"], kept["said"]), kept["said"]
+        by_name = stored["cam_from_world"]
+        poses = None if by_name is None else np.array([by_name[view.name] for view in scene.views])
+        return Refinement(poses=poses, summary=str(stored["summary"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # none, or damaged: made anew
+        return None
 
 
-def write_refined_poses(scene: Scene, refined: RefinedPoses, out: Path) -> tuple[Scene, str]:
-    """Write what was found into the folder; returns the scene with it, and what was done in words."""
-    from nasrecon.results.digest import scene_digest
-
-    words = refined.in_words()
-    if not refined.changed:
-        return scene, words
-    poses = {view.name: view.cam_from_world.tolist() for view in refined.scene.views}
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{REFINED_POSES}.part"
-    part.write_text(
-        json.dumps({"scene_sha256": scene_digest(scene), "said": words, "cam_from_world": poses}), encoding="utf-8"
-    )
-    part.replace(out / REFINED_POSES)
-    return with_poses(scene, poses, words), words
-
-
-def with_poses(scene: Scene, poses: dict[str, list], words: str) -> Scene:
-    views = [
-        replace(view, cam_from_world=poses[view.name], given_cam_from_world=view.cam_from_world) for view in scene.views
-    ]
-    return replace(scene.replace_views(views), source=f"{scene.source}; {words}")
+def write_refinement(scene: Scene, refined: RefinedPoses, folder: Path | None) -> Refinement:
+    """Write a refinement of ``scene`` into a folder (None: write nothing) and return it."""
+    poses = np.array([view.cam_from_world for view in refined.scene.views]) if refined.changed else None
+    out = Refinement(poses=poses, summary=refined.in_words())
+    if folder is not None:
+        by_name = {view.name: view.cam_from_world.tolist() for view in refined.scene.views} if refined.changed else None
+        content = {"scene_sha256": scene_digest(scene), "summary": out.summary, "cam_from_world": by_name}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / REFINED_POSES, json.dumps(content).encode())
+    return out

@@ -1,134 +1,181 @@
-"""The options by which commands are told of a scene, and the opening of it: cameras read, found, looked at, refined.
+"""Read, check and refine a scene: the one way from files to a scene that is ready for estimation.
 
-What is recognised, repaired and changed is said on stderr. Everything heavy is imported inside the functions.
+::
+
+    read | structure from motion -> every -> fixes -> [check] -> [refine] -> [triangulate] -> depth ranges -> sources
+
+The commands ``infer`` and ``eval`` and the Python API take this way, so equal input gives equal depths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+
+from nasrecon.check.diagnose import check_scene
+from nasrecon.check.findings import Diagnosis
+from nasrecon.check.summary import warning
 from nasrecon.errors import InputError
+from nasrecon.matching.features import FeatureStore
+from nasrecon.prepare.cache import Refinement, read_refinement, write_refinement
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.read import read_scene, select_and_fix
+from nasrecon.progress import LogProgress, Progress
+from nasrecon.refine.poses import MIN_ERROR_PX, refine_scene
+from nasrecon.results.digest import scene_digest
+from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
+from nasrecon.scene.source_views import rank_sources
+from nasrecon.sfm.triangulate import triangulate
+from nasrecon.types import Scene
 
-if TYPE_CHECKING:
-    from nasrecon.check.findings import Diagnosis
-    from nasrecon.types import Scene
-from nasrecon.cli.options import Convention, Format
-from nasrecon.prepare.cache import read_refined_poses, write_refined_poses
-
-
-def open_asked(
-    images: Path,
-    poses: Path | None,
-    intrinsics: Path | None,
-    convention: Convention | None,
-    every: int,
-    fixes: Sequence[str] | None,
-    *,
-    layout: Format | None = None,
-    masks: Path | None = None,
-    hints: bool = True,
-) -> Scene:
-    """Open the scene of the shared options and say on stderr what was recognised and repaired."""
-    from nasrecon.cli.console import say
-    from nasrecon.ingest.open_scene import open_scene
-
-    scene = open_scene(
-        images,
-        poses,
-        intrinsics=intrinsics,
-        convention=convention.value if convention else None,
-        layout=layout.value if layout else None,
-        masks=masks,
-        hints=hints,
-    )
-    say(f"{scene.root}: {scene.source}")
-    if every > 1:
-        scene = scene.subset(range(0, len(scene.views), every))
-        say(f"every {every} views: {len(scene.views)} are taken")
-    if fixes:
-        from nasrecon.check.fixes import apply_fixes
-
-        scene = apply_fixes(scene, fixes)
-        say(f"repaired as asked: {', '.join(fixes)}")
-    return scene
+REFINE = "refine-poses"
+"""The fix that asks for refined poses; it is applied once, after all other fixes, with the given poses remembered."""
 
 
-def reconstruct(
-    images: Path,
-    intrinsics: Path | None,
-    convention: Convention | None,
-    every: int,
-    masks: Path | None,
-    out: Path,
-    overwrite: bool,
-) -> Scene:
-    """Find the cameras of images that have none, and open the scene with them; the model stays in the results."""
-    from nasrecon.cli.console import Bar, say
-    from nasrecon.ingest.open_scene import open_scene
-    from nasrecon.sfm.reconstruct import reconstruct_cameras
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedScene:
+    """A scene that is ready for estimation.
 
-    if convention is not None:
-        raise InputError(f"--convention {convention.value}: there are no cameras in {images}, and none with --poses")
-    model, root, dropped = reconstruct_cameras(
-        images, out / "sfm", intrinsics=intrinsics, every=every, redo=overwrite, progress=Bar()
-    )
-    scene = open_scene(root, model, masks=masks)
-    say(f"{scene.root}: {scene.source}; use it elsewhere with --poses {model}")
-    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
-
-
-def with_sparse_points(scene: Scene, out: Path, overwrite: bool) -> Scene:
-    """Give a scene sparse points if it has none; the model stays in the results."""
-    from nasrecon.cli.console import Bar, say
-    from nasrecon.sfm.triangulate import triangulate
-
-    if scene.visible is not None and len(scene.points_in_world):
-        say(f"--triangulate: there are {len(scene.points_in_world)} sparse points already; they are used")
-        return scene
-    return triangulate(scene, out / "triangulated", redo=overwrite, progress=Bar())
-
-
-def look_at_cameras(scene: Scene, images: Path, poses: Path | None) -> Diagnosis | None:
-    """Say on stderr which faults a quick look at the cameras finds, and return what was seen; nothing is changed.
-
-    None where the input cannot be looked at: ``infer`` is the one to say what is wrong with it.
+    Attributes:
+        scene: with refined poses where they were refined, and a depth range for every view that has one.
+        given_poses: (N, 4, 4) cam_from_world as read and repaired, where poses were refined; None: poses are exact.
+        diagnosis: what the quick check found; None where it was not made.
+        refinement: what the refinement did, one line; "" where it was not made.
+        settings: the options that change the numbers of an estimate, for the manifest.
+        digest: hash of all that estimates depend on, without what follows from it (depth ranges, sources).
     """
-    from nasrecon.check.diagnose import check_scene
-    from nasrecon.check.summary import warning
-    from nasrecon.cli.console import say
 
-    try:
-        diagnosis = check_scene(scene, quick=True)
-    except InputError:
+    scene: Scene
+    given_poses: np.ndarray | None = None
+    diagnosis: Diagnosis | None = None
+    refinement: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
+    digest: str = ""
+    _sources: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def poses_exact(self) -> bool:
+        """Whether the poses are those that were given."""
+        return self.given_poses is None
+
+    @property
+    def depth_ranges(self) -> np.ndarray:
+        """(N, 2), near and far of each view [scene units]; NaN where unknown."""
+        return np.array([view.depth_range or (np.nan, np.nan) for view in self.scene.views])
+
+    def sources(self, ref: int) -> tuple[int, ...]:
+        """Return the positions of the source views of a reference, best first; found on first use."""
+        if ref not in self._sources:
+            self._sources[ref] = rank_sources(self.scene, ref, int(str(self.settings["sources"])))
+        return self._sources[ref]
+
+
+def prepare_scene(
+    scene: Scene | Path | str,
+    poses: Path | str | None = None,
+    options: PrepareOptions | None = None,
+    *,
+    work_dir: Path | str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **reading: Any,
+) -> PreparedScene:
+    """Prepare a scene, or the images of one, for estimation.
+
+    Args:
+        scene: from ``open_scene``, or the images as for ``open_scene``. Images without cameras get them by structure
+            from motion.
+        poses, reading: as for ``open_scene`` (``intrinsics``, ``convention``, ``format``, ``masks``, ``use_hints``).
+        options: see ``PrepareOptions``.
+        work_dir: folder that keeps models and refined poses for the next run (a results folder); None: nothing is kept.
+        overwrite: make anew what the folder holds.
+        progress: receives the reports; by default they are logged.
+
+    Raises:
+        InputError: if the input cannot be read, or a fix is not known.
+    """
+    options, progress = options or PrepareOptions(), progress or LogProgress()
+    forced = REFINE in options.fixes
+    options = replace(options, fixes=tuple(fix for fix in options.fixes if fix != REFINE))
+    folder = None if work_dir is None else Path(work_dir)
+    if isinstance(scene, Scene):
+        read, arguments = select_and_fix(scene, options, progress), str(scene.root)
+    else:
+        read = read_scene(scene, poses, options, progress, work_dir=folder, overwrite=overwrite, **reading)
+        arguments = f"{scene}{f' --poses {poses}' if poses else ''}"
+    store = FeatureStore()
+    diagnosis = _quick_check(read, options, forced, store, progress, arguments)
+    refinement = None
+    if forced or (options.refine and is_off(diagnosis)):
+        refinement = _refined(read, store, folder, overwrite, forced, progress)
+    current, given = read, None
+    if refinement is not None and refinement.poses is not None:
+        given = np.array([view.cam_from_world for view in read.views])
+        views = [replace(v, cam_from_world=T) for v, T in zip(read.views, refinement.poses, strict=True)]
+        current = replace(read.replace_views(views), source=f"{read.source}; {refinement.summary}")
+    if options.triangulate:
+        current = _with_sparse_points(current, folder, overwrite, progress)
+    ranged = with_depth_ranges(current, options.min_depth)
+    progress.note(f"depth ranges: {depth_range_source(ranged)}")
+    return PreparedScene(
+        scene=ranged,
+        given_poses=given,
+        diagnosis=diagnosis,
+        refinement="" if refinement is None else refinement.summary,
+        settings=options.settings(),
+        digest=scene_digest(current, given),
+    )
+
+
+def _quick_check(
+    scene: Scene, options: PrepareOptions, forced: bool, store: FeatureStore, progress: Progress, arguments: str
+) -> Diagnosis | None:
+    """Return what a quick check finds, and report the faults if asked; None where the images cannot be matched."""
+    wanted = options.check or (options.refine and not forced)
+    if not wanted:
         return None
-    for line in warning(diagnosis, f"{images}{f' --poses {poses}' if poses else ''}"):
-        say(line)
+    try:
+        diagnosis = check_scene(scene, quick=True, store=store)
+    except InputError:
+        return None  # the estimation reports each image that cannot be read
+    for line in warning(diagnosis, arguments) if options.check else ():
+        progress.note(line)
     return diagnosis
 
 
-def with_refined_poses(scene: Scene, seen: Diagnosis | None, out: Path, overwrite: bool) -> Scene:
-    """Refine the poses by the matches of all images, where a quick look saw that they are off; else return the scene.
+def is_off(diagnosis: Diagnosis | None) -> bool:
+    """Return whether poses are to be refined: matches off by ``MIN_ERROR_PX`` or more (median), and no fault.
 
-    Cameras that have a fault stay as they are: no small turn repairs it. What was found stays in the results folder
-    ``out``, and is used again by the next run on the same scene.
+    A fault is not repaired by small turns of the cameras.
     """
-    from nasrecon.cli.console import say
-    from nasrecon.refine.poses import LEAST_OFF_PX
+    if diagnosis is None or diagnosis.faults or diagnosis.given is None:
+        return False
+    return diagnosis.given.median_px >= MIN_ERROR_PX
 
-    if seen is None or seen.faults or seen.given is None or seen.given.median_px < LEAST_OFF_PX:
-        return scene
-    found = read_refined_poses(scene, out) if not overwrite else None
+
+def _refined(
+    scene: Scene, store: FeatureStore, folder: Path | None, overwrite: bool, forced: bool, progress: Progress
+) -> Refinement:
+    """Return the refinement of the poses, from the folder where it holds one."""
+    found = None if folder is None or overwrite is None else read_refinement(scene, folder)
     if found is None:
-        from nasrecon.cli.console import Bar
-        from nasrecon.refine.poses import refine_scene
+        progress.note("matches lie beside their epipolar lines; refining the poses")
+        found = write_refinement(scene, refine_scene(scene, progress, store), folder)
+    hint = "; --keep-poses leaves them as they are" if found.poses is not None and not forced else ""
+    progress.note(f"{found.summary}{hint}")
+    return found
 
-        say("matches lie beside their epipolar lines; refining the poses")
-        with Bar() as bar:
-            refined = refine_scene(scene, bar)
-        found = write_refined_poses(scene, refined, out)
-    new, words = found
-    say(f"{words}; --keep-poses leaves them as they are" if new is not scene else words)
-    return new
+
+def _with_sparse_points(scene: Scene, work_dir: Path | None, overwrite: bool, progress: Progress) -> Scene:
+    """Give a scene sparse points if it has none."""
+    if scene.points_in_world is not None and scene.visible is not None and len(scene.points_in_world):
+        count = len(scene.points_in_world)
+        progress.note(f"--triangulate: there are {count} sparse points already; they are used")
+        return scene
+    with nullcontext(work_dir) if work_dir else tempfile.TemporaryDirectory(prefix="nasrecon_") as folder:
+        return triangulate(scene, Path(folder) / "triangulated", redo=overwrite, progress=progress)

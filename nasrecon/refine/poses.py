@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nasrecon.geometry import inverse, rotation_angle_deg, rotation_from_vector
+from nasrecon.matching.features import FeatureStore
 from nasrecon.matching.match_scene import match_pairs
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
@@ -22,7 +23,7 @@ from nasrecon.refine.solver import TURNS, Problem, step_cameras
 from nasrecon.types import Scene
 
 # Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
-LEAST_OFF_PX, LEAST_TIMES = 0.7, 2.0
+MIN_ERROR_PX, MIN_RATIO = 0.7, 2.0
 
 
 # The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are
@@ -36,7 +37,7 @@ class RefinedPoses:
     """What came of it.
 
     Attributes:
-        scene: with the refined poses, and those given beside them (``View.given_cam_from_world``).
+        scene: with the refined poses, where ``changed``.
         turn_rad: by how much the poses were taken to be off, the best of ``TURNS``, of a pair ``PAIR_TURN`` or more.
         turned_deg, moved: (N,) by how much each view was turned [degrees] and moved [scene units].
         before_px, after_px: median distance of the matches to their epipolar lines [px of the images]; NaN without
@@ -69,14 +70,15 @@ class RefinedPoses:
         )
 
 
-def refine_scene(scene: Scene, progress: Progress | None = None) -> RefinedPoses:
+def refine_scene(scene: Scene, progress: Progress | None = None, store: FeatureStore | None = None) -> RefinedPoses:
     """Match the images of a scene and refine its poses by that.
 
     Args:
         scene: as ``open_scene`` made it.
         progress: receives the reports.
+        store: features and matches that are known already.
     """
-    return refine_poses(scene, match_pairs(scene, pairs_to_refine(scene), progress))
+    return refine_poses(scene, match_pairs(scene, pairs_to_refine(scene), progress, store))
 
 
 def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
@@ -100,15 +102,12 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     if pair:
         best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
     before, after = (float(np.median(np.abs(problem.errors(steps)))) for steps in (nothing, best.steps))
-    changed = asked_for and before >= max(LEAST_OFF_PX, 0 if pair else LEAST_TIMES * after)
+    changed = asked_for and before >= max(MIN_ERROR_PX, 0 if pair else MIN_RATIO * after)
     steps = best.steps if changed else nothing
     px = float(np.median(problem.seen.px))
     given = problem.given.cam_from_world
     new = step_cameras(given, steps)
-    views = [
-        replace(view, cam_from_world=T, given_cam_from_world=view.cam_from_world)
-        for view, T in zip(scene.views, new, strict=True)
-    ]
+    views = [replace(view, cam_from_world=T) for view, T in zip(scene.views, new, strict=True)]
     return RefinedPoses(
         scene=scene.replace_views(views) if changed else scene,
         turn_rad=best.turn_rad,

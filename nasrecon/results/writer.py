@@ -30,11 +30,9 @@ import numpy as np
 from nasrecon import __version__
 from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
-from nasrecon.results.digest import scene_digest
 from nasrecon.results.preview import color_normal, depth_preview, png_bytes
 from nasrecon.results.reader import MANIFEST_FILE, manifest_line, read_manifest, view_files
 from nasrecon.results.view_file import FORMAT, Record, file_name, read_record, write_view
-from nasrecon.scene.source_views import sources_origin
 from nasrecon.types import Estimate, Scene, Unit
 
 _PREVIEWS = ("depth", "normal")
@@ -59,17 +57,25 @@ class Run:
 
     @classmethod
     def describe(
-        cls, scene: Scene, *, network: str, weights: str = "", weights_sha256: str, options: dict[str, Any]
+        cls,
+        scene: Scene,
+        *,
+        digest: str,
+        sources_from: str = "",
+        network: str,
+        weights: str = "",
+        weights_sha256: str,
+        options: dict[str, Any],
     ) -> Run:
         """Describe the run of a network (its kind, name and hash of its weights) with the options that matter."""
         settings = {
             "network": network,
             "weights_sha256": weights_sha256,
-            "scene_sha256": scene_digest(scene),
+            "scene_sha256": digest,
             "options": options,
         }
         about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
-        about["sources_from"] = sources_origin(scene)
+        about["sources_from"] = sources_from
         return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
 
 

@@ -54,7 +54,7 @@ def test_sound_cameras_exit_with_0_and_a_table(run, files) -> None:
     assert rows["focal lengths"].strip() == "fx 520 px, fy 520 px" and rows["field of view"].strip().startswith(
         "63.22 x 49.55"
     )
-    assert "triangulated matches" in rows["depth range"] and "4 by the cameras" in rows["neighbours"]
+    assert "sweep of the images" in rows["depth range"] and "4 by the cameras" in rows["neighbours"]
     assert "a guess" in rows["unit"] and "view to next" in rows["baselines"]
     assert stdout.splitlines()[-1] == "the cameras fit the images: no faults found"
     assert "FAULT" not in stdout and "plain matrices" in stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -77,23 +78,26 @@ def test_the_list_of_options_is_frozen():
 def test_defaults_are_those_of_the_options_classes():
     """Those of infer stand in two places, because the command line cannot read them without importing torch."""
     from nasrecon.fuse.options import FuseOptions
-    from nasrecon.inference.options import InferOptions
+    from nasrecon.inference.options import EstimateOptions
+    from nasrecon.prepare.options import PrepareOptions
     from nasrecon.results.reader import DEFAULT_FOLDER
 
     fuse = inspect.signature(cli.fuse.fuse).parameters
     for field in fields(FuseOptions):
         assert fuse[field.name].default == getattr(FuseOptions(), field.name), field.name
     infer = inspect.signature(cli.infer.infer, eval_str=True).parameters
-    for name in ("sources", "size", "min_depth", "batch"):
-        assert infer[name].default == getattr(InferOptions(), name), name
-    assert infer["max_side"].annotation.__metadata__[0].show_default == str(InferOptions().max_side)
+    for name in ("size", "batch"):
+        assert infer[name].default == getattr(EstimateOptions(), name), name
+    for name in ("every", "sources", "min_depth", "triangulate"):
+        assert infer[name].default == getattr(PrepareOptions(), name), name
+    assert infer["max_side"].annotation.__metadata__[0].show_default == str(EstimateOptions().max_side)
     assert options.DEFAULT_FOLDER == DEFAULT_FOLDER
 
 
 def test_formats_are_the_layouts_that_are_read():
     from nasrecon.ingest.open_scene import LAYOUTS
 
-    assert [each.value for each in options.Format] == [layout.key for layout in LAYOUTS]
+    assert list(get_args(options.Format)) == [layout.key for layout in LAYOUTS]
 
 
 @pytest.fixture
@@ -185,13 +189,13 @@ def test_format_masks_and_hints_reach_the_scene(run, files, tmp_path, monkeypatc
         asked.append(kwargs)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("nasrecon.ingest.open_scene.open_scene", open_scene)
+    monkeypatch.setattr("nasrecon.prepare.read.open_scene", open_scene)
     (tmp_path / "masks").mkdir()
     Image.new("L", (96, 64), 1).save(tmp_path / "masks" / "0002.png")
     arguments = ["--masks", tmp_path / "masks", "--format", "matrices", "--ignore-hints", "--min-depth", 1.5]
     code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", *arguments)
     assert code == 0 and "masks of 1 of 5 views" in stderr
-    assert [asked[0][key] for key in ("layout", "hints", "masks")] == ["matrices", False, tmp_path / "masks"]
+    assert [asked[0][key] for key in ("format", "use_hints", "masks")] == ["matrices", False, tmp_path / "masks"]
     assert json.loads((tmp_path / "o" / "manifest.json").read_text())["scene"]["sources_from"] == "overlap and angle"
     code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "p", "--format", "kitti")
     assert code == 2 and "KITTI sequence was asked for" in stderr
@@ -348,7 +352,7 @@ def test_what_is_left_out_is_said(run, tmp_path):
     [
         (["infer", "nowhere"], "nowhere"),
         (["infer", "IMAGES", "--size", "640"], "WIDTHxHEIGHT"),
-        (["infer", "IMAGES", "--size", "64x64", "--max-side", "64"], "two different sizes"),
+        (["infer", "IMAGES", "--size", "64x64", "--max-side", "64"], "give two sizes"),
         (["infer", "IMAGES", "--convention", "c2w"], "cam-from-world"),
         (["infer", "IMAGES", "--sources", "0"], "sources must be at least 1"),
         (["infer", "IMAGES", "--max-side", "0"], "max_side must be at least 32"),

@@ -13,12 +13,15 @@ from plane_world import make_view, photograph, plane_depth, plane_in_cam
 from recorder import Recorder
 
 from nasrecon import cli
+from nasrecon.check.findings import Diagnosis
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.evaluation.demon import evaluate_demon
 from nasrecon.evaluation.frames import evaluate_frames
 from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, keyframes
 from nasrecon.evaluation.scoring import STAGES
-from nasrecon.inference.adapter import predict, predict_stages
+from nasrecon.inference.adapter import Photo
+from nasrecon.inference.passes import predict, predict_stages
+from nasrecon.matching.residuals import Fit
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.refine.poses import RefinedPoses
@@ -134,7 +137,7 @@ def refined(changed):
     """Stand in for refining: the scenes in ``changed``, by their turn, get their last view moved by 1."""
     calls = []
 
-    def refine(scene):
+    def refine(scene, progress=None, store=None):
         calls.append(scene)
         views = list(scene.views)
         if len(calls) - 1 in changed:
@@ -150,20 +153,31 @@ def refined(changed):
     return refine
 
 
+def gate_opens(monkeypatch):
+    """Let the quick check find matches that are off."""
+    fit = Fit(
+        error_px=np.array([3.0]), pair_px=np.array([3.0]), median_px=3.0, in_front=1.0, tested=1, depth_agrees=1.0
+    )
+    monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=(), given=fit))
+
+
 def test_demon_takes_refined_poses_and_says_so(pairs, monkeypatch):
     folder, planes = pairs
-    kept, used = KnowingNetwork(planes, 0.5, FACTORS), KnowingNetwork(planes, 0.5, FACTORS)
-    monkeypatch.setattr("nasrecon.evaluation.scoring.refine_scene", refined({1}))
+    kept = KnowingNetwork(planes, 0.5, FACTORS)
+    twice = [0, 1, 1, 2]  # the second pair passes under the refined poses, then under the given
+    used = KnowingNetwork([planes[i] for i in twice], 0.5, [FACTORS[i] for i in twice])
+    gate_opens(monkeypatch)
+    monkeypatch.setattr("nasrecon.prepare.prepare.refine_scene", refined({1}))
     found = evaluate_demon(folder, used)
     assert "where the matches of a pair ask for others, seen under both and averaged: 1 of 3 pairs" in "\n".join(
         found.rules
     )
-    monkeypatch.setattr("nasrecon.evaluation.scoring.refine_scene", None)
+    monkeypatch.setattr("nasrecon.prepare.prepare.refine_scene", None)
     given = evaluate_demon(folder, kept, keep_poses=True)
     assert "poses as given" in given.rules
     off = [
         float((a.src_from_ref - b.src_from_ref)[0, 0, 0, 3] / a.min_depth[0]) * 0.5
-        for a, b in zip(used.batches, kept.batches, strict=True)
+        for a, b in zip(used.batches[:2] + used.batches[3:], kept.batches, strict=True)
     ]
     assert off == pytest.approx([0, 1, 0], abs=1e-5)
 
@@ -173,24 +187,14 @@ def test_frames_refines_the_frames_in_use_together(tmp_path, monkeypatch):
     planes, options = [plane_in_cam(views[4])], FrameOptions(every=4, offset=2, sources=4, min_depth=0.8, max_depth=30)
     networks = [KnowingNetwork(planes, 0.8, [(1.5, 1.1, 1.0)]) for _ in range(2)]
     refine = refined({0})
-    monkeypatch.setattr("nasrecon.evaluation.scoring.refine_scene", refine)
+    gate_opens(monkeypatch)
+    monkeypatch.setattr("nasrecon.prepare.prepare.refine_scene", refine)
     assert "poses refined by the matches of the images" in evaluate_frames(tmp_path, networks[0], options).rules
     assert "poses as given" in evaluate_frames(tmp_path, networks[1], options, keep_poses=True).rules
     moved = [
         (a != b).any(dim=-1).any(dim=-1) for a, b in zip(*(n.batches[0].src_from_ref for n in networks), strict=True)
     ]
     assert sum(int(view.sum()) for view in moved) == 1  # the last of the frames in use
-
-
-def test_without_pycolmap_poses_are_to_be_kept(pairs, monkeypatch):
-    folder, planes = pairs
-
-    def missing(scene):
-        raise ImportError("No module named 'pycolmap'")
-
-    monkeypatch.setattr("nasrecon.evaluation.scoring.refine_scene", missing)
-    with pytest.raises(InputError, match="--keep-poses"):
-        evaluate_demon(folder, KnowingNetwork(planes, 0.5, FACTORS))
 
 
 def test_demon_counts_true_depths_in_range_only(pairs):
@@ -335,12 +339,14 @@ def test_all_stages_cross_the_border_in_scene_units(unit):
     src = make_view("src", 97, 71, 80, (1, -4, 0), (0.4, 0, 0), unit)
     image = np.zeros((71, 97, 3), np.uint8)
     plane = plane_in_cam(ref, unit)
-    found = predict_stages(KnowingNetwork([plane], 0.9 * unit, [(1.5, 1.2, 1.1)]), (image, ref), [(image, src)])
+    found = predict_stages(
+        KnowingNetwork([plane], 0.9 * unit, [(1.5, 1.2, 1.1)]), Photo(rgb=image, view=ref), [Photo(rgb=image, view=src)]
+    )
     depth = plane_depth(ref, unit)
     for name, factor in {"depth_initial": 1.5, "depth": 1.2, "refined_depth": 1.1, "sigma": 0.15}.items():
         np.testing.assert_allclose(getattr(found, name)[0], factor * depth, rtol=3e-6)
     network = KnowingNetwork([plane], 0.9 * unit, [(1.5, 1.2, 1.1)])
-    (estimate,) = predict(network, [(image, ref)], [[(image, src)]])
+    (estimate,) = predict(network, [Photo(rgb=image, view=ref)], [[Photo(rgb=image, view=src)]])
     np.testing.assert_array_equal(found.refined_depth[0].numpy(), estimate.depth)
     assert found.normal.shape == found.refined_normal.shape == (1, 3, 71, 97)
 

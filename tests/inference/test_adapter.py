@@ -11,7 +11,8 @@ from plane_world import PLANE_NORMAL_IN_WORLD, make_view, plane_depth, plane_in_
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse, rotation_angle_deg
-from nasrecon.inference.adapter import FARTHEST_IN_PLANES, predict, predict_stages, to_estimates, to_stereo_batch
+from nasrecon.inference.adapter import FARTHEST_IN_PLANES, Photo, to_estimates, to_stereo_batch
+from nasrecon.inference.passes import predict, predict_stages
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.precision import device_of
 from nasrecon.nas.volume import pixel_rays, plane_sample_grid, sample_on_planes
@@ -130,7 +131,7 @@ def test_values_of_the_image_span_minus_one_to_one():
     view = make_view("a", 64, 64, 60, (0, 0, 0), (0, 0, 0))
     rgb = np.zeros((64, 64, 3), np.uint8)
     rgb[..., 1], rgb[..., 2] = 128, 255
-    batch = to_stereo_batch([(rgb, view)], [[(rgb, view)]], PlaneNetwork([], 1.0))
+    batch = to_stereo_batch([Photo(rgb=rgb, view=view)], [[Photo(rgb=rgb, view=view)]], PlaneNetwork([], 1.0))
     torch.testing.assert_close(batch.ref_image[0, :, 5, 7], torch.tensor([-1.0, 1 / 255, 1.0]))
     assert torch.equal(batch.ref_image[0], batch.src_images[0, 0])
 
@@ -157,7 +158,9 @@ def test_mixed_sizes_and_numbers_of_sources_keep_their_order():
     network = Counting([], 1.0)
     estimates = predict(network, pictures, sources)
     assert [estimate.view.name for estimate in estimates] == ["v0", "v1", "v2", "v3", "v4"]
-    assert [estimate.sources for estimate in estimates] == [tuple(v.name for _, v in item) for item in sources]
+    assert [estimate.sources for estimate in estimates] == [
+        tuple(photo.view.name for photo in item) for item in sources
+    ]
     sizes = sorted(tuple(batch.src_images.shape[:2]) for batch in network.batches)
     assert sizes == [(1, 1), (1, 2), (3, 1)]
 
@@ -167,7 +170,7 @@ def test_poses_in_doubt_are_tried_both_ways():
     ref = make_view("ref", 96, 64, 80, (0, 0, 0), (0, 0, 0))
     given = make_view("src", 96, 64, 80, (0, 1, 0), (0.4, 0, 0))
     src = make_view("src", 96, 64, 80, (0, 2, 0), (0.5, 0, 0))
-    doubted = replace(src, given_cam_from_world=given.cam_from_world)
+    doubted = replace(posed(src), given_pose=given.cam_from_world)
 
     class ByBaseline(PlaneNetwork):
         """Depth is ten times the baseline, known the better the longer that is."""
@@ -177,19 +180,19 @@ def test_poses_in_doubt_are_tried_both_ways():
             return super().__call__(batch)
 
     network = ByBaseline([], 1.0)
-    (estimate,) = predict(network, [posed(ref)], [[posed(doubted)]])
+    (estimate,) = predict(network, [posed(ref)], [[doubted]])
     expected = [to_stereo_batch([posed(ref)], [[posed(view)]], network).src_from_ref for view in (src, given)]
     for batch, src_from_ref in zip(network.batches, expected, strict=True):
         torch.testing.assert_close(batch.src_from_ref, src_from_ref)
     np.testing.assert_allclose(estimate.depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
     single = ByBaseline([], 1.0)
     assert (predict_stages(single, posed(ref), [posed(src)]).refined_depth == 5).all() and len(single.batches) == 1
-    both = predict_stages(network, posed(ref), [posed(doubted)])
+    both = predict_stages(network, posed(ref), [doubted])
     np.testing.assert_allclose(both.refined_depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
-    # A view without doubt in the same call goes through once; so does one with two sources, whose poses are called
-    # rough.
+    # A view without doubt in the same call goes through once; so does one with two sources, whose poses are
+    # not exact.
     network.batches.clear()
-    predict(network, [posed(ref)] * 3, [[posed(doubted)], [posed(src)], [posed(doubted), posed(src)]])
+    predict(network, [posed(ref)] * 3, [[doubted], [posed(src)], [doubted, posed(src)]])
     assert [batch.poses_exact for batch in network.batches] == [False, True, True, False]
     assert not network.batches[-1].to("cpu").poses_exact and network.batches[-1].src_images.shape[1] == 2
 
@@ -255,9 +258,9 @@ def test_what_cannot_be_batched_is_an_input_error():
     with pytest.raises(InputError, match="at least one"):
         predict(network, [small], [[]])
     with pytest.raises(InputError, match="--min-depth"):
-        predict(network, [(small[0], replace(small[1], depth_range=None))], [[small]])
+        predict(network, [replace(small, view=replace(small.view, depth_range=None))], [[small]])
     with pytest.raises(InputError, match="read_view"):
-        predict(network, [(small[0][:, :32], small[1])], [[small]])
+        predict(network, [replace(small, rgb=small.rgb[:, :32])], [[small]])
 
 
 def test_the_test_scene_is_not_degenerate():

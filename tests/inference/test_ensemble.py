@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nasrecon.inference.ensemble import blended
+from nasrecon.inference.ensemble import fuse_stages
 from nasrecon.nas.network import Prediction
 
 SIZE = (4, 6)
@@ -28,18 +28,18 @@ def says(depth: float, relative: float, normal: tuple[float, float, float] = (0.
 
 def test_one_prediction_stays_as_it_is() -> None:
     only = says(2.0, 0.1)
-    assert blended([only]) is only
+    assert fuse_stages([only]) is only
 
 
 def test_the_same_twice_is_the_same() -> None:
     one = says(2.0, 0.1, (0.6, 0.0, -0.8))
-    both = blended([one, one])
+    both = fuse_stages([one, one])
     for field in fields(Prediction):
         torch.testing.assert_close(getattr(both, field.name), getattr(one, field.name))
 
 
 def test_equally_sure_ones_meet_half_way_in_parallax() -> None:
-    both = blended([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(4.0, 0.1, (-0.6, 0.0, -0.8))])
+    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(4.0, 0.1, (-0.6, 0.0, -0.8))])
     middle = 2 / (1 / 2 + 1 / 4)
     for name, factor in (("depth_initial", 1.2), ("depth", 1.1), ("refined_depth", 1.0)):
         torch.testing.assert_close(getattr(both, name), torch.full((1, *SIZE), factor * middle))
@@ -51,7 +51,7 @@ def test_the_surer_one_counts_more_also_for_being_surer_elsewhere() -> None:
     # At pixel (0, 0) both are equally sure, elsewhere the first twice as much.
     first, second = says(2.0, 0.1), says(4.0, 0.2)
     second.sigma[0, 0, 0] = 0.1 * 4.0
-    both = blended([first, second])
+    both = fuse_stages([first, second])
     share = torch.tensor([0.1, 0.2]) ** -2
     over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)]) ** -4
     for place, weight in (((0, 0), over_image), ((1, 1), share * over_image)):
@@ -67,7 +67,7 @@ def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
     first.sigma[0, :, 0] = float("nan")
     first.normal[0, :, 0, 0] = float("nan")
     second.refined_depth[0, 3, 0] = float("nan")
-    both = blended([first, second])
+    both = fuse_stages([first, second])
     torch.testing.assert_close(both.refined_depth[0, :3, 0], torch.full((3,), 4.0))
     torch.testing.assert_close(both.sigma[0, :3, 0], torch.full((3,), 2.0))
     torch.testing.assert_close(both.confidence[0, :3, 0], second.confidence[0, :3, 0])
@@ -78,7 +78,7 @@ def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
 
 def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -> None:
     predictions = [says(2.0, 0.02), says(2.12, 0.03)]
-    both = blended(predictions)
+    both = fuse_stages(predictions)
     weight = torch.tensor([0.02, 0.03]) ** -6
     weight = (weight / weight.sum()).numpy()
     # Laplace's distributions of the relative depth around each prediction, their standard deviations as given.
@@ -95,7 +95,7 @@ def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -
 
 
 def test_normals_come_out_unit() -> None:
-    both = blended([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(2.0, 0.2, (0.0, 0.8, -0.6))])
+    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(2.0, 0.2, (0.0, 0.8, -0.6))])
     torch.testing.assert_close(both.refined_normal.norm(dim=1), torch.ones(1, *SIZE))
     weight = 2.0**6
     expected = F.normalize(torch.tensor([weight * 0.6, 0.8, -weight * 0.8 - 0.6]), dim=0)

@@ -18,18 +18,35 @@ from recorder import Recorder
 from nasrecon.errors import EmptyResultError, InputError, NasReconError
 from nasrecon.geometry import transform
 from nasrecon.inference import estimate, loader, run
-from nasrecon.inference.estimate import estimate_views
-from nasrecon.inference.options import InferOptions
+from nasrecon.inference import estimate as estimation
+from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import estimate_to_folder
 from nasrecon.inference.sizes import source_size, working_size
 from nasrecon.ingest.open_scene import open_scene
+from nasrecon.prepare import prepare
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.prepare import prepare_scene
 from nasrecon.results.reader import Results
 from nasrecon.types import Camera, Scene
 
 
+def prepared(scene, options):
+    """Prepare a scene without looking at its images; returns it and the options of the estimation."""
+    own = {name: options[name] for name in ("sources", "min_depth") if name in options}
+    rest = {name: value for name, value in options.items() if name not in own}
+    ready = prepare_scene(scene, options=PrepareOptions(check=False, refine=False, **own))
+    return ready, EstimateOptions(**rest)
+
+
+def estimate_views(scene, network, options=None, **rest):
+    ready, options = prepared(scene, options or {})
+    return estimation.estimate_views(ready, network, options, **rest)
+
+
 def to_folder(scene, network, folder, options=None, *, weights_sha256="", **rest):
     network.sha256 = weights_sha256
-    return estimate_to_folder(scene, network, folder, options, **rest).results
+    ready, options = prepared(scene, options or {})
+    return estimate_to_folder(ready, network, folder, options, **rest).results
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +93,16 @@ def test_depth_comes_out_right_in_any_unit(tmp_path, unit):
 
 def test_another_size_moves_the_camera_along(scene):
     """At 128x96 (another aspect too) the truth of the resized camera is met, so images and K were resized together."""
-    found = next(estimate_views(scene, SweepNetwork(), InferOptions(size=(128, 96), min_depth=1.5), views=[2]))
+    found = next(estimate_views(scene, SweepNetwork(), dict(size=(128, 96), min_depth=1.5), views=[2]))
     assert found.depth.shape == (96, 128) and found.view.camera.K[0, 0] == pytest.approx(95 * 128 / 96)
     assert median_error(found) < 0.01
 
 
 def test_batches_equal_single_views(scene):
-    options = InferOptions(min_depth=1.5, sources=2)
+    options = dict(min_depth=1.5, sources=2)
     one, three = SweepNetwork(), SweepNetwork()
     alone = list(estimate_views(scene, one, options))
-    together = list(estimate_views(scene, three, replace(options, batch=3)))
+    together = list(estimate_views(scene, three, options | {"batch": 3}))
     assert one.batch_sizes == [1] * 5 and three.batch_sizes == [3, 2]
     assert names(alone) == names(together)
     for a, b in zip(alone, together, strict=True):
@@ -95,7 +112,7 @@ def test_batches_equal_single_views(scene):
 
 def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene):
     network = SweepNetwork()
-    iterator = estimate_views(scene, network, InferOptions(min_depth=1.5), views=[3, 1])
+    iterator = estimate_views(scene, network, dict(min_depth=1.5), views=[3, 1])
     assert network.batch_sizes == []
     assert next(iterator).view.name == "0003.png" and network.batch_sizes == [1]
     assert reader_threads()
@@ -118,15 +135,15 @@ def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene):
 )
 def test_working_size(width, height, options, expected):
     camera = Camera(width=width, height=height, K=np.diag([100.0, 100.0, 1.0]))
-    assert working_size(camera, InferOptions(**options)) == expected
+    assert working_size(camera, EstimateOptions(**options)) == expected
 
 
 def test_what_is_left_out_is_reported_with_its_reason(scene, monkeypatch, caplog):
     lonely = {1}
-    real = estimate.rank_sources
-    monkeypatch.setattr(estimate, "rank_sources", lambda s, i, n: () if i in lonely else real(s, i, n))
+    real = prepare.rank_sources
+    monkeypatch.setattr(prepare, "rank_sources", lambda s, i, n: () if i in lonely else real(s, i, n))
     ranged = scene.replace_views([replace(v, depth_range=(1.5, 9.0)) for v in scene.views[:4]] + [scene.views[4]])
-    monkeypatch.setattr(estimate, "with_depth_ranges", lambda s, min_depth: s)
+    monkeypatch.setattr(prepare, "with_depth_ranges", lambda s, min_depth: s)
     recorder = Recorder()
     estimates = list(estimate_views(ranged, SweepNetwork(), progress=recorder))
     assert names(estimates) == ["0000.png", "0002.png", "0003.png"]
@@ -142,7 +159,7 @@ def test_an_unreadable_image_costs_its_own_view_only(fresh_scene):
     path = fresh_scene.views[2].image_path
     path.write_bytes(path.read_bytes()[:200])
     recorder = Recorder()
-    options = InferOptions(min_depth=1.5, batch=2)
+    options = dict(min_depth=1.5, batch=2)
     estimates = list(estimate_views(fresh_scene, SweepNetwork(), options, progress=recorder))
     assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
     assert [name for name, _ in recorder.skips] == ["0002.png"] and str(path) in recorder.skips[0][1]
@@ -153,7 +170,7 @@ def test_views_whose_sources_are_all_unreadable_are_reported(fresh_scene):
     for view in fresh_scene.views[1:]:
         view.image_path.write_bytes(b"")
     recorder = Recorder()
-    assert not list(estimate_views(fresh_scene, SweepNetwork(), InferOptions(min_depth=1.5), progress=recorder))
+    assert not list(estimate_views(fresh_scene, SweepNetwork(), dict(min_depth=1.5), progress=recorder))
     assert (
         sorted(dict(recorder.skips)) == [f"{i:04d}.png" for i in range(5)]
         and "none of its sources" in dict(recorder.skips)["0000.png"]
@@ -183,7 +200,7 @@ ON_CPU = RuntimeError(
 def test_the_batch_is_halved_when_memory_runs_out(scene, error, caplog):
     network = Greedy(1, error)
     with caplog.at_level(logging.WARNING, "nasrecon"):
-        found = list(estimate_views(scene, network, InferOptions(min_depth=1.5, batch=4, sources=2)))
+        found = list(estimate_views(scene, network, dict(min_depth=1.5, batch=4, sources=2)))
     assert names(found) == [f"{i:04d}.png" for i in range(5)]
     assert network.batch_sizes == [4, 2, 1, 1, 1, 1, 1]
     assert [record.args[1:] for record in caplog.records] == [(4, 2), (2, 1)]
@@ -191,15 +208,13 @@ def test_the_batch_is_halved_when_memory_runs_out(scene, error, caplog):
 
 def test_a_single_view_that_does_not_fit_is_an_error_that_says_what_to_do(scene):
     with pytest.raises(NasReconError, match=r"0000\.png.*96x64.*--max-side"):
-        list(estimate_views(scene, Greedy(0, ON_CPU), InferOptions(min_depth=1.5, batch=2)))
+        list(estimate_views(scene, Greedy(0, ON_CPU), dict(min_depth=1.5, batch=2)))
     assert not reader_threads()
 
 
 def test_other_errors_of_a_network_are_not_swallowed(scene):
     with pytest.raises(RuntimeError, match="shapes"):
-        list(
-            estimate_views(scene, Greedy(0, RuntimeError("shapes do not match")), InferOptions(min_depth=1.5, batch=2))
-        )
+        list(estimate_views(scene, Greedy(0, RuntimeError("shapes do not match")), dict(min_depth=1.5, batch=2)))
 
 
 def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene, monkeypatch):
@@ -223,17 +238,17 @@ def test_images_are_read_once_while_the_cache_holds_them_and_it_is_bounded(scene
 
     monkeypatch.setattr(loader, "read_view", counted)
     monkeypatch.setattr(estimate, "ImageCache", Watched)
-    list(estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5)))
+    list(estimate_views(scene, SweepNetwork(), dict(min_depth=1.5)))
     assert set(reads.values()) == {1} and len(reads) == 5
     reads.clear()
-    list(estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5, cached_images=1)))
+    list(estimate_views(scene, SweepNetwork(), dict(min_depth=1.5, cached_images=1)))
     assert min(reads.values()) > 1 and len(caches) == 2
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(scene, monkeypatch):
     reads = []
     monkeypatch.setattr(loader, "read_view", lambda view, *size: reads.append(view.name) or (None, view))
-    cache = loader.ImageCache(scene, 2)
+    cache = loader.ImageCache(prepared(scene, {"min_depth": 1.5})[0], 2)
     for index in (0, 1, 0, 2, 0, 1):
         cache.read(index, 96, 64)
     assert reads == ["0000.png", "0001.png", "0002.png", "0001.png"]
@@ -244,7 +259,7 @@ def test_images_are_not_read_far_ahead(scene, monkeypatch):
     started = []
     real = loader.Job.read
     monkeypatch.setattr(loader.Job, "read", lambda job, cache: started.append(job.ref[0]) or real(job, cache))
-    iterator = estimate_views(scene, SweepNetwork(), InferOptions(min_depth=1.5))
+    iterator = estimate_views(scene, SweepNetwork(), dict(min_depth=1.5))
     next(iterator)
     iterator.close()  # waits for the reader
     assert len(started) <= 2
@@ -272,7 +287,7 @@ def test_bfloat16_only_where_network_and_cpu_are_made_for_it(scene, monkeypatch,
             return super().forward(batch)
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
-    list(estimate_views(scene, Asking(), InferOptions(min_depth=1.5), views=[0]))
+    list(estimate_views(scene, Asking(), dict(min_depth=1.5), views=[0]))
     assert seen == [expected]
 
 
@@ -286,7 +301,7 @@ class Interrupting(SweepNetwork):
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(scene, tmp_path):
-    options = InferOptions(min_depth=1.5)
+    options = dict(min_depth=1.5)
     with pytest.raises(KeyboardInterrupt):
         to_folder(scene, Interrupting(), tmp_path / "a", options, weights_sha256="1")
     part = Results.open(tmp_path / "a")
@@ -302,16 +317,16 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(scene, tmp_path):
 
 
 def test_finished_views_stay_until_overwrite(scene, tmp_path):
-    options = InferOptions(min_depth=1.5)
+    options = dict(min_depth=1.5)
     to_folder(scene, SweepNetwork(), tmp_path, options, weights_sha256="1")
     second = SweepNetwork()
-    to_folder(scene, second, tmp_path, replace(options, batch=3, cached_images=7), weights_sha256="1")
+    to_folder(scene, second, tmp_path, options | {"batch": 3, "cached_images": 7}, weights_sha256="1")
     assert second.batch_sizes == []
-    for changed, sha in [(replace(options, sources=1), "1"), (options, "2")]:
+    for changed, sha in [(options | {"sources": 1}, "1"), (options, "2")]:
         with pytest.raises(InputError, match="--overwrite"):
             to_folder(scene, second, tmp_path, changed, weights_sha256=sha)
     assert second.batch_sizes == []
-    again = to_folder(scene, second, tmp_path, replace(options, sources=1), weights_sha256="1", overwrite=True)
+    again = to_folder(scene, second, tmp_path, options | {"sources": 1}, weights_sha256="1", overwrite=True)
     assert len(second.batch_sizes) == len(again) == 5 and all(len(found.sources) == 1 for found in again)
 
 
@@ -326,19 +341,25 @@ def test_a_failed_write_ends_the_run(scene, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.ResultsWriter, "add", add)
     with pytest.raises(OSError, match="disk full"):
-        to_folder(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+        to_folder(scene, SweepNetwork(), tmp_path, dict(min_depth=1.5))
     assert len(Results.open(tmp_path)) == 4
 
 
 def test_the_manifest_tells_the_run(scene, tmp_path):
     dropped = replace(scene, dropped=(("x.png", "no camera"),))
     since = time.perf_counter()
-    results = to_folder(dropped, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5, batch=5), weights_sha256="ab")
+    results = to_folder(dropped, SweepNetwork(), tmp_path, dict(min_depth=1.5, batch=5), weights_sha256="ab")
     elapsed = time.perf_counter() - since
     manifest = results.manifest
     assert manifest["dropped"] == [{"name": "x.png", "reason": "no camera"}]
     assert manifest["settings"]["network"] == "sweep" and manifest["settings"]["weights_sha256"] == "ab"
-    assert manifest["settings"]["options"] == {"sources": 4, "max_side": 640, "size": None, "min_depth": 1.5}
+    assert manifest["settings"]["options"] == {
+        "sources": 4,
+        "max_side": 640,
+        "size": None,
+        "min_depth": 1.5,
+        "passes": "auto",
+    }
     for line, found in zip(manifest["views"], results, strict=True):
         assert line["depth_range"][0] == 1.5 and "1.5" in line["depth_range_from"]
         assert tuple(line["sources"]) == found.sources and line["seconds"] > 0
@@ -349,11 +370,11 @@ def test_the_manifest_tells_the_run(scene, tmp_path):
 
 
 def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "rank_sources", lambda *_: ())
+    monkeypatch.setattr(prepare, "rank_sources", lambda *_: ())
     with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
-        to_folder(scene, SweepNetwork(), tmp_path, InferOptions(min_depth=1.5))
+        to_folder(scene, SweepNetwork(), tmp_path, dict(min_depth=1.5))
     with pytest.raises(EmptyResultError, match="no views"):
-        to_folder(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", InferOptions(min_depth=1.5))
+        to_folder(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", dict(min_depth=1.5))
 
 
 @pytest.mark.parametrize(
@@ -369,11 +390,12 @@ def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeyp
 )
 def test_options_out_of_range_are_input_errors(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        InferOptions(**wrong)
+        names = {name for name in wrong if name in ("sources", "min_depth", "every")}
+        (PrepareOptions if names else EstimateOptions)(**wrong)
 
 
 def test_options_stay_few():
-    assert len(fields(InferOptions)) <= 8
+    assert len(fields(EstimateOptions)) <= 8
 
 
 def test_subset_of_a_scene_keeps_visibility_with_its_view(scene):
@@ -401,7 +423,7 @@ def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, siz
     from nasrecon.ingest.masks import with_masks
 
     write_masks(fresh_scene, tmp_path / "masks")
-    options = InferOptions(min_depth=1.5, size=size)
+    options = dict(min_depth=1.5, size=size)
     whole = to_folder(fresh_scene, SweepNetwork(), tmp_path / "whole", options)
     masked = with_masks(fresh_scene, tmp_path / "masks")
     with pytest.raises(InputError, match="scene_sha256"):  # other depths: not to be mixed with those without masks
@@ -426,7 +448,7 @@ def test_a_view_whose_mask_cannot_be_read_is_dropped(fresh_scene, tmp_path):
     masked = with_masks(fresh_scene, tmp_path / "masks")
     (tmp_path / "masks" / "0002.png.png").write_bytes(b"no image")
     recorder = Recorder()
-    options = InferOptions(min_depth=1.5)
+    options = dict(min_depth=1.5)
     estimates = list(estimate_views(masked, SweepNetwork(), options, progress=recorder))
     assert names(estimates) == ["0000.png", "0001.png", "0003.png", "0004.png"]
     assert [name for name, _ in recorder.skips] == ["0002.png"] and "cannot be read as a mask" in recorder.skips[0][1]

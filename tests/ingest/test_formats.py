@@ -230,16 +230,16 @@ def test_two_layouts_that_fit_are_an_error_until_one_is_chosen(tmp_path) -> None
         found = open_scene(tmp_path, **given).views[3].cam_from_world
         np.testing.assert_allclose(found[:3, 3], scale * truth.views[3].cam_from_world[:3, 3], atol=1e-9)
     with pytest.raises(InputError, match=r"KITTI sequence was asked for, but there is no calib.txt"):
-        open_scene(tmp_path, layout="kitti")
+        open_scene(tmp_path, format="kitti")
     with pytest.raises(InputError, match=r"format 'colmapp' is not known; known are colmap, transforms, .*matrices"):
-        open_scene(tmp_path, layout="colmapp")
+        open_scene(tmp_path, format="colmapp")
 
 
 def test_plain_matrices_are_never_the_second_layout_but_can_be_chosen(tmp_path) -> None:
     truth = worlds.small_scene()
     worlds.write_demon(truth, tmp_path)
     assert open_scene(tmp_path).source.startswith("DeMoN")
-    scene = open_scene(tmp_path, layout="matrices", convention="world-from-cam")
+    scene = open_scene(tmp_path, format="matrices", convention="world-from-cam")
     np.testing.assert_allclose(scene.views[1].cam_from_world, truth.views[1].world_from_cam, atol=1e-9)
     (tmp_path / "cam.txt").rename(tmp_path.parent / "K_of_mine.txt")
     with pytest.raises(InputError, match="do not say which way they go"):  # rows of 12 numbers may be anything's

@@ -40,7 +40,7 @@ def test_depth_ranges_of_both_dialects(last_row, expected, tmp_path) -> None:
     assert depth_range_source(ranged) == "depth_min and depth_max of the camera files"
     assert ranged.views[0].depth_range == scene.views[0].depth_range
     assert with_depth_ranges(scene, 3.0).views[0].depth_range[0] == 3.0
-    assert open_scene(tmp_path, hints=False).views[0].depth_range is None
+    assert open_scene(tmp_path, use_hints=False).views[0].depth_range is None
 
 
 def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> None:
@@ -51,7 +51,7 @@ def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> No
     assert rank_sources(scene, 0, 4) == (4, 3)
     assert rank_sources(scene, 1, 4) == (0, 2) and rank_sources(scene, 1, 1) == (0,)  # 77 is not there
     assert sources_origin(scene) == "pair.txt (4 of 5 views); else overlap and angle"
-    own_choice = open_scene(tmp_path, hints=False)
+    own_choice = open_scene(tmp_path, use_hints=False)
     assert rank_sources(scene, 2, 4) == rank_sources(own_choice, 2, 4) != ()
     assert sources_origin(own_choice) == "overlap and angle"
     some = scene.subset([0, 1, 2])

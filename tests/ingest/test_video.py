@@ -86,7 +86,7 @@ def test_what_a_video_cannot_be_is_said(tmp_path, monkeypatch) -> None:
     write_video(tmp_path / "clip.gif")
     np.savetxt(tmp_path / "poses.txt", transforms().reshape(-1, 16))
     with pytest.raises(InputError, match="a video; COLMAP model is read with a folder of images only"):
-        open_scene(tmp_path / "clip.gif", layout="colmap")
+        open_scene(tmp_path / "clip.gif", format="colmap")
     with pytest.raises(InputError, match="frame 40 cannot be read"):
         video.read_frame(tmp_path / "clip.gif", 40)
     (tmp_path / "bad.gif").write_bytes(b"no video")

@@ -11,7 +11,8 @@ from plane_world import PLANE_POINT_IN_WORLD, make_view, plane_depth, plane_in_c
 
 from nas.setups import angle_deg, random_batch, relative_difference
 from nasrecon.geometry import transform
-from nasrecon.inference.adapter import predict, to_stereo_batch
+from nasrecon.inference.adapter import Photo
+from nasrecon.inference.passes import predict, to_stereo_batch
 from nasrecon.nas import zncc
 from nasrecon.nas.volume import plane_inv_depth
 from nasrecon.nas.weights import load_network, weights_digest
@@ -40,17 +41,18 @@ def drawn(view):
     waves = np.random.default_rng(0).normal(0, 8, size=(2, 40))
     position = transform(view.world_from_cam, view.camera.unproject_depth(plane_depth(view)))[..., :2]
     grey = 127.5 + 20 * np.sin(2 * np.pi * position @ waves + np.arange(40)).sum(axis=-1)
-    return np.repeat(np.rint(grey.clip(0, 255)).astype(np.uint8)[..., None], 3, axis=-1), view
+    rgb = np.repeat(np.rint(grey.clip(0, 255)).astype(np.uint8)[..., None], 3, axis=-1)
+    return Photo(rgb=rgb, view=view)
 
 
 def test_finds_a_slanted_plane(network):
     ref, sources = plane_set()
     (estimate,) = predict(network, [ref], [sources])
-    truth = plane_depth(ref[1])
+    truth = plane_depth(ref.view)
     error = np.abs(estimate.depth - truth) / truth
     # Planes are 3 % of the depth apart, and the price of a step flattens a slope of a plane each 6 px.
     assert np.median(error) < 0.01 and np.quantile(error, 0.9) < 0.05
-    off = np.degrees(np.arccos(np.clip(estimate.normal @ plane_in_cam(ref[1])[0], -1, 1)))
+    off = np.degrees(np.arccos(np.clip(estimate.normal @ plane_in_cam(ref.view)[0], -1, 1)))
     assert np.median(off) < 8
     assert np.median(estimate.confidence) > 0.6
     assert np.mean(np.abs(estimate.depth - truth) < estimate.sigma) > 0.68
@@ -58,12 +60,14 @@ def test_finds_a_slanted_plane(network):
 
 def test_neighbors_fill_what_matching_alone_leaves_open(network):
     """Z1 is the best plane of each pixel alone, Z2 after semi-global matching; a strip shows nothing but noise."""
-    (rgb, view), sources = plane_set()
+    ref, sources = plane_set()
+    view = ref.view
     noise = np.random.default_rng(0)
     strip = (slice(None), slice(48, 78))
-    plain = [(rgb.copy(), view), *[(image.copy(), its) for image, its in sources]]
-    for image, its in plain:
-        at = its.camera.project(transform(its.cam_from_world, STRIP_IN_WORLD))[:, 0]
+    plain = [Photo(rgb=photo.rgb.copy(), view=photo.view) for photo in (ref, *sources)]
+    for photo in plain:
+        image = photo.rgb
+        at = photo.view.camera.project(transform(photo.view.cam_from_world, STRIP_IN_WORLD))[:, 0]
         part = image[:, int(at.min()) : int(at.max())]
         part[...] = 128 + noise.normal(0, 3, size=part.shape[:2])[..., None]
     found = network(to_stereo_batch(plain[:1], [plain[1:]], network))

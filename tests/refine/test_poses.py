@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from check.seen import POINTS, bent_path, seen_by
 
-from nasrecon.check.findings import Diagnosis
 from nasrecon.check.fixes import apply_fixes
 from nasrecon.geometry import relative_pose, rotation_angle_deg, rotation_from_vector
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.matching.match_scene import match_pairs
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit, Observations
-from nasrecon.prepare import prepare as opening
-from nasrecon.prepare.cache import REFINED_POSES
-from nasrecon.refine.poses import PAIR_TURN, RefinedPoses, refine_poses, refine_scene
+from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.refine.poses import PAIR_TURN, refine_poses, refine_scene
 from nasrecon.refine.solver import TURNS
 from nasrecon.results.digest import scene_digest
 from nasrecon.types import Scene
@@ -100,7 +97,6 @@ def test_a_single_pair_is_given_room_and_called_uncertain() -> None:
     refined = refine_poses(scene, matches)
     assert refined.changed and refined.turn_rad >= PAIR_TURN
     for new, old in zip(refined.scene.views, scene.views, strict=True):
-        assert (new.given_cam_from_world == old.cam_from_world).all()
         assert (new.cam_from_world != old.cam_from_world).any()
     assert refined.after_px < 0.3 < 0.7 < refined.before_px
     assert "depth is estimated under the poses given, too" in refined.in_words()
@@ -186,49 +182,3 @@ def test_refine_poses_is_a_fix() -> None:
     repaired = apply_fixes(given, ["refine-poses"])
     assert relative_errors(repaired, scene)[0] < 0.4 * relative_errors(given, scene)[0]
     assert apply_fixes(scene, ["refine-poses"]).views == scene.views
-
-
-class TestOpening:
-    """What ``infer`` makes of it: refined where a quick look saw noise, kept in the results folder, and said."""
-
-    @staticmethod
-    def look(median_px: float) -> Diagnosis:
-        fit = Fit(
-            error_px=np.array([median_px]), pair_px=np.array([median_px]), median_px=median_px, in_front=1.0, tested=1,
-            depth_agrees=1.0,
-        )  # fmt: skip
-        return Diagnosis(findings=(), given=fit)
-
-    def test_refined_once_and_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-        true = bent_path()
-        matches, given = seen_by(true, POINTS, noise_px=0.3), shaken(true, 0.008, 0.04)
-        calls = []
-
-        def refine(scene: Scene, progress: object = None) -> RefinedPoses:
-            calls.append(scene)
-            return refine_poses(scene, matches)
-
-        monkeypatch.setattr("nasrecon.refine.poses.refine_scene", refine)
-        first = opening.with_refined_poses(given, self.look(3.0), tmp_path, overwrite=False)
-        again = opening.with_refined_poses(given, self.look(3.0), tmp_path, overwrite=False)
-        assert len(calls) == 1 and scene_digest(first) == scene_digest(again) != scene_digest(given)
-        assert relative_errors(first, true)[0] < 0.3 * relative_errors(given, true)[0]
-        assert "poses refined by the matches of 36 pairs" in first.source
-        assert capsys.readouterr().err.count("--keep-poses leaves them as they are") == 2
-        for old, *new in zip(given.views, first.views, again.views, strict=True):
-            assert all((view.given_cam_from_world == old.cam_from_world).all() for view in new)
-        # Another scene, or --overwrite: made anew. A damaged file too.
-        opening.with_refined_poses(shaken(true, 0.008, 0.04, seed=1), self.look(3.0), tmp_path, overwrite=False)
-        opening.with_refined_poses(given, self.look(3.0), tmp_path, overwrite=True)
-        (tmp_path / REFINED_POSES).write_text("{")
-        opening.with_refined_poses(given, self.look(3.0), tmp_path, overwrite=False)
-        assert len(calls) == 4
-
-    def test_good_faulty_and_unseen_cameras_are_left_alone(self, tmp_path: Path) -> None:
-        from nasrecon.check.findings import Finding
-
-        scene = bent_path()
-        fault = Finding(name="world-from-cam", kind="fault", what="turned round")
-        for seen in (None, self.look(0.3), replace(self.look(3.0), findings=(fault,)), Diagnosis(findings=())):
-            assert opening.with_refined_poses(scene, seen, tmp_path, overwrite=False) is scene
-        assert not list(tmp_path.iterdir())

@@ -62,7 +62,12 @@ def make_scene(names=NAMES):
 
 def make_run(scene=None, **options):
     return Run.describe(
-        scene or make_scene(), network="fake", weights="my", weights_sha256="ab" * 32, options={"sources": 4, **options}
+        scene or make_scene(),
+        digest=scene_digest(scene or make_scene()),
+        network="fake",
+        weights="my",
+        weights_sha256="ab" * 32,
+        options={"sources": 4, **options},
     )
 
 

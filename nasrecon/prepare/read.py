@@ -1,0 +1,97 @@
+"""Read a scene, or find its cameras by structure from motion; take every Nth view; apply the fixes."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasrecon.check.fixes import apply_fixes
+from nasrecon.errors import InputError, NoPosesError
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.progress import Progress
+from nasrecon.sfm.reconstruct import reconstruct_cameras
+from nasrecon.types import Scene
+
+
+def read_scene(
+    images: Path | str,
+    poses: Path | str | None,
+    options: PrepareOptions,
+    progress: Progress,
+    *,
+    work_dir: Path | None = None,
+    overwrite: bool = False,
+    find_cameras: bool = True,
+    **reading: Any,
+) -> Scene:
+    """Read the scene with every Nth view and the fixes applied.
+
+    Args:
+        images, poses, reading: as for ``open_scene``.
+        options: ``every`` and ``fixes`` are used.
+        progress: receives what was recognised and applied.
+        work_dir: where a model found by structure from motion is kept; None: nowhere.
+        overwrite: make that model anew.
+        find_cameras: find the cameras of images that have none by structure from motion.
+
+    Raises:
+        NoPosesError: if there are no cameras, and they are not to be found.
+        InputError: as ``open_scene`` and ``apply_fixes``.
+    """
+    try:
+        scene = open_scene(images, poses, **reading)
+    except NoPosesError:
+        if not find_cameras:
+            raise
+        return _reconstructed(Path(images), options, progress, work_dir, overwrite, **reading)
+    progress.note(f"{scene.root}: {scene.source}")
+    return select_and_fix(scene, options, progress)
+
+
+def select_and_fix(scene: Scene, options: PrepareOptions, progress: Progress) -> Scene:
+    """Return every Nth view of a scene, with the fixes applied."""
+    if options.every > 1:
+        scene = scene.subset(range(0, len(scene.views), options.every))
+        progress.note(f"every {options.every} views: {len(scene.views)} are taken")
+    if options.fixes:
+        scene = apply_fixes(scene, options.fixes)
+        progress.note(f"repaired as asked: {', '.join(options.fixes)}")
+    return scene
+
+
+def _reconstructed(
+    images: Path,
+    options: PrepareOptions,
+    progress: Progress,
+    work_dir: Path | None,
+    overwrite: bool,
+    *,
+    intrinsics: Path | None = None,
+    convention: str | None = None,
+    masks: Path | None = None,
+    **_: Any,
+) -> Scene:
+    """Find the cameras of images that have none, and open the scene with them."""
+    if options.fixes:
+        raise InputError(
+            f"--fix {options.fixes[0]}: there are no cameras to repair; they are found from the images"
+        ) from None
+    if convention is not None:
+        raise InputError(f"--convention {convention}: there are no cameras in {images}, and none with --poses")
+    with nullcontext(work_dir) if work_dir else tempfile.TemporaryDirectory(prefix="nasrecon_") as folder:
+        model, root, dropped = reconstruct_cameras(
+            images,
+            Path(folder) / "sfm",
+            intrinsics=intrinsics,
+            every=options.every,
+            redo=overwrite,
+            progress=progress,
+        )
+        scene = open_scene(root, model, masks=masks)
+    kept = f"; use it elsewhere with --poses {model}" if work_dir else ""
+    progress.note(f"{scene.root}: {scene.source}{kept}")
+    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
