@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,22 +30,33 @@ KeepPoses = Annotated[
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all scores, of each view too, to a file.")]
 
-COLUMNS = {
+DEPTHS = {
     "abs_rel": ("abs rel", ".4f"),
-    "abs_diff": ("abs diff", ".4f"),
     "sq_rel": ("sq rel", ".4f"),
     "rmse": ("rmse", ".4f"),
     "rmse_log": ("rmse log", ".4f"),
     "delta_1": ("<1.25", ".4f"),
     "delta_2": ("<1.25^2", ".4f"),
     "delta_3": ("<1.25^3", ".4f"),
+}
+NORMALS = {
     "normal_mean_deg": ("normal mean", ".2f"),
     "normal_median_deg": ("median", ".2f"),
     "normal_below_11.25_pct": ("<11.25", ".1f"),
     "normal_below_22.5_pct": ("<22.5", ".1f"),
     "normal_below_30_pct": ("<30 deg", ".1f"),
 }
-CALIBRATION = {"ause": ("AUSE", ".4f"), "aurg": ("AURG", ".4f"), "below_sigma_pct": ("< sigma %", ".1f")}
+ZONES = {
+    key: form
+    for zone in ("outside", "edge", "flat", "rest")
+    for key, form in ((zone, (zone, ".4f")), (f"{zone}_share", ("%", ".1%")))
+} | {"thin_found_pct": ("thin %", ".1f")}
+CALIBRATION = {
+    "ause": ("AUSE", ".4f"),
+    "aurg": ("AURG", ".4f"),
+    "within_50_pct": ("in 50 %", ".1f"),
+    "within_90_pct": ("in 90 %", ".1f"),
+}
 
 
 class RuleName(StrEnum):
@@ -134,32 +146,48 @@ def _report(evaluation: Evaluation, weights: str, json_file: Path | None) -> Non
 
 
 def score_tables(evaluation: Evaluation) -> str:
-    """Lay out what was scored and how, then a row for each part of the set and stage, then the calibration."""
+    """Lay out what was scored and how, then tables of depths, normals, zones and calibration, a row for each part."""
     from nasrecon.evaluation.scoring import STAGES
 
-    subsets = evaluation.subsets if len(evaluation.subsets) > 2 else ("all",)
     missing = sum(view.missing for view in evaluation.views)
     share = missing / sum(view.pixels for view in evaluation.views)
     lines = [
         f"protocol: {evaluation.protocol}",
         f"data: {evaluation.data}",
-        *(f"  {rule}" for rule in evaluation.rules),
-        f"network: {evaluation.network}, {evaluation.seconds_per_view:.2f} s a view",
+        *(wrapped for rule in evaluation.rules for wrapped in textwrap.wrap(rule, 98, **_INDENTED)),
+        f"network: {evaluation.network}",
     ]
     if missing:
         lines.append(f"{share:.2%} of the pixels that count have no refined depth; they count as farthest")
-    scores, calibration = [], []
-    for subset in subsets:
-        first = [subset, str(len(evaluation.of(subset)))]
-        for stage in STAGES:
-            values = evaluation.stage(stage, subset)
-            cells = [f"{values[key]:{form}}" if key in values else "-" for key, (_, form) in COLUMNS.items()]
-            scores.append([*first, stage, *cells])
-        values = evaluation.calibration(subset)
-        calibration.append([*first, "refined", *(f"{values[key]:{form}}" for key, (_, form) in CALIBRATION.items())])
-    for columns, rows in ((COLUMNS, scores), (CALIBRATION, calibration)):
-        lines += ["", *_aligned([["set", "views", "stage", *(title for title, _ in columns.values())], *rows])]
+    with_normals = [stage for stage, (_, normal) in STAGES.items() if normal is not None]
+    of_refined = {subset: evaluation.zones(subset) for subset in evaluation.subsets}
+    for subset, values in of_refined.items():
+        found = evaluation.thin_found_pct(subset)
+        values |= evaluation.calibration(subset) | ({} if found is None else {"thin_found_pct": found})
+    for columns, stages in ((DEPTHS, list(STAGES)), (NORMALS, with_normals), (ZONES, []), (CALIBRATION, [])):
+        lines += ["", *_score_table(evaluation, columns, stages, of_refined)]
     return "\n".join(lines)
+
+
+_INDENTED = {"initial_indent": "  ", "subsequent_indent": "    ", "break_long_words": False}
+
+
+def _score_table(
+    evaluation: Evaluation,
+    columns: Mapping[str, tuple[str, str]],
+    stages: Sequence[str],
+    of_refined: Mapping[str, Mapping[str, float]],
+) -> list[str]:
+    """Lay out a row for each part of the set and stage; without stages, of ``of_refined``: part -> metric -> value."""
+    subsets = evaluation.subsets if len(evaluation.subsets) > 2 else ("all",)
+    rows = [["set", "views", "stage", *(title for title, _ in columns.values()), "passes", "s"]]
+    for subset in subsets:
+        cost = [f"{evaluation.passes_per_view(subset):.3g}", f"{evaluation.seconds_per_view(subset):.2f}"]
+        for stage in stages or ["refined"]:
+            values = evaluation.stage(stage, subset) if stages else of_refined[subset]
+            cells = [f"{values[key]:{form}}" if key in values else "-" for key, (_, form) in columns.items()]
+            rows.append([subset, str(len(evaluation.of(subset))), stage, *(cell.rstrip("%") for cell in cells), *cost])
+    return _aligned(rows)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -20,8 +20,8 @@ ROUGHNESS = 0.02
 """A window is rough where any of its pixels is off the plane by more than this part of its depth."""
 REMOVED = np.arange(20) / 20
 """The shares of least confident pixels that are removed for a sparsification curve: 0, 5 ... 95 %."""
-WITHIN_SIGMA = {"gauss": 0.6827, "laplace": 0.7569}
-"""The share of errors within one standard deviation, where they have that distribution."""
+INTERVALS = (0.5, 0.9)
+"""The intervals whose coverage is measured."""
 
 
 def depth_metrics(depth: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -114,9 +114,18 @@ def _mean_of_rest(error: np.ndarray) -> np.ndarray:
     return np.cumsum(error)[kept - 1] / kept
 
 
-def coverage_pct(error: np.ndarray, sigma: np.ndarray) -> float:
-    """Return the per cent of errors (N,) that are below sigma (N,), one standard deviation in the same unit.
+def coverage(error: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
+    """Return how many errors lie within the intervals that sigma states, for a Laplace distribution of scale sigma / sqrt(2).
 
-    68.3 where errors are normally distributed and sigma is right, 75.7 where they are Laplace's (``WITHIN_SIGMA``).
+    An interval of probability p holds the errors up to -ln(1 - p) times the scale.
+
+    Args:
+        error, sigma: (N,), one unit; sigma is a standard deviation.
+
+    Returns:
+        within_50_pct, within_90_pct: per cent of the errors; 50 and 90 where sigma and the distribution are right.
     """
-    return float(100 * np.mean(np.abs(error) < sigma))
+    scale = sigma / np.sqrt(2)
+    return {
+        f"within_{100 * p:.0f}_pct": float(100 * np.mean(np.abs(error) <= -np.log(1 - p) * scale)) for p in INTERVALS
+    }

@@ -19,19 +19,31 @@ from nasrecon.errors import EmptyResultError
 from nasrecon.evaluation.metrics import (
     PATCH,
     ROUGHNESS,
-    WITHIN_SIGMA,
-    coverage_pct,
+    coverage,
     depth_metrics,
     normal_metrics,
     sparsification,
     true_normals,
 )
+from nasrecon.evaluation.zones import (
+    EDGE_JUMP,
+    EDGE_PX,
+    FLAT_STD,
+    FLAT_WINDOW,
+    THIN_FOUND,
+    THIN_PX,
+    found_thin,
+    thin_structures,
+    zone_errors,
+    zone_masks,
+)
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.passes import predict_stages
 from nasrecon.ingest.images import read_view
 from nasrecon.ingest.true_depth import read_true_depth
-from nasrecon.nas.network import Network, Prediction
+from nasrecon.nas.network import Network, Prediction, StereoBatch
 from nasrecon.prepare.prepare import PreparedScene
+from nasrecon.types import View
 
 STAGES = {
     "Z1": ("depth_initial", None),
@@ -50,8 +62,12 @@ class ViewScores:
         stages: "Z1", "Z2", "refined" -> metric -> value; normals begin with ``normal_``, and are missing where the
             true depth is rough everywhere.
         calibration: metric -> value, of the refined depth.
+        zones: mean abs rel of the refined depth in each zone (``zones.ZONES``), and its share of the pixels.
+        thin_pixels, thin_found: how many pixels are of thin structures, and at how many of them the refined depth is
+            theirs.
         pixels: how many counted.
         missing: how many of them had no depth (not finite or not positive) in the refined map; they count as farthest.
+        passes: how often the network ran.
         seconds: that the network took, the way into it and out of it included.
     """
 
@@ -60,8 +76,12 @@ class ViewScores:
     sources: tuple[str, ...]
     stages: Mapping[str, Mapping[str, float]]
     calibration: Mapping[str, float]
+    zones: Mapping[str, float]
+    thin_pixels: int
+    thin_found: int
     pixels: int
     missing: int
+    passes: int
     seconds: float
 
 
@@ -90,10 +110,13 @@ class Evaluation:
         """The parts of the set in the order of their names, then "all"."""
         return (*sorted({view.subset for view in self.views} - {"all"}), "all")
 
-    @property
-    def seconds_per_view(self) -> float:
-        """The median: the first view pays for warming up."""
-        return float(np.median([view.seconds for view in self.views]))
+    def seconds_per_view(self, subset: str = "all") -> float:
+        """Return the median: the first view pays for warming up."""
+        return float(np.median([view.seconds for view in self.of(subset)]))
+
+    def passes_per_view(self, subset: str = "all") -> float:
+        """Return how often the network runs for a reference, on average."""
+        return float(np.mean([view.passes for view in self.of(subset)]))
 
     def of(self, subset: str = "all") -> tuple[ViewScores, ...]:
         """Return the references of a part of the set."""
@@ -107,6 +130,15 @@ class Evaluation:
         """Return how well confidence and sigma know the errors of the refined depth, means likewise."""
         return _means(view.calibration for view in self.of(subset))
 
+    def zones(self, subset: str = "all") -> dict[str, float]:
+        """Return the mean errors and the shares of the zones, means over the references likewise."""
+        return _means(view.zones for view in self.of(subset))
+
+    def thin_found_pct(self, subset: str = "all") -> float | None:
+        """Return the per cent of all pixels of thin structures that have their depth; None where there are none."""
+        pixels = sum(view.thin_pixels for view in self.of(subset))
+        return 100 * sum(view.thin_found for view in self.of(subset)) / pixels if pixels else None
+
     def as_json(self) -> dict[str, Any]:
         """Return everything, JSON values only."""
         scores = {
@@ -114,6 +146,10 @@ class Evaluation:
                 "views": len(self.of(subset)),
                 "stages": {stage: self.stage(stage, subset) for stage in STAGES},
                 "calibration": self.calibration(subset),
+                "zones": self.zones(subset),
+                "thin_found_pct": self.thin_found_pct(subset),
+                "passes_per_view": self.passes_per_view(subset),
+                "seconds_per_view": self.seconds_per_view(subset),
             }
             for subset in self.subsets
         }
@@ -122,7 +158,6 @@ class Evaluation:
             "rules": list(self.rules),
             "data": self.data,
             "network": self.network,
-            "seconds_per_view": self.seconds_per_view,
             "scores": scores,
             "views": [{**vars(view), "sources": list(view.sources)} for view in self.views],
             "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
@@ -135,6 +170,21 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in row.items():
             values.setdefault(name, []).append(value)
     return {name: float(np.mean(found)) for name, found in values.items()}
+
+
+class _Counted:
+    """A network that counts how often it runs; everything else is the network's."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self.passes = network, 0
+
+    def __call__(self, batch: StereoBatch) -> Prediction:
+        """Run the network."""
+        self.passes += 1
+        return self._network(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
 
 class Scorer:
@@ -153,14 +203,18 @@ class Scorer:
     def rules(self, unit: str) -> tuple[str, ...]:
         """Say in words how pixels count, and how they are averaged; ``unit``: "pair" or "frame"."""
         (near, far), (least, most) = self.counted, self.clamp
-        gauss, laplace = (f"{100 * share:.1f}" for share in WITHIN_SIGMA.values())
         return (
             f"pixels count where {near:g} <= true depth <= {far:g}; found depths are clamped to {least:g}-{most:g}",
             f"true normals: planes fitted to {PATCH}x{PATCH} px of true depth; left out where one of these pixels has "
             f"no depth or is more than {ROUGHNESS:.0%} off the plane",
             f"each {unit} is scored by itself, then the mean over {unit}s is taken",
             "confidence: area under the sparsification error curve of abs rel (AUSE), gain over random (AURG); sigma: "
-            f"per cent of errors below it ({gauss} if they are Gauss's, {laplace} if Laplace's)",
+            "per cent of errors within its 50 and 90 % intervals, of a Laplace distribution of scale sigma / sqrt(2)",
+            "zones, abs rel of the refined depth and % of the pixels, each pixel in the first that fits: outside (no "
+            f"source sees the true point), edge (within {EDGE_PX} px of a jump of depth by {EDGE_JUMP:.0%}), flat "
+            f"(standard deviation of grey in {FLAT_WINDOW}x{FLAT_WINDOW} px below {FLAT_STD:.0%} of its range), rest",
+            f"thin %: foreground that holds no square of {THIN_PX} px; found where the depth is within {THIN_FOUND:.0%} and "
+            "nearer to the truth than to what is behind; % of all such pixels of a set",
         )
 
     def score(
@@ -178,11 +232,16 @@ class Scorer:
             self.left_out.append((name, f"no true depth within {self.counted[0]:g}-{self.counted[1]:g}"))
             return
         photos = [self._photo(prepared, source, size) for source in sources]
+        counted = _Counted(self.network)
         since = time.perf_counter()
-        found = predict_stages(self.network, photo, photos, self.device)
+        found = predict_stages(counted, photo, photos, self.device)
         seconds = time.perf_counter() - since
         normals = true_normals(truth, view.camera)
-        refined = found.refined_depth[0].numpy()
+        refined = self._clamped(found.refined_depth)
+        others = [(_as_read(source), read_true_depth(source.view)) for source in photos]
+        zones = zone_masks(photo.rgb, _as_read(photo), truth, others)
+        thin, surroundings = thin_structures(truth)
+        thin = thin & mask
         self.views.append(
             ViewScores(
                 name=name,
@@ -190,8 +249,12 @@ class Scorer:
                 sources=tuple(source.view.name for source in photos),
                 stages={stage: self._stage(found, stage, truth, mask, normals) for stage in STAGES},
                 calibration=self._calibration(found, truth, mask),
+                zones=zone_errors(np.abs(refined - truth) / np.where(mask, truth, 1), mask, zones),
+                thin_pixels=int(thin.sum()),
+                thin_found=int((thin & found_thin(refined, truth, surroundings)).sum()),
                 pixels=int(mask.sum()),
-                missing=int((mask & ~_has_depth(refined)).sum()),
+                missing=int((mask & ~_has_depth(found.refined_depth[0].numpy())).sum()),
+                passes=counted.passes,
                 seconds=seconds,
             )
         )
@@ -222,8 +285,7 @@ class Scorer:
     def _calibration(self, found: Prediction, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         error = np.abs(self._clamped(found.refined_depth) - truth)[mask]
         sorting = sparsification(error / truth[mask], np.nan_to_num(found.confidence[0].numpy()[mask]))
-        covered = coverage_pct(error, np.nan_to_num(found.sigma[0].numpy()[mask]))
-        return {**sorting, "below_sigma_pct": covered}
+        return {**sorting, **coverage(error, np.nan_to_num(found.sigma[0].numpy()[mask]))}
 
     def evaluation(self, *, protocol: str, rules: tuple[str, ...], data: str) -> Evaluation:
         """Return what was collected.
@@ -242,6 +304,11 @@ class Scorer:
             views=tuple(self.views),
             left_out=tuple(self.left_out),
         )
+
+
+def _as_read(photo: Photo) -> View:
+    """Return the view with the pose that its true depth belongs to."""
+    return photo.view if photo.given_pose is None else replace(photo.view, cam_from_world=photo.given_pose)
 
 
 def _has_depth(depth: np.ndarray) -> np.ndarray:

@@ -126,8 +126,9 @@ def test_demon_scores_each_stage_of_each_subset(pairs):
     assert not [metric for metric in found.stage("Z1") if metric.startswith("normal")]
     assert found.stage("Z2")["normal_mean_deg"] == pytest.approx(20, abs=0.01)
     assert found.stage("refined")["normal_mean_deg"] < 0.01
-    # Sigma is 15 % of the depth: above the error of the first (10 %) and the last, below that of the second (30 %).
-    assert [view.calibration["below_sigma_pct"] for view in found.views] == [100, 0, 100]
+    # Sigma is 15 % of the depth, its intervals reach 7 and 24 %: the errors are 10, 30 and 0 %.
+    assert [view.calibration["within_50_pct"] for view in found.views] == [0, 0, 100]
+    assert [view.calibration["within_90_pct"] for view in found.views] == [100, 0, 100]
     # Confidence is the same everywhere: nothing gained over removing pixels at random.
     assert abs(found.calibration()["aurg"]) < 1e-9
     assert all(view.pixels == 640 * 480 and view.missing == 0 and view.seconds > 0 for view in found.views)
@@ -381,15 +382,24 @@ def test_eval_demon_prints_protocol_and_rows_and_writes_json(run, pairs, tmp_pat
     assert lines[0] == "protocol: demon, max depth 10" and "network: knowing" in stdout
     cells = [line.split() for line in lines]
     rows = [row for row in cells if len(row) > 3 and row[2] in STAGES and row[1].isdigit()]
-    stages = [[name, stage] for name in ("indoor", "made", "all") for stage in STAGES]
-    assert [[row[0], row[2]] for row in rows] == [*stages, *([name, "refined"] for name in ("indoor", "made", "all"))]
-    first, second = rows[6:8]
-    assert second[:4] == ["all", "3", "Z2", "0.2667"] and second[11] == "20.00" and first[-5:] == ["-"] * 5
+    tables = [list(STAGES), ["Z2", "refined"], ["refined"], ["refined"]]
+    expected = [[name, stage] for stages in tables for name in ("indoor", "made", "all") for stage in stages]
+    assert [[row[0], row[2]] for row in rows] == expected
+    assert rows[7][:4] == ["all", "3", "Z2", "0.2667"] and rows[13][:4] == ["all", "3", "Z2", "20.00"]
+    assert all(row[-2] == "1" and float(row[-1]) >= 0 for row in rows)  # passes and seconds
+    # A plane of waves with nothing before it: no edge and nothing thin; a part is outside the source, crests are flat.
+    zones = {zone: rows[17][k : k + 2] for zone, k in (("outside", 3), ("edge", 5), ("flat", 7), ("rest", 9))}
+    assert zones.pop("edge") == ["-", "0.0"] and rows[17][11] == "-"
+    assert all(error == "0.1333" and 0 < float(share) < 80 for error, share in zones.values())
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("data:")]
     stored = json.loads(file.read_text())
     assert stored["weights"] == "my" and stored["weights_sha256"] == "digest of my"
     assert stored["protocol"] == "demon, max depth 10" and stored["network"] == "knowing"
     assert stored["scores"]["all"]["stages"]["Z2"]["abs_rel"] == pytest.approx(0.8 / 3, abs=1e-5)
-    assert stored["scores"]["indoor"]["views"] == 2
+    assert stored["scores"]["indoor"]["views"] == 2 and stored["scores"]["indoor"]["passes_per_view"] == 1
+    shares = [stored["views"][0]["zones"][f"{zone}_share"] for zone in ("outside", "edge", "flat", "rest")]
+    assert sum(shares) == pytest.approx(1) and stored["views"][0]["thin_pixels"] == 0
+    assert stored["scores"]["all"]["thin_found_pct"] is None
     assert [view["name"] for view in stored["views"]] == ["indoor_test_1", "indoor_test_2", "made_test_1"]
     assert stored["views"][1]["stages"]["refined"]["abs_rel"] == pytest.approx(0.3, abs=1e-5)
 

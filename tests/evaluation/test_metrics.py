@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plane_world import make_view, plane_depth, plane_in_cam
 
-from nasrecon.evaluation.metrics import coverage_pct, depth_metrics, normal_metrics, sparsification, true_normals
+from nasrecon.evaluation.metrics import depth_metrics, normal_metrics, sparsification, true_normals
 from nasrecon.geometry import angle_between_deg
 
 
@@ -108,14 +108,3 @@ def test_sparsification_does_not_ask_for_the_order_of_equals():
     shuffled = draw.permutation(500)
     assert sparsification(error, coarse) == pytest.approx(sparsification(error[shuffled], coarse[shuffled]))
     assert sparsification(np.array([2.0]), np.array([1.0])) == {"ause": 0, "aurg": 0}
-
-
-def test_coverage():
-    error = np.array([0.5, -0.5, 2.0, -3.0])
-    assert coverage_pct(error, np.ones(4)) == 50
-    assert coverage_pct(error, np.array([0.1, 0.6, 3.0, 4.0])) == 75
-    draw = np.random.default_rng(0)
-    spread = draw.uniform(1, 3, 20000)
-    # The standard deviation of the share is 0.3 %.
-    assert coverage_pct(spread * draw.normal(size=20000), spread) == pytest.approx(68.27, abs=1.2)
-    assert coverage_pct(spread * draw.laplace(scale=0.5**0.5, size=20000), spread) == pytest.approx(75.69, abs=1.2)
