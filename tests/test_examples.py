@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+import pytest
 
 from nasrecon.geometry import transform
 from nasrecon.ingest.images import read_view
@@ -91,3 +94,18 @@ def test_paths_of_the_readme_exist() -> None:
             assert (TOP / path).exists(), path
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (TOP / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "made"),
+    [
+        ("01_quickstart.py", ["zncc"], ["cloud.ply", "mesh.ply"]),
+        ("02_own_network.py", [], ["manifest.json", "views/room_00.jpg.npz"]),
+    ],
+)
+def test_the_scripts_run(script: str, arguments: list[str], made: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(TOP / "examples" / script), str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "room_00.jpg: depth" in done.stdout
+    assert all((tmp_path / name).is_file() for name in made), sorted(tmp_path.rglob("*"))

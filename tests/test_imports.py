@@ -26,7 +26,7 @@ RANKS = [
     {"check"},
     {"prepare"},
     {"inference"},
-    {"evaluation", "bench"},
+    {"evaluation", "bench", "pipeline"},
     {"cli"},
     {"__main__"},
 ]

@@ -47,7 +47,10 @@ def export(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The views of a results folder in other tools' formats."""
+    """The views of a results folder in other tools' formats.
+
+    Example: nasrecon export nasrecon_out --format colmap --out dense
+    """
     from nasrecon.cli.console import Bar
     from nasrecon.export import export_estimates
     from nasrecon.results.reader import Results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -55,19 +54,20 @@ def fuse(
     ] = FUSE_DEFAULTS.min_component_faces,
     as_json: JsonFlag = False,
 ) -> None:
-    """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder."""
-    from nasrecon.cli.console import Bar, fusion_table, say
-    from nasrecon.fuse.fusion import fuse_estimates
-    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending, save_cloud, save_mesh
-    from nasrecon.results.fusion_record import fusion_facts, write_fusion
-    from nasrecon.results.reader import Results
+    """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder.
+
+    Example: nasrecon fuse nasrecon_out
+    """
+    from nasrecon.cli.console import Bar, fusion_table
+    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
+    from nasrecon.pipeline import fuse_results
+    from nasrecon.results.reader import open_results, read_fusion
 
     if out is None and cloud is None:
         out, cloud = results / "mesh.ply", results / "cloud.ply"
-    if out is not None:
-        check_ending(out, MESH_ENDINGS, "mesh")
-    if cloud is not None:
-        check_ending(cloud, CLOUD_ENDINGS, "cloud")
+    for path, endings, what in ((out, MESH_ENDINGS, "mesh"), (cloud, CLOUD_ENDINGS, "cloud")):
+        if path is not None:
+            check_ending(path, endings, what)
     options = FuseOptions(
         min_confidence=min_confidence,
         max_reprojection_px=max_reprojection_px,
@@ -78,17 +78,9 @@ def fuse(
         voxel=voxel,
         min_component_faces=min_component_faces,
     )
-    estimates = Results.open(results)
     with Bar() as bar:
-        fusion = fuse_estimates(
-            estimates, options, mesh=out is not None, cloud=cloud is not None, unit=estimates.unit, progress=bar
-        )
-    files = {}
-    if fusion.cloud is not None:
-        files["cloud"] = str(save_cloud(fusion.cloud, cloud))
-    if fusion.mesh is not None:
-        files["mesh"] = str(save_mesh(fusion.mesh, out))
-    for name in fusion.stats.alone:
-        say(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
-    write_fusion(results, fusion_facts(fusion, files) | {"options": asdict(options)})
-    print(json.dumps(fusion_facts(fusion, files)) if as_json else fusion_table(fusion, files))
+        fusion = fuse_results(open_results(results), options, mesh=out, cloud=cloud, progress=bar)
+        for name in fusion.stats.alone:
+            bar.note(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
+    files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
+    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else fusion_table(fusion, files))

@@ -28,7 +28,10 @@ def viz(
         int, typer.Option("--port", min=1, max=64000, help="Port of the live page, or the next one that is free.")
     ] = 8080,
 ) -> None:
-    """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them."""
+    """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them.
+
+    Example: nasrecon viz nasrecon_out --html report.html
+    """
     from nasrecon.cli.console import Bar
 
     if html is None and png is None:

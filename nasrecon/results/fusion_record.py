@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from nasrecon.atomic import write_atomically
 from nasrecon.results.reader import FUSION_FILE
 
 
-def fusion_facts(fusion: Any, files: dict[str, str]) -> dict[str, Any]:
-    """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written ("mesh": path)."""
+def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, Any]:
+    """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written ("mesh": path); ``options``: ``FuseOptions``."""
     stats, mesh = fusion.stats, fusion.mesh
     return {
         **files,
@@ -22,6 +23,7 @@ def fusion_facts(fusion: Any, files: dict[str, str]) -> dict[str, Any]:
         "voxel": fusion.voxel.size if fusion.voxel else None,
         "vertices": len(mesh.vertices) if mesh else None,
         "faces": len(mesh.faces) if mesh else None,
+        "options": asdict(options),
         "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
     }
 

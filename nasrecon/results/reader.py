@@ -89,6 +89,15 @@ class Results(Sequence[Estimate]):
         return tuple(view_of(line) for line in self._lines)
 
 
+def open_results(folder: str | Path) -> Results:
+    """Open a results folder.
+
+    Raises:
+        InputError: if there is no such folder, it holds no finished view, or a view of its manifest has no file.
+    """
+    return Results.open(folder)
+
+
 def count_finished(folder: str | Path) -> int:
     """Return how many views of a results folder are finished."""
     return len(view_files(Path(folder)))

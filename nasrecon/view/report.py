@@ -52,7 +52,9 @@ class _Pass:
     parts: list[Points] = field(default_factory=list)
 
 
-def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Progress | None = None) -> Path:
+def write_report(
+    folder: Path | str, path: Path | str, *, max_mb: float = 25.0, progress: Progress | None = None
+) -> Path:
     """Write the report of a results folder and return its path.
 
     Args:
@@ -64,6 +66,7 @@ def write_report(folder: Path, path: Path, *, max_mb: float = 25.0, progress: Pr
     Raises:
         InputError: if it is no results folder, a file of it is damaged, or the size is too small for so many views.
     """
+    folder, path = Path(folder), Path(path)
     contents = look(folder)
     results = contents.results
     seen = survey(results)

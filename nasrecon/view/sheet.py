@@ -25,7 +25,7 @@ _MESH_HEIGHT = 620
 _INK, _SOFT, _PAPER, _MISSING = (29, 39, 51), (93, 107, 122), (255, 255, 255), (224, 108, 0)
 
 
-def write_sheet(folder: Path, path: Path, *, progress: Progress | None = None) -> Path:
+def write_sheet(folder: Path | str, path: Path | str, *, progress: Progress | None = None) -> Path:
     """Write the contact sheet of a results folder as PNG and return its path.
 
     Args:
@@ -37,6 +37,7 @@ def write_sheet(folder: Path, path: Path, *, progress: Progress | None = None) -
         InputError: if it is no results folder or a file of it is damaged.
         NasReconError: if Open3D, which draws the mesh, cannot be loaded.
     """
+    folder, path = Path(folder), Path(path)
     contents = look(folder)
     seen = survey(contents.results)
     parts = [_heading(contents), _mesh_part(contents, seen), _legend(contents, seen)]
