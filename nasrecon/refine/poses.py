@@ -3,8 +3,9 @@
 Each pose gets a small turn and a small move such that matches come to lie on their epipolar lines, against a prior that
 holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
 taken under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses
-stay. Lengths of baselines cannot be seen in matches of two images: the prior keeps them, and with them the unit. What
-is left of lens distortion is fitted beside the poses, so that they do not bend to make up for it, and then forgotten.
+stay. Lengths of baselines cannot be seen in matches of two images: features of three views tie them to each other, and
+the prior keeps their unit. What is left of lens distortion is fitted beside the poses, so that they do not bend to make
+up for it, and then forgotten. Refined poses that the matches cannot vouch for are given up (``trust.py``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
 from nasrecon.progress import Progress
 from nasrecon.refine.solver import TURNS, Problem, step_cameras
+from nasrecon.refine.trust import doubt
 from nasrecon.types import Scene
 
 # Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
@@ -44,6 +46,7 @@ class RefinedPoses:
             matches.
         pairs: how many were used.
         changed: whether the matches ask for other poses; otherwise the scene is as it was given.
+        doubt: why refined poses were not trusted (``trust.doubt``); "" where they were, or were not asked for.
     """
 
     scene: Scene
@@ -54,9 +57,12 @@ class RefinedPoses:
     after_px: float
     pairs: int
     changed: bool
+    doubt: str = ""
 
     def in_words(self) -> str:
         """Say what was done, one line for people."""
+        if self.doubt:
+            return f"poses as given: refined ones are not trusted, because {self.doubt}"
         if not self.changed:
             return "poses as given: the matches ask for no others"
         some = self.moved > 0
@@ -101,8 +107,13 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     asked_for, pair = best.turn_rad > TURNS[0], len(scene.views) == 2
     if pair:
         best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
-    before, after = (float(np.median(np.abs(problem.errors(steps)))) for steps in (nothing, best.steps))
+    without_lens = np.append(best.found[:-1], 0.0)
+    before, after = (
+        float(np.median(np.abs(problem.residuals(problem.epipolar, found)))) for found in (0 * best.found, without_lens)
+    )
     changed = asked_for and before >= max(MIN_ERROR_PX, 0 if pair else MIN_RATIO * after)
+    reason = doubt(problem, best) if changed else ""
+    changed = changed and not reason
     steps = best.steps if changed else nothing
     px = float(np.median(problem.seen.px))
     given = problem.given.cam_from_world
@@ -117,4 +128,5 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         after_px=(after if changed else before) * px,
         pairs=len(problem),
         changed=changed,
+        doubt=reason,
     )

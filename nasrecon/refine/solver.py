@@ -8,7 +8,8 @@ import numpy as np
 
 from nasrecon.geometry import inverse, rotation_from_vector
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations, signed_epipolar_error
+from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.refine.terms import DepthTerm, EpipolarTerm, Term
 from nasrecon.types import Scene
 
 # Standard deviations of the turns that are tried [rad]; under the least, poses stay as they were given. Their own prior
@@ -17,7 +18,7 @@ TURNS, MEAN_TURN = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 5e-3
 
 
 # A pose that is off by a turn of 1 rad is off by a move of so many scene depths.
-MOVE_FOR_TURN = 0.5
+MOVE_FOR_TURN = 1.0
 
 
 # Radial distortion that is left over: k1 for radii in focal lengths, one for all cameras.
@@ -26,10 +27,6 @@ DISTORTION = 0.03
 
 # What a match is off by under true cameras [searched px], and what the estimate starts from where poses are far off.
 NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
-
-
-# Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones.
-INDEPENDENT = 40.0
 
 
 LEAST_MATCHES = 15
@@ -50,11 +47,26 @@ def step_cameras(cam_from_world: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
-    """Steps (N, 6) under one prior, and minus the logarithm of the evidence for that."""
+    """The likeliest corrections under one prior.
+
+    Attributes:
+        turn_rad: standard deviation of the turns in the prior.
+        found: (6N + 1,) the steps of the views, then the radial distortion k1.
+        sigma: (6N + 1,) their standard deviations in the prior.
+        hessian: (6N + 1, 6N + 1) of the cost there; its inverse is the covariance of ``found``.
+        evidence: minus the logarithm of the evidence for the prior.
+    """
 
     turn_rad: float
-    steps: np.ndarray
+    found: np.ndarray
+    sigma: np.ndarray
+    hessian: np.ndarray
     evidence: float
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The steps (N, 6) of the views."""
+        return self.found[:-1].reshape(-1, 6)
 
 
 class Problem:
@@ -65,10 +77,10 @@ class Problem:
         most = MOST_IN_ALL // max(len(usable), 1)
         self.seen = Observations(matches, usable, most=min(max(most, FEWEST_MATCHES), MOST_MATCHES))
         self.given = Cameras.of(scene)
-        self._known: tuple[float, np.ndarray, np.ndarray] | None = None
         self.depth = self._scene_depth()
-        counts = np.bincount(self.seen.pair, minlength=len(self.seen))
-        self.share = np.minimum(1.0, INDEPENDENT / np.maximum(counts, 1))[self.seen.pair]
+        self.epipolar = EpipolarTerm(self.seen, self.given.K)
+        self.tracks = DepthTerm(self.seen, self.given.K)
+        self.terms = [self.epipolar, self.tracks]
 
     def __len__(self) -> int:
         return len(self.seen)
@@ -80,32 +92,10 @@ class Problem:
         centers = inverse(self.given.cam_from_world)[:, :3, 3]
         return float(np.median(positive)) if len(positive) else float(np.linalg.norm(np.ptp(centers, axis=0)))
 
-    def errors(self, steps: np.ndarray, k1: float = 0.0) -> np.ndarray:
-        """Return the signed distances (M,) [searched px] of the matches to their epipolar lines after steps (N, 6)."""
-        T = step_cameras(self.given.cam_from_world, steps)
-        return self._errors_between(T, T, k1)
-
-    def _errors_between(self, first: np.ndarray, second: np.ndarray, k1: float) -> np.ndarray:
-        """Return them if the first views of the pairs had the transforms ``first`` (N, 4, 4), and the second ``second``."""
-        seen = self.seen
-        relative = second[seen.second] @ inverse(first[seen.first])
-        x, y, z = np.moveaxis(relative[:, :3, 3], -1, 0)
-        nothing = np.zeros_like(x)
-        cross = np.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], axis=-1).reshape(-1, 3, 3)
-        to_ray = np.linalg.inv(self.given.K)
-        F = np.swapaxes(to_ray[seen.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[seen.first]
-        return signed_epipolar_error(F[seen.pair], *self._straight(k1)) / seen.px[seen.pair]
-
-    def _straight(self, k1: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels of the matches (M, 2) without a radial distortion: r, in focal lengths, becomes r / (1 + k1 r^2)."""
-        if self._known is None or self._known[0] != k1:
-            pixels = []
-            for views, at in ((self.seen.first, self.seen.x), (self.seen.second, self.seen.y)):
-                K = self.given.K[views[self.seen.pair]]
-                radius = (at - K[:, :2, 2]) / K[:, [0, 1], [0, 1]]
-                pixels.append(K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True)))
-            self._known = (k1, *pixels)
-        return self._known[1:]
+    def residuals(self, term: Term, found: np.ndarray) -> np.ndarray:
+        """Return the residuals (M,) of a term after corrections (6N + 1,)."""
+        T = step_cameras(self.given.cam_from_world, found[:-1].reshape(-1, 6))
+        return term.errors([T] * term.views.shape[1], float(found[-1]))
 
     def solve(self, turn: float) -> Solution:
         """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it."""
@@ -115,7 +105,7 @@ class Problem:
         for noise in (*NOISE_AT_START_PX, NOISE_PX):
             found, cost, H = self._descend(found, sigma, noise, rounds=40 if noise == NOISE_PX else 12)
         evidence = cost + 0.5 * float(np.linalg.slogdet(H * sigma[:, None] * sigma)[1]) + turn / MEAN_TURN
-        return Solution(turn_rad=turn, steps=found[:-1].reshape(count, 6), evidence=evidence)
+        return Solution(turn_rad=turn, found=found, sigma=sigma, hessian=H, evidence=evidence)
 
     def _descend(
         self, found: np.ndarray, sigma: np.ndarray, noise: float, rounds: int
@@ -126,53 +116,62 @@ class Problem:
         """
         damping = 1e-3
 
-        def cost_of(found: np.ndarray) -> tuple[float, np.ndarray]:
-            error = self.errors(found[:-1].reshape(-1, 6), found[-1])
-            robust = (self.share * 2 * np.log1p((error / noise) ** 2 / 4)).sum()
-            return float(robust + 0.5 * ((found / sigma) ** 2).sum()), error
+        def cost_of(found: np.ndarray) -> tuple[float, list[np.ndarray]]:
+            errors = [self.residuals(term, found) for term in self.terms]
+            robust = sum(
+                (term.share * 2 * np.log1p((error / noise) ** 2 / 4)).sum()
+                for term, error in zip(self.terms, errors, strict=True)
+            )
+            return float(robust + 0.5 * ((found / sigma) ** 2).sum()), errors
 
-        cost, error = cost_of(found)
+        cost, errors = cost_of(found)
         for _ in range(rounds):
-            weight = self.share / (1 + (error / noise) ** 2 / 4) / noise**2
-            H, g = self._normal_equations(found, sigma, error, weight)
+            H, g = self._normal_equations(found, sigma, errors, noise)
             for _ in range(8):
                 step = np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
-                new_cost, new_error = cost_of(found - step)
+                new_cost, new_errors = cost_of(found - step)
                 if new_cost <= cost:
                     break
                 damping *= 5
             else:
                 break
-            gain, found, cost, error = cost - new_cost, found - step, new_cost, new_error
+            gain, found, cost, errors = cost - new_cost, found - step, new_cost, new_errors
             damping = max(damping / 5, 1e-9)
             if gain < 1e-5 * max(1.0, cost):
                 break
         return found, cost, H
 
     def _normal_equations(
-        self, found: np.ndarray, sigma: np.ndarray, error: np.ndarray, weight: np.ndarray
+        self, found: np.ndarray, sigma: np.ndarray, errors: list[np.ndarray], noise: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the Hessian (6N + 1, 6N + 1) and the gradient (6N + 1,) of the cost.
+        """Return the Hessian (6N + 1, 6N + 1) and the gradient (6N + 1,) of the cost."""
+        H, g = np.diag(1 / sigma**2), found / sigma**2
+        for term, error in zip(self.terms, errors, strict=True):
+            J = self.derivatives(term, found, sigma, error)
+            weight = term.share / (1 + (error / noise) ** 2 / 4) / noise**2
+            for views, own in zip(term.views, term.own, strict=True):
+                which = unknowns_of(views, len(found))
+                weighted = J[own] * weight[own, None]
+                H[np.ix_(which, which)] += weighted.T @ J[own]
+                g[which] += weighted.T @ error[own]
+        return H, g
 
-        A match depends on the poses of its two views and on k1: each has 13 derivatives.
-        """
-        steps, k1, T = found[:-1].reshape(-1, 6), found[-1], self.given.cam_from_world
-        here = step_cameras(T, steps)
-        J = np.empty((len(error), 13))
+    def derivatives(self, term: Term, found: np.ndarray, sigma: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Return the derivatives (M, 6 R + 1) of the residuals of a term for the R poses that each depends on, and k1."""
+        steps, k1 = found[:-1].reshape(-1, 6), found[-1]
+        here, roles = step_cameras(self.given.cam_from_world, steps), term.views.shape[1]
+        J = np.empty((len(error), 6 * roles + 1))
         for k in range(6):
             width = 1e-3 * sigma[k]
-            there = step_cameras(T, steps + width * np.eye(6)[k])
-            J[:, k] = (self._errors_between(there, here, k1) - error) / width
-            J[:, 6 + k] = (self._errors_between(here, there, k1) - error) / width
+            there = step_cameras(self.given.cam_from_world, steps + width * np.eye(6)[k])
+            for role in range(roles):
+                cameras = [there if r == role else here for r in range(roles)]
+                J[:, 6 * role + k] = (term.errors(cameras, k1) - error) / width
         width = 1e-3 * sigma[-1]
-        J[:, 12] = (self._errors_between(here, here, k1 + width) - error) / width
-        H, g = np.diag(1 / sigma**2), found / sigma**2
-        last = np.full(len(self.seen), len(found) - 1)[:, None]
-        which = np.concatenate(
-            [6 * self.seen.first[:, None] + np.arange(6), 6 * self.seen.second[:, None] + np.arange(6), last], axis=1
-        )
-        for p, own in enumerate(self.seen.own):
-            weighted = J[own] * weight[own, None]
-            H[np.ix_(which[p], which[p])] += weighted.T @ J[own]
-            g[which[p]] += weighted.T @ error[own]
-        return H, g
+        J[:, -1] = (term.errors([here] * roles, k1 + width) - error) / width
+        return J
+
+
+def unknowns_of(views: np.ndarray, count: int) -> np.ndarray:
+    """Return which of ``count`` unknowns, the steps of all views and k1, belong to some views, and k1."""
+    return np.append((6 * views[:, None] + np.arange(6)).ravel(), count - 1)

@@ -1,0 +1,165 @@
+"""Residuals of matches against cameras, in searched pixels: distances to epipolar lines, and depths of three views."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+
+import numpy as np
+
+from nasrecon.geometry import inverse
+from nasrecon.matching.residuals import Observations, signed_epipolar_error
+
+# Groups of three views with fewer common features are left out, and so are the features beyond MOST_TRACKS.
+LEAST_TRACKS, MOST_TRACKS = 5, 20_000
+# Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones. A
+# feature of three views gives up to three residuals, one in each view, so these weigh a third.
+INDEPENDENT, INDEPENDENT_TRACKS = 40.0, 40.0 / 3
+
+
+class Term(Protocol):
+    """Values that depend on the poses of a few views, in groups of the same views.
+
+    Attributes:
+        views: (G, R) the views of each group, one in each of R roles.
+        own: which of the values belong to each group.
+        share: (M,) the weight of each value.
+    """
+
+    views: np.ndarray
+    own: list[slice]
+    share: np.ndarray
+
+    def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
+        """Return the values (M,) if the views in role r have the transforms ``cameras[r]`` (N, 4, 4)."""
+        ...
+
+
+class EpipolarTerm:
+    """The signed distance of each match to its epipolar line; a group is a pair."""
+
+    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+        self.seen, self.K = seen, K
+        self.views = np.stack([seen.first, seen.second], axis=1)
+        self.own = seen.own
+        self.share = _shares(seen.pair, len(seen), INDEPENDENT)
+        self._to_ray = np.linalg.inv(K)
+
+    def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
+        """Return the residuals (M,) [searched px] if the first and second views have these transforms, (N, 4, 4) each."""
+        seen, to_ray = self.seen, self._to_ray
+        relative = cameras[1][seen.second] @ inverse(cameras[0][seen.first])
+        x, y, z = np.moveaxis(relative[:, :3, 3], -1, 0)
+        nothing = np.zeros_like(x)
+        cross = np.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], axis=-1).reshape(-1, 3, 3)
+        F = np.swapaxes(to_ray[seen.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[seen.first]
+        pixels = (
+            undistorted(at, self.K[views[seen.pair]], k1) for views, at in ((seen.first, seen.x), (seen.second, seen.y))
+        )
+        return signed_epipolar_error(F[seen.pair], *pixels) / seen.px[seen.pair]
+
+
+class InverseDepth:
+    """The inverse depth [1 / scene unit] of each match in the first view of its pair."""
+
+    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+        self.seen, self.K = seen, K
+        self.views = np.stack([seen.first, seen.second], axis=1)
+        self.own, self.share = seen.own, np.ones(len(seen.pair))
+
+    def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
+        """Return the inverse depths (M,), negative behind the camera."""
+        seen = self.seen
+        first, second = (
+            _rays(self.K[views[seen.pair]], at, k1) for views, at in ((seen.first, seen.x), (seen.second, seen.y))
+        )
+        relative = cameras[1][seen.second] @ inverse(cameras[0][seen.first])
+        return _inverse_depth(first, second, relative[seen.pair])[0]
+
+
+class DepthTerm:
+    """How far the depths of a feature from two pairs are apart, in pixels: what ties the lengths of the baselines.
+
+    The first view of a group sees the feature; the two others give it an inverse depth each. The residual is their
+    difference, divided by the standard deviation that one pixel of noise in each of the others makes.
+    """
+
+    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+        self.K = K
+        here, feature, other, x, y, px = _sightings(seen)
+        order = np.lexsort((other, feature, here))
+        here, feature, other, x, y, px = (values[order] for values in (here, feature, other, x, y, px))
+        next_to = np.flatnonzero((here[1:] == here[:-1]) & (feature[1:] == feature[:-1]))
+        next_to = next_to[np.linspace(0, len(next_to) - 1, min(len(next_to), MOST_TRACKS)).round().astype(int)]
+        views = np.stack([here[next_to], other[next_to], other[next_to + 1]], axis=1).reshape(-1, 3)
+        all_views, group = np.unique(views, axis=0, return_inverse=True)
+        counts = np.bincount(group.ravel(), minlength=len(all_views))
+        order = np.argsort(group.ravel(), kind="stable")
+        order = order[counts[group.ravel()[order]] >= LEAST_TRACKS]
+        self.views, self.group = np.unique(views[order], axis=0, return_inverse=True)
+        self.group = self.group.ravel()
+        chosen = next_to[order]
+        self.pixels = (x[chosen], y[chosen], y[chosen + 1])
+        self.px = px[chosen]
+        counts = np.bincount(self.group, minlength=len(self.views))
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
+        self.own = [slice(a, b) for a, b in itertools.pairwise(starts.tolist())]
+        self.share = _shares(self.group, len(self.views), INDEPENDENT_TRACKS)
+
+    def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
+        """Return the residuals (M,) [searched px] if the views of the groups have these transforms, (N, 4, 4) each."""
+        if not len(self.group):
+            return np.empty(0)
+        rays = [_rays(self.K[self.views[self.group, role]], at, k1) for role, at in enumerate(self.pixels)]
+        from_here = inverse(cameras[0][self.views[:, 0]])
+        found = [
+            _inverse_depth(rays[0], rays[role], (cameras[role][self.views[:, role]] @ from_here)[self.group])
+            for role in (1, 2)
+        ]
+        focal = self.K[self.views[self.group, 0], 0, 0] / self.px
+        variance = sum(1 / np.maximum((focal * slope) ** 2, 1e-12) for _, slope in found)
+        return (found[0][0] - found[1][0]) / np.sqrt(variance)
+
+
+def _rays(K: np.ndarray, at: np.ndarray, k1: float) -> np.ndarray:
+    """Return x and y (M, 2), at z = 1, of the rays of pixels (M, 2)."""
+    at = undistorted(at, K, k1)
+    y = (at[:, 1] - K[:, 1, 2]) / K[:, 1, 1]
+    return np.stack([(at[:, 0] - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0], y], axis=-1)
+
+
+def _inverse_depth(ray: np.ndarray, to: np.ndarray, other_from_here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the inverse depths (M,) of rays (M, 2) that are seen at ``to`` (M, 2) by another camera, all z = 1.
+
+    The point (ray, 1) / w is at R (ray, 1) + w t there. Returns also how fast it moves with w, in ``to``'s unit.
+    """
+    R, t = other_from_here[:, :3, :3], other_from_here[:, :3, 3]
+    turned = R[..., 0] * ray[:, :1] + R[..., 1] * ray[:, 1:] + R[..., 2]
+    constant = turned[:, :2] - to * turned[:, 2:]
+    slope = t[:, :2] - to * t[:, 2:]
+    square = np.maximum((slope**2).sum(-1), 1e-18)
+    return -(constant * slope).sum(-1) / square, np.sqrt(square) / np.maximum(np.abs(turned[:, 2]), 1e-6)
+
+
+def undistorted(at: np.ndarray, K: np.ndarray, k1: float) -> np.ndarray:
+    """Return pixels (M, 2) without a radial distortion: r, in focal lengths, becomes r / (1 + k1 r^2)."""
+    radius = (at - K[:, :2, 2]) / K[:, [0, 1], [0, 1]]
+    return K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True))
+
+
+def _sightings(seen: Observations) -> tuple[np.ndarray, ...]:
+    """Return each match from both of its sides: view, feature, other view, pixel here, pixel there, px."""
+    first, second = seen.first[seen.pair], seen.second[seen.pair]
+    return (
+        np.concatenate([first, second]),
+        np.concatenate([seen.ids[:, 0], seen.ids[:, 1]]).astype(int),
+        np.concatenate([second, first]),
+        np.concatenate([seen.x, seen.y]),
+        np.concatenate([seen.y, seen.x]),
+        np.tile(seen.px[seen.pair], 2),
+    )
+
+
+def _shares(group: np.ndarray, groups: int, independent: float) -> np.ndarray:
+    counts = np.bincount(group, minlength=groups)
+    return np.minimum(1.0, independent / np.maximum(counts, 1))[group]
