@@ -17,8 +17,9 @@ from nasrecon.types import Scene
 TURNS, MEAN_TURN = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 5e-3
 
 
-# A pose that is off by a turn of 1 rad is off by a move of so many scene depths.
-MOVE_FOR_TURN = 1.0
+# A pose that is off by a turn of 1 rad is off by a move of so many scene depths; of a single pair, whose matches tell
+# least of moves, by fewer.
+MOVE_FOR_TURN, MOVE_FOR_TURN_OF_PAIR = 1.0, 0.5
 
 
 # Radial distortion that is left over: k1 for radii in focal lengths, one for all cameras.
@@ -100,7 +101,8 @@ class Problem:
     def solve(self, turn: float) -> Solution:
         """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it."""
         count = len(self.given.cam_from_world)
-        sigma = np.append(np.tile([turn] * 3 + [turn * MOVE_FOR_TURN * self.depth] * 3, count), DISTORTION)
+        move = turn * self.depth * (MOVE_FOR_TURN_OF_PAIR if count == 2 else MOVE_FOR_TURN)
+        sigma = np.append(np.tile([turn] * 3 + [move] * 3, count), DISTORTION)
         found = np.zeros(len(sigma))
         for noise in (*NOISE_AT_START_PX, NOISE_PX):
             found, cost, H = self._descend(found, sigma, noise, rounds=40 if noise == NOISE_PX else 12)
@@ -152,7 +154,7 @@ class Problem:
             for views, own in zip(term.views, term.own, strict=True):
                 which = unknowns_of(views, len(found))
                 weighted = J[own] * weight[own, None]
-                H[np.ix_(which, which)] += weighted.T @ J[own]
+                H[which[:, None], which] += weighted.T @ J[own]
                 g[which] += weighted.T @ error[own]
         return H, g
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +36,20 @@ class Term(Protocol):
         ...
 
 
+class _Latest:
+    """A function of k1 that keeps its latest value: most derivatives are of poses."""
+
+    def __init__(self, function: Callable[[float], list[np.ndarray]]) -> None:
+        self._function = function
+        self._known: tuple[float, list[np.ndarray]] | None = None
+
+    def __call__(self, k1: float) -> list[np.ndarray]:
+        """Return the function's value."""
+        if self._known is None or self._known[0] != k1:
+            self._known = (k1, self._function(k1))
+        return self._known[1]
+
+
 class EpipolarTerm:
     """The signed distance of each match to its epipolar line; a group is a pair."""
 
@@ -44,6 +59,7 @@ class EpipolarTerm:
         self.own = seen.own
         self.share = _shares(seen.pair, len(seen), INDEPENDENT)
         self._to_ray = np.linalg.inv(K)
+        self._pixels = _Latest(self._straight)
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
         """Return the residuals (M,) [searched px] if the first and second views have these transforms, (N, 4, 4) each."""
@@ -53,10 +69,12 @@ class EpipolarTerm:
         nothing = np.zeros_like(x)
         cross = np.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], axis=-1).reshape(-1, 3, 3)
         F = np.swapaxes(to_ray[seen.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[seen.first]
-        pixels = (
-            undistorted(at, self.K[views[seen.pair]], k1) for views, at in ((seen.first, seen.x), (seen.second, seen.y))
-        )
-        return signed_epipolar_error(F[seen.pair], *pixels) / seen.px[seen.pair]
+        return signed_epipolar_error(F[seen.pair], *self._pixels(k1)) / seen.px[seen.pair]
+
+    def _straight(self, k1: float) -> list[np.ndarray]:
+        views = (self.seen.first, self.seen.second)
+        at = (self.seen.x, self.seen.y)
+        return [undistorted(x, self.K[v[self.seen.pair]], k1) for v, x in zip(views, at, strict=True)]
 
 
 class InverseDepth:
@@ -105,12 +123,13 @@ class DepthTerm:
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
         self.own = [slice(a, b) for a, b in itertools.pairwise(starts.tolist())]
         self.share = _shares(self.group, len(self.views), INDEPENDENT_TRACKS)
+        self._rays = _Latest(self._straight)
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
         """Return the residuals (M,) [searched px] if the views of the groups have these transforms, (N, 4, 4) each."""
         if not len(self.group):
             return np.empty(0)
-        rays = [_rays(self.K[self.views[self.group, role]], at, k1) for role, at in enumerate(self.pixels)]
+        rays = self._rays(k1)
         from_here = inverse(cameras[0][self.views[:, 0]])
         found = [
             _inverse_depth(rays[0], rays[role], (cameras[role][self.views[:, role]] @ from_here)[self.group])
@@ -119,6 +138,9 @@ class DepthTerm:
         focal = self.K[self.views[self.group, 0], 0, 0] / self.px
         variance = sum(1 / np.maximum((focal * slope) ** 2, 1e-12) for _, slope in found)
         return (found[0][0] - found[1][0]) / np.sqrt(variance)
+
+    def _straight(self, k1: float) -> list[np.ndarray]:
+        return [_rays(self.K[self.views[self.group, role]], at, k1) for role, at in enumerate(self.pixels)]
 
 
 def _rays(K: np.ndarray, at: np.ndarray, k1: float) -> np.ndarray:
