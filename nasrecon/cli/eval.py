@@ -15,8 +15,9 @@ from nasrecon.errors import InputError
 
 if TYPE_CHECKING:
     from nasrecon.evaluation.scoring import Evaluation
+    from nasrecon.evaluation.surface import SurfaceScore
 
-app = typer.Typer(help="Score a network against true depth: demon (pairs), frames (sequences).", no_args_is_help=True)
+app = typer.Typer(help="Scores against the truth: demon and frames a network's depth, mesh a cloud or a mesh.", no_args_is_help=True)
 
 Network = Annotated[
     str,
@@ -123,6 +124,73 @@ def frames(
     with Bar() as bar:
         evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
+
+
+@app.command()
+def mesh(
+    surface: Annotated[Path, typer.Argument(metavar="MESH_OR_CLOUD", help="A mesh or a point cloud, as `fuse` makes.")],
+    reference: Annotated[
+        Path, typer.Option("--reference", help="The truth: a mesh or cloud file, or a folder of views with true depth.")
+    ],
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="Take every Nth view of the reference's folder.", metavar="N")
+    ] = 1,
+    distance: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Precision, recall and F at this distance in scene units; may be repeated.",
+            show_default="2 cm and 5 cm; without a unit 0.5 % and 1.25 % of the extent",
+        ),
+    ] = None,
+    sampling: Annotated[
+        float | None, typer.Option(help="Distance between samples.", show_default="extent / 1000")
+    ] = None,
+    align: Annotated[bool, typer.Option("--align", help="Move it rigidly onto the reference first.")] = False,
+    error_map: Annotated[
+        Path | None, typer.Option("--error-map", help="Write the distances in colours as PATH.ply and PATH.png.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """A mesh or a cloud against a true surface: accuracy, completeness, F, normals."""
+    _check_writable(json_file)
+
+    from nasrecon.cli.console import Bar, say
+    from nasrecon.evaluation.error_map import write_error_map
+    from nasrecon.evaluation.surface import evaluate_surface
+    from nasrecon.evaluation.surface_reference import read_reference
+
+    with Bar() as bar:
+        truth = read_reference(reference, cell=sampling, every=every, progress=bar)
+    score = evaluate_surface(surface, truth, distance or (), align=align)
+    print(f"reference: {truth.source}, one in each {truth.cell:.3g}\n{surface_table(score)}")
+    if error_map is not None:
+        for path in write_error_map(score, truth, error_map):
+            say(f"error map: {path}")
+    if json_file is not None:
+        facts = {"reference": truth.source, "sampling": truth.cell, **score.as_json()}
+        json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        say(f"scores: {json_file}")
+
+
+def surface_table(score: SurfaceScore) -> str:
+    """Lay out the scores of a surface."""
+    from nasrecon.cli.console import table
+
+    unit = "" if score.samples.unit == "unknown" else f" {score.samples.unit}"
+    rows = [
+        ("samples", f"{score.points:,}", f"in the visible part, {score.hidden:,} outside do not count"),
+        ("accuracy", f"{score.accuracy_median:.4g}{unit}", f"median, mean {score.accuracy_mean:.4g}"),
+        ("completeness", f"{score.completeness_median:.4g}{unit}", f"median, mean {score.completeness_mean:.4g}"),
+        ("chamfer", f"{score.chamfer:.4g}{unit}", "mean of the two means"),
+    ]
+    if score.normal_mean_deg == score.normal_mean_deg:
+        rows.append(("normals", f"{score.normal_mean_deg:.1f} deg", f"mean, median {score.normal_median_deg:.1f}"))
+    if score.moved is not None:
+        rows.append(("aligned", f"{score.moved[0]:.3f} deg", f"and moved by {score.moved[1]:.4g}{unit}"))
+    for at in score.distances:
+        shares = f"precision {at.precision:.1f}, recall {at.recall:.1f}"
+        rows.append((f"F at {at.distance:.4g}{unit}", f"{at.f:.1f} %", shares))
+    return table(rows)
 
 
 def _check_writable(json_file: Path | None) -> None:

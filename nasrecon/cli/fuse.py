@@ -30,14 +30,11 @@ def fuse(
     min_confidence: Annotated[
         float, typer.Option(help="Drop pixels below this confidence.")
     ] = FUSE_DEFAULTS.min_confidence,
-    max_reprojection_px: Annotated[
-        float, typer.Option(help="Views agree where a pixel returns to within this distance.")
-    ] = FUSE_DEFAULTS.max_reprojection_px,
     max_relative_depth_error: Annotated[
-        float, typer.Option(help="... its depth to within this part of itself ...")
+        float, typer.Option(help="Views agree where their depths differ by no more than this part, and as sigma lets ...")
     ] = FUSE_DEFAULTS.max_relative_depth_error,
     max_normal_angle_deg: Annotated[
-        float, typer.Option(help="... and the normals differ by no more than this.")
+        float, typer.Option(help="... and their normals by no more than this.")
     ] = FUSE_DEFAULTS.max_normal_angle_deg,
     min_support: Annotated[
         int | None,
@@ -46,6 +43,10 @@ def fuse(
     max_neighbors: Annotated[
         int, typer.Option(help="Compare each view with at most so many others.")
     ] = FUSE_DEFAULTS.max_neighbors,
+    cell: Annotated[
+        float | None,
+        typer.Option(help="One point of the cloud in each cell of this edge, in scene units.", show_default="2 pixels"),
+    ] = FUSE_DEFAULTS.cell,
     voxel: Annotated[
         float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
     ] = None,
@@ -70,11 +71,11 @@ def fuse(
             check_ending(path, endings, what)
     options = FuseOptions(
         min_confidence=min_confidence,
-        max_reprojection_px=max_reprojection_px,
         max_relative_depth_error=max_relative_depth_error,
         max_normal_angle_deg=max_normal_angle_deg,
         min_support=min_support,
         max_neighbors=max_neighbors,
+        cell=cell,
         voxel=voxel,
         min_component_faces=min_component_faces,
     )

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.consistency import CACHE_BYTES, MapCache, confident_depth, filter_view, required_support
+from nasrecon.fuse.calibrate import PlaneSamples, view_scales
+from nasrecon.fuse.consistency import THREADS
+from nasrecon.fuse.filter import average_view, filter_view, required_support
+from nasrecon.fuse.maps import COLOR_BYTES, PlaneMap, Store, confident_depth
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
 from nasrecon.fuse.points import PointMerger
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Mesh, PointCloud, Unit
+
+_CELL_PIXELS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,14 +57,13 @@ def fuse_estimates(
     """Filter estimates against each other and fuse what is left into a point cloud, a mesh, or both.
 
     Args:
-        estimates: one per view. Of a sequence, views are taken by index, each two times or a few more (memory for about
-            1.5 GB of maps is kept), so one that reads from disk on ``[i]`` keeps memory bounded; an iterator is read
-            into a list first.
+        estimates: one per view. Of a sequence, each view is taken once, by index, so one that reads from disk on
+            ``[i]`` keeps memory bounded; an iterator is read into a list first.
         options: see ``FuseOptions``.
         cloud: whether to make the point cloud.
         mesh: whether to make the mesh.
         unit: the scene's unit, handed on to the results.
-        progress: receives the reports: a step after every view of the two passes "survey" and "fuse".
+        progress: receives the reports: a step after every view of the passes "survey", "average" and "fuse".
 
     Raises:
         InputError: if there is no estimate, or two are of one view.
@@ -69,72 +74,113 @@ def fuse_estimates(
         estimates = list(estimates)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    cache = MapCache(estimates, options, CACHE_BYTES)
     stats = FilterStats(views=len(estimates))
-    sketches = _look(estimates, cache, options, stats, progress)
+    survey = _survey(estimates, options, stats, progress)
+    sketches = survey.sketches
     chosen = neighbors(sketches, options.max_neighbors)
     origin = np.median(np.concatenate([s.points_in_world for s in sketches]), axis=0)
-    cell = options.voxel or median_footprint(sketches)
+    cell = options.cell or _CELL_PIXELS * median_footprint(sketches)
     voxel = choose_voxel(sketches, options) if mesh else None
-    merger = PointMerger(cell, origin) if cloud else None
-    builder = MeshBuilder(voxel, origin) if voxel else None
-    clock.lap("look")
+    required = [required_support(options, len(estimates), len(sources)) for sources in chosen]
+    stats.min_support = max(required)
+    if len(estimates) > 1:
+        stats.alone = [s.view.name for s, sources in zip(sketches, chosen, strict=True) if not sources]
+    survey.scales = view_scales(survey.samples, chosen)
+    stats.scales = {s.view.name: float(c) for s, c in zip(sketches, survey.scales, strict=True) if c != 1}
+    clock.lap("survey")
 
-    stats.min_support = max(required_support(options, len(estimates), len(sources)) for sources in chosen)
-    for i, sources in enumerate(chosen):
-        required = required_support(options, len(estimates), len(sources))
-        if not sources and len(estimates) > 1:
-            stats.alone.append(sketches[i].view.name)
-        filtered = filter_view(estimates[i], [cache[j] for j in sources], required, options, stats)
-        clock.lap("filter")
-        if merger:
-            merger.add(filtered)
-            clock.lap("points")
-        if builder:
-            builder.add(filtered)
-            clock.lap("mesh")
-        progress.update("fuse", i + 1, len(estimates))
+    averaged = Store()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for i, sources in enumerate(chosen):
+            near = [survey.maps(j) for j in sources]
+            averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
+            progress.update("average", i + 1, len(estimates))
+        survey.forget_planes()
+        clock.lap("average")
+
+        merger = PointMerger(cell, origin) if cloud else None
+        builder = MeshBuilder(voxel, origin) if voxel else None
+        for i, sources in enumerate(chosen):
+            ref, *near = (PlaneMap(view=sketches[j].view, plane=averaged[j]) for j in (i, *sources))
+            filtered = filter_view(ref, near, survey.colors[i], required[i], options, stats, pool)
+            clock.lap("filter")
+            if merger:
+                merger.add(filtered)
+                clock.lap("points")
+            if builder:
+                builder.add(filtered)
+                clock.lap("mesh")
+            progress.update("fuse", i + 1, len(estimates))
     if not stats.supported:
         raise EmptyResultError(_nothing_agrees(stats, options))
     points = merger.cloud(unit) if merger else None
     stats.merged = len(points) if points else None
     clock.lap("points")
-    surface = builder.mesh(options.min_component_faces, unit) if builder else None
+    surface = builder.mesh(options.min_component_faces, min(stats.min_support, 3), unit) if builder else None
     clock.lap("mesh")
     return Fusion(cloud=points, mesh=surface, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
 
 
-def _look(
-    estimates: Sequence[Estimate], cache: MapCache, options: FuseOptions, stats: FilterStats, progress: Progress
-) -> list[Sketch]:
-    """Visit every view once: sketch it, count its pixels into ``stats`` and put its maps into the cache."""
+class _Survey:
+    """What one visit to every view leaves: a sketch, the planes, the colours; and the scales found from these."""
+
+    def __init__(self) -> None:
+        self.sketches: list[Sketch] = []
+        self.samples: list[PlaneSamples] = []
+        self.colors = Store(COLOR_BYTES)
+        self.scales = np.zeros(0)
+        self._planes = Store()
+
+    def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions) -> None:
+        """Add the next view; depth (H, W) is 0 where it is not confident."""
+        number = len(self.sketches)
+        self.sketches.append(Sketch.of(estimate.view, depth))
+        maps = PlaneMap.of(estimate, options)
+        self.samples.append(PlaneSamples.of(maps))
+        self._planes.put(number, maps.plane)
+        self.colors.put(number, estimate.rgb)
+
+    def maps(self, number: int) -> PlaneMap:
+        """Return the planes of a view."""
+        scale = float(1 / self.scales[number])
+        return PlaneMap(view=self.sketches[number].view, plane=self._planes[number], scale=scale)
+
+    def forget_planes(self) -> None:
+        """Free the memory of the planes."""
+        self._planes = Store()
+
+
+def _survey(
+    estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress
+) -> _Survey:
+    """Visit every view once and count its pixels into ``stats``."""
     if not len(estimates):
         raise InputError(
             "there are no estimates to fuse; an iterator that was used before is empty: pass a list instead"
         )
-    sketches: list[Sketch] = []
+    survey, names = _Survey(), set()
     for i in range(len(estimates)):
         estimate = estimates[i]
-        if any(estimate.view.name == s.view.name for s in sketches):
+        if estimate.view.name in names:
             raise InputError(
                 f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one"
             )
+        names.add(estimate.view.name)
         depth = confident_depth(estimate, options)
         with np.errstate(invalid="ignore"):
             stats.with_depth += int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
         stats.pixels += depth.size
         stats.confident += int(np.count_nonzero(depth))
-        sketches.append(Sketch.of(estimate.view, depth))
-        cache.put(i, estimate)
+        survey.add(estimate, depth, options)
         progress.update("survey", i + 1, len(estimates))
     if not stats.with_depth:
         raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")
-    if not any(len(s.points_in_world) for s in sketches):
+    if not any(len(s.points_in_world) for s in survey.sketches):
         raise EmptyResultError(
             f"the confidence filter dropped everything: {stats.with_depth} pixels have a depth, {stats.confident} of "
             f"them a confidence of min_confidence {options.min_confidence:g} or more. Lower min_confidence"
         )
-    return sketches
+    return survey
 
 
 def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
@@ -149,10 +195,7 @@ def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
             "depths?), or set min_support to 1 to fuse without the check"
         )
     if stats.near < 0.1 * stats.seen:
-        option = (
-            f"max_relative_depth_error ({options.max_relative_depth_error:g}) and max_reprojection_px "
-            f"({options.max_reprojection_px:g})"
-        )
+        option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
     elif stats.agreed < 0.1 * stats.near:
         option = f"max_normal_angle_deg ({options.max_normal_angle_deg:g})"
     else:

@@ -10,13 +10,14 @@ import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import o3d
-from nasrecon.fuse.consistency import FilteredView
+from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Mesh, Unit
 
-_FOOTPRINTS = 2.5
-_TRUNCATION = 6.0
+_FOOTPRINTS = 2.0
+_TRUNCATION = 4.0
+_BAND = 8.0
 _GRID_BYTES = 3e9
 
 
@@ -36,7 +37,7 @@ class Voxel:
 
 
 def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
-    """Choose the voxel: the option, else 2.5 pixels at the median depth, enlarged until the grid fits 3 GB.
+    """Choose the voxel: the option, else 2 pixels at the median depth, enlarged until the grid fits 3 GB.
 
     Raises:
         InputError: if the voxel that is asked for needs more than the machine's memory.
@@ -71,7 +72,7 @@ def _expected_blocks(sketches: Sequence[Sketch], voxel: float) -> int:
     coarse = max(edge, 1.5 * max(s.pixels_per_sample for s in sketches) * median_footprint(sketches))
     cells = [np.unique(np.floor(s.points_in_world / coarse).astype(np.int64), axis=0) for s in sketches]
     touched = len(np.unique(np.concatenate(cells), axis=0)) * (coarse / edge) ** 2
-    return int((1 + 2 * _TRUNCATION / o3d.BLOCK) * touched) + 1
+    return int((1 + 2 * _BAND / o3d.BLOCK) * touched) + 1
 
 
 def _physical_memory() -> float:
@@ -93,19 +94,19 @@ class MeshBuilder:
     def __init__(self, voxel: Voxel, origin: np.ndarray) -> None:
         self._voxel = voxel
         # An update asks for room for its own blocks beside all present ones: twice the expected count avoids copies.
-        self._grid = o3d.TsdfGrid(voxel=voxel.size, origin=origin, truncation=_TRUNCATION, block_count=2 * voxel.blocks)
+        self._grid = o3d.TsdfGrid(voxel=voxel.size, origin=origin, truncation=_TRUNCATION, band=_BAND, block_count=voxel.blocks)
 
     def add(self, filtered: FilteredView) -> None:
         """Integrate the kept pixels of a view."""
         self._grid.integrate(filtered.depth, filtered.rgb, filtered.view.camera, filtered.view.cam_from_world)
 
-    def mesh(self, min_component_faces: int, unit: Unit = "unknown") -> Mesh:
+    def mesh(self, min_component_faces: int, min_weight: int = 1, unit: Unit = "unknown") -> Mesh:
         """Extract the mesh, without parts of fewer than ``min_component_faces`` faces.
 
         Raises:
             EmptyResultError: if the field has no surface, or if every part is too small.
         """
-        vertices, faces, rgb = self._grid.extract(min_weight=1)
+        vertices, faces, rgb = self._grid.extract(min_weight=min_weight)
         if not len(faces):
             raise EmptyResultError(
                 f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks "

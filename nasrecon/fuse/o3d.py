@@ -46,15 +46,17 @@ class TsdfGrid:
         voxel: edge of a voxel [scene units].
         origin: (3,) world point that becomes the grid's origin.
         truncation: the distance at which the field is cut off [voxels].
+        band: the distance around a depth map's surface within which voxels are updated, in front of it as free space
+            [voxels]; views whose surfaces lie a little apart then update the same blocks, else cracks open between.
         block_count: blocks (of 8 x 8 x 8 voxels) to make room for; more are added when needed, which copies the grid.
     """
 
-    def __init__(self, *, voxel: float, origin: np.ndarray, truncation: float, block_count: int) -> None:
+    def __init__(self, *, voxel: float, origin: np.ndarray, truncation: float, band: float, block_count: int) -> None:
         o3d = _open3d()
         self._o3d = o3d
         self._voxel = voxel
         self._origin = np.asarray(origin, dtype=np.float64)
-        self._truncation = float(truncation)
+        self._truncation, self._band = float(truncation), float(band)
         u16 = o3d.core.uint16
         self._grid = o3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"),
@@ -81,9 +83,7 @@ class TsdfGrid:
         color_image = o3d.t.geometry.Image(np.ascontiguousarray(rgb, dtype=np.float32))
         K, extrinsic = o3d.core.Tensor(camera.K), o3d.core.Tensor(cam_from_grid)
         depth_max = 1.01 * float(depth_in_voxels.max())
-        blocks = self._grid.compute_unique_block_coordinates(
-            depth_image, K, extrinsic, 1.0, depth_max, self._truncation
-        )
+        blocks = self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._band)
         self._grid.integrate(blocks, depth_image, color_image, K, extrinsic, 1.0, depth_max, self._truncation)
 
     @property
@@ -118,14 +118,54 @@ def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[n
     return np.where(inside, depth[rows, x], 0), rgb[rows, x], Camera(width=camera.width, height=camera.height, K=K)
 
 
-def nearest_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return for each point of a (N, 3) the distance (N,) float64 to the nearest point of b (M, 3), M > 0."""
+def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each point of a (N, 3) the distance (N,) float64 to the nearest of b (M, 3), M > 0, and its index."""
     o3d = _open3d()
     center = np.mean(b, axis=0)
     search = o3d.core.nns.NearestNeighborSearch(o3d.core.Tensor(np.ascontiguousarray(b - center, dtype=np.float64)))
     search.knn_index()
-    _, squared = search.knn_search(o3d.core.Tensor(np.ascontiguousarray(a - center, dtype=np.float64)), 1)
-    return np.sqrt(squared.numpy()[:, 0])
+    index, squared = search.knn_search(o3d.core.Tensor(np.ascontiguousarray(a - center, dtype=np.float64)), 1)
+    return np.sqrt(squared.numpy()[:, 0]), index.numpy()[:, 0].astype(np.intp)
+
+
+def nearest_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return for each point of a (N, 3) the distance (N,) float64 to the nearest point of b (M, 3), M > 0."""
+    return nearest(a, b)[0]
+
+
+def align_rigidly(source: np.ndarray, target: np.ndarray, normal: np.ndarray, distance: float) -> np.ndarray:
+    """Return target_from_source (4, 4) by point-to-plane ICP from where the clouds are.
+
+    Args:
+        source: (N, 3) points to move; 100,000 of them are used.
+        target: (M, 3) points.
+        normal: (M, 3) their normals; points without one (0) are left out.
+        distance: pairs further apart do not count [scene units]; a second round takes a fifth of it.
+    """
+    o3d = _open3d()
+    known = normal.any(axis=-1)
+    center, scale = target.mean(axis=0), distance
+    clouds = []
+    for points in (source[:: max(1, len(source) // 100_000)], target[known]):
+        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(np.ascontiguousarray((points - center) / scale)))
+        clouds.append(cloud)
+    clouds[1].normals = o3d.utility.Vector3dVector(np.ascontiguousarray(normal[known], dtype=np.float64))
+    registration = o3d.pipelines.registration
+    moved = np.eye(4)
+    for reach in (1.0, 0.2):
+        found = registration.registration_icp(
+            *clouds, reach, moved, registration.TransformationEstimationPointToPlane()
+        )
+        moved = np.array(found.transformation)
+    moved[:3, 3] = moved[:3, 3] * scale + center - moved[:3, :3] @ center
+    return moved
+
+
+def read_points(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a cloud in any format that Open3D knows: points (N, 3) float64 and normals (N, 3) float32, 0 without."""
+    cloud = _open3d().io.read_point_cloud(path)
+    xyz = np.asarray(cloud.points, dtype=np.float64)
+    return xyz, np.asarray(cloud.normals, np.float32) if cloud.has_normals() else np.zeros(xyz.shape, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,15 +14,17 @@ class FuseOptions:
 
     Attributes:
         min_confidence: pixels below this confidence are dropped, in [0, 1].
-        max_reprojection_px: two views agree where a pixel, sent through the other view's depth and back, returns to
-            within this distance [px of the depth maps].
-        max_relative_depth_error: ... and its depth returns to within this part of itself.
-        max_normal_angle_deg: ... and the two normals differ by no more than this. A missing normal does not vote.
+        max_relative_depth_error: two views agree where their depths on a pixel's ray differ by no more than this part,
+            and by no more than two standard deviations; a third of it is always allowed. The averages of the views
+            must agree three times as well.
+        max_normal_angle_deg: ... and the two normals differ by no more than this.
         min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with
             fewer than two neighbours; 1 switches the check between views off.
         max_neighbors: each view is compared with at most so many others.
-        voxel: edge of the mesh's voxels and of the cells in which points are merged. None: 2.5 times (mesh) and once
-            (cloud) the size of a pixel at the median depth, the mesh's larger if the grid would not fit memory.
+        cell: edge of the cells of which each holds one point of the cloud. None: twice the size of a pixel at the
+            median depth.
+        voxel: edge of the mesh's voxels. None: twice the size of a pixel at the median depth, larger if the grid
+            would not fit memory.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
     Raises:
@@ -30,17 +32,16 @@ class FuseOptions:
     """
 
     min_confidence: float = 0.2
-    max_reprojection_px: float = 3.0
     max_relative_depth_error: float = 0.03
     max_normal_angle_deg: float = 60.0
     min_support: int | None = None
     max_neighbors: int = 10
+    cell: float | None = None
     voxel: float | None = None
     min_component_faces: int = 200
 
     def __post_init__(self) -> None:
         _check("min_confidence", self.min_confidence, 0, 1)
-        _check("max_reprojection_px", self.max_reprojection_px, 0, math.inf, open_low=True)
         _check("max_relative_depth_error", self.max_relative_depth_error, 0, 1, open_low=True)
         _check("max_normal_angle_deg", self.max_normal_angle_deg, 0, 180, open_low=True)
         _check("max_neighbors", self.max_neighbors, 1, math.inf)
@@ -52,8 +53,9 @@ class FuseOptions:
                     f"min_support {self.min_support} can never be reached with max_neighbors {self.max_neighbors}: "
                     f"a view and its neighbours are {self.max_neighbors + 1}"
                 )
-        if self.voxel is not None:
-            _check("voxel", self.voxel, 0, math.inf, open_low=True)
+        for name in ("cell", "voxel"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), 0, math.inf, open_low=True)
 
 
 def _check(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
@@ -76,7 +78,8 @@ class FilterStats:
         seen: pairs of a confident pixel and another view whose confident depth it could be compared with.
         near: pairs of ``seen`` that agree in position (reprojection and depth).
         agreed: pairs of ``near`` that agree in their normals as well.
-        see_through: pixels with support that were dropped because more views look through them than agree.
+        free_space_violations: pixels with support that were dropped because more views look through them than agree.
+        scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
         alone: names of the views that overlap with no other.
         min_support: the support asked of a view that has enough neighbours.
     """
@@ -90,7 +93,8 @@ class FilterStats:
     seen: int = 0
     near: int = 0
     agreed: int = 0
-    see_through: int = 0
+    free_space_violations: int = 0
+    scales: dict[str, float] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)
     min_support: int = 1
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from nasrecon.fuse.consistency import FilteredView
-from nasrecon.geometry import transform
+from nasrecon.fuse.filter import FilteredView
+from nasrecon.fuse.maps import dot
 from nasrecon.types import PointCloud, Unit
 
-_BUFFER_POINTS = 4_000_000
+_BUFFER_POINTS = 2_000_000
+_MAX_STEP = 16
 # Odd 64-bit constants without a pattern: a linear hash of the cell whose collisions lie millions of cells apart.
 _HASH = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64).view(np.int64)
 
@@ -29,23 +30,28 @@ class PointMerger:
         self._waiting_points = 0
 
     def add(self, filtered: FilteredView) -> None:
-        """Add the kept pixels of a view."""
+        """Add the kept pixels of a view, of those that are smaller than half a cell a part: 1 to 4 in each cell."""
         y, x = np.nonzero(filtered.depth)
+        camera, world_from_cam = filtered.view.camera, filtered.view.world_from_cam
+        depth = filtered.depth[y, x]
+        pixels_in_cell = self.cell * np.float32(np.sqrt(camera.K[0, 0] * camera.K[1, 1])) / np.maximum(depth, 1e-30)
+        step = np.exp2(np.floor(np.log2(np.clip(1.1 * pixels_in_cell, 1, _MAX_STEP)))).astype(np.int32)
+        taken = ((x & (step - 1)) == 0) & ((y & (step - 1)) == 0)
+        y, x, depth = y[taken], x[taken], depth[taken]
         if not len(y):
             return
-        depth = filtered.depth[y, x].astype(np.float64)
-        points_in_cam = filtered.view.camera.unproject(np.stack([x, y], axis=-1) + 0.5, depth)
-        world_from_cam = filtered.view.world_from_cam
-        place = (transform(world_from_cam, points_in_cam) - self._origin) / self.cell
-        normal = filtered.normal[y, x] @ world_from_cam[:3, :3].T.astype(np.float32)
-        # Weights are inverse variances relative to the depth; across views they count in scene units (here: cells).
-        weight = filtered.weight[y, x] / np.square(depth / self.cell)
+        pixel = (x + 0.5) * depth, (y + 0.5) * depth, depth.astype(np.float64)
+        to_cells = world_from_cam[:3, :3] @ np.linalg.inv(camera.K) / self.cell
+        shift = (world_from_cam[:3, 3] - self._origin) / self.cell
+        place = np.stack([dot(to_cells[k], pixel) + shift[k] for k in range(3)], axis=-1)
+        normal = np.moveaxis(filtered.normal[y, x], -1, 0)
+        R = world_from_cam[:3, :3].astype(np.float32)
         self._waiting.append(
             (
                 _keys(place),
-                weight,
+                np.square(self.cell / np.maximum(filtered.sigma[y, x].astype(np.float64), 1e-9 * self.cell)),
                 place.astype(np.float32),
-                normal.astype(np.float32),
+                np.stack([dot(R[k], normal) for k in range(3)], axis=-1),
                 filtered.rgb[y, x].astype(np.float32),
                 filtered.support[y, x].astype(np.int32),
             )

@@ -123,6 +123,35 @@ def load_mesh(path: str | Path) -> Mesh:
     return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
 
 
+def load_surface(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Unit]:
+    """Read a cloud or a mesh of any origin.
+
+    Returns:
+        points (N, 3) float64, their normals (N, 3) float32 (0 where unknown), faces (F, 3) int32 or None for a cloud,
+        and the unit ("unknown" where the file does not state it).
+
+    Raises:
+        InputError: if there is no such file, it cannot be read, or it holds no point.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        head = file.read(4000).split(b"end_header")[0].decode("ascii", "replace")
+    faces = int(head.partition("\nelement face ")[2].split()[0]) if "\nelement face " in head else 0
+    if path.suffix.lower() in MESH_ENDINGS and (path.suffix.lower() != ".ply" or faces):
+        mesh = load_mesh(path)
+        return mesh.vertices, mesh.normal, mesh.faces, mesh.unit
+    from nasrecon.fuse.o3d import read_points
+
+    try:
+        xyz, normal = read_points(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a cloud: {error}") from error
+    if not len(xyz):
+        raise InputError(f"{path}: expected a cloud or a mesh, found no point in it")
+    return xyz, normal, None, _unit(head.split("\n"))
+
+
 def _is_our_mesh(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(1000)

@@ -11,9 +11,9 @@ import pytest
 from recorder import Recorder
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse import fusion as fusion_module
-from nasrecon.fuse.consistency import SourceMaps
+from nasrecon.fuse import maps as maps_module
 from nasrecon.fuse.fusion import Fusion, fuse_estimates
+from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.o3d import nearest_distance
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
@@ -38,7 +38,7 @@ def test_the_cloud_lies_on_the_surface_and_faces_outwards(fusion: Fusion) -> Non
     cloud = fusion.cloud
     off = distance(WORLD, cloud.xyz)
     assert cloud.unit == "m"
-    assert len(cloud) > 20_000
+    assert len(cloud) > 8_000
     # Exact but for the means over a cell, which cut corners: a small part of a cell.
     assert np.median(off) < 1e-3 * fusion.cell
     assert np.quantile(off, 0.99) < 0.15 * fusion.cell
@@ -47,7 +47,7 @@ def test_the_cloud_lies_on_the_surface_and_faces_outwards(fusion: Fusion) -> Non
     angle = angle_between_deg(cloud.normal[clear], normals(WORLD, cloud.xyz[clear]))
     assert np.quantile(angle, 0.99) < 3
     assert np.abs(cloud.rgb - colors(cloud.xyz)).max() < 3
-    assert cloud.support.min() >= 3
+    assert cloud.support.min() >= 2
 
 
 def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimates: list[Estimate]) -> None:
@@ -60,7 +60,7 @@ def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimat
     assert fusion.stats.views == 14
     assert fusion.stats.alone == []
     assert fusion.stats.seen >= fusion.stats.near >= fusion.stats.agreed > 0
-    assert set(fusion.seconds) == {"look", "filter", "points", "mesh"}
+    assert set(fusion.seconds) == {"survey", "average", "filter", "points", "mesh"}
 
 
 @pytest.mark.parametrize(("s", "shift"), [(1e-3, (0, 0, 0)), (1e3, (0, 0, 0)), (1.0, (3e6, -5e6, 200.0))])
@@ -114,17 +114,18 @@ class OnDisk:
         return replace(self._estimates[i], depth=self._estimates[i].depth.copy())
 
 
-def test_lazy_input_is_read_twice_each_and_again_only_beyond_the_cache(
+def test_lazy_input_is_read_once_whatever_fits_into_memory(
     fusion: Fusion, estimates: list[Estimate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lazy = OnDisk(estimates)
     np.testing.assert_array_equal(fuse_estimates(lazy, mesh=False).cloud.xyz, fusion.cloud.xyz)
-    assert (lazy.reads == 2).all()
-    size = SourceMaps.of(estimates[0], FuseOptions()).nbytes
-    monkeypatch.setattr(fusion_module, "CACHE_BYTES", 8 * size)
+    assert (lazy.reads == 1).all()
+    # Room for three views' planes: the others wait in a temporary file.
+    size = PlaneMap.of(estimates[0], FuseOptions()).nbytes
+    monkeypatch.setattr(maps_module.Store.__init__, "__defaults__", (4 * size,))
     bounded = OnDisk(estimates)
     np.testing.assert_array_equal(fuse_estimates(bounded, mesh=False).cloud.xyz, fusion.cloud.xyz)
-    assert bounded.reads.sum() > 2 * len(estimates)
+    assert (bounded.reads == 1).all()
 
 
 def test_one_result_alone_is_that_of_both(fusion: Fusion, estimates: list[Estimate]) -> None:
@@ -137,10 +138,10 @@ def test_one_result_alone_is_that_of_both(fusion: Fusion, estimates: list[Estima
     assert only_mesh.stats.merged is None
 
 
-def test_progress_counts_both_passes(estimates: list[Estimate]) -> None:
+def test_progress_counts_all_passes(estimates: list[Estimate]) -> None:
     recorder = Recorder()
     fuse_estimates(estimates[:4], mesh=False, progress=recorder)
-    assert recorder.updates == [("survey", i, 4) for i in (1, 2, 3, 4)] + [("fuse", i, 4) for i in (1, 2, 3, 4)]
+    assert recorder.updates == [(step, i, 4) for step in ("survey", "average", "fuse") for i in (1, 2, 3, 4)]
 
 
 def test_a_single_view_is_taken_as_it_is_and_two_must_agree(estimates: list[Estimate]) -> None:
@@ -177,6 +178,12 @@ def test_a_view_given_twice_is_refused(estimates: list[Estimate]) -> None:
         fuse_estimates([estimates[0], estimates[1], estimates[0]])
 
 
+def normals_of(rng: np.random.Generator, estimate: Estimate) -> np.ndarray:
+    """Return an estimate's normals, each turned by some degrees."""
+    normal = estimate.normal + rng.normal(0, 0.1, estimate.normal.shape)
+    return (normal / np.linalg.norm(normal, axis=-1, keepdims=True)).astype(np.float32)
+
+
 def test_each_stage_that_drops_everything_says_so(estimates: list[Estimate]) -> None:
     few = estimates[:4]
     with pytest.raises(EmptyResultError, match="none of the 76800 pixels of 4 views has a depth"):
@@ -188,10 +195,10 @@ def test_each_stage_that_drops_everything_says_so(estimates: list[Estimate]) -> 
     with pytest.raises(
         EmptyResultError, match=r"between views dropped everything: 76800 .*raise max_relative_depth_error \(1e-06\)"
     ):
-        fuse_estimates(noisy, FuseOptions(max_relative_depth_error=1e-6, max_reprojection_px=1e-4))
-    flipped = [replace(e, normal=e.normal * np.float32((-1) ** i)) for i, e in enumerate(few[:2])]
-    with pytest.raises(EmptyResultError, match=r"raise max_normal_angle_deg \(60\)"):
-        fuse_estimates(flipped)
+        fuse_estimates(noisy, FuseOptions(max_relative_depth_error=1e-6))
+    shaken = [replace(e, normal=normals_of(rng, e)) for e in few]
+    with pytest.raises(EmptyResultError, match=r"raise max_normal_angle_deg \(0.01\)"):
+        fuse_estimates(shaken, FuseOptions(max_normal_angle_deg=0.01))
     with pytest.raises(EmptyResultError, match=r"lower min_support \(9\)"):
         fuse_estimates(few, FuseOptions(min_support=9))
     apart = []

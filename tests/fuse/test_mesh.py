@@ -126,8 +126,8 @@ def test_vertex_normals_are_weighted_by_area_and_zero_without() -> None:
 
 def test_the_voxel_follows_the_depths(sketches: list[Sketch]) -> None:
     chosen = choose_voxel(sketches, FuseOptions())
-    assert chosen.size == pytest.approx(2.5 * median_footprint(sketches))
-    assert "2.5 pixels" in chosen.reason
+    assert chosen.size == pytest.approx(2 * median_footprint(sketches))
+    assert "2 pixels" in chosen.reason
 
 
 def test_the_voxel_grows_until_the_grid_fits(sketches: list[Sketch], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ SLANTED = (Plane(tuple(N), float(N @ (0, 0, 3))),)
 def fused_plane(
     views: Sequence[View], voxel: float, block_count: int = 1000
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    grid = TsdfGrid(voxel=voxel, origin=np.array([0.1, -0.1, 3]), truncation=5, block_count=block_count)
+    grid = TsdfGrid(voxel=voxel, origin=np.array([0.1, -0.1, 3]), truncation=5, band=5, block_count=block_count)
     for view in views:
         estimate = render(SLANTED, view)
         grid.integrate(estimate.depth, estimate.rgb, view.camera, view.cam_from_world)
@@ -85,7 +85,7 @@ def test_a_grid_that_grows_is_the_same() -> None:
 def test_colours_keep_their_levels_over_many_updates() -> None:
     view = view_at_origin(small_camera())
     depth = render(SLANTED, view).depth
-    grid = TsdfGrid(voxel=0.05, origin=np.zeros(3), truncation=5, block_count=1000)
+    grid = TsdfGrid(voxel=0.05, origin=np.zeros(3), truncation=5, band=5, block_count=1000)
     for i in range(60):
         rgb = np.broadcast_to(np.array([i % 2, 200 + i % 2, 255], np.uint8), (*depth.shape, 3))
         grid.integrate(depth, rgb, view.camera, view.cam_from_world)

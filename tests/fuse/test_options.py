@@ -16,8 +16,9 @@ from nasrecon.fuse.options import FuseOptions
     [
         ("min_confidence", -0.1),
         ("min_confidence", 1.1),
-        ("max_reprojection_px", 0.0),
-        ("max_reprojection_px", math.inf),
+        ("max_relative_depth_error", 0.0),
+        ("max_relative_depth_error", math.inf),
+        ("cell", 0.0),
         ("max_relative_depth_error", math.nan),
         ("max_normal_angle_deg", 181.0),
         ("min_support", 0),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nasrecon.fuse import points as points_module
-from nasrecon.fuse.consistency import FilteredView
+from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.o3d import nearest_distance
 from nasrecon.fuse.points import PointMerger, _keys
 from nasrecon.geometry import angle_between_deg
@@ -19,14 +19,14 @@ from .worlds import Plane, lifted, look_at, render, small_camera
 WALL = (Plane((0.2, -0.1, -np.sqrt(0.95)), -3.0),)
 
 
-def filtered(estimate: Estimate, support: int = 3, weight: float = 100.0) -> FilteredView:
+def filtered(estimate: Estimate, support: int = 3, sigma: float = 0.01) -> FilteredView:
     size = estimate.depth.shape
     return FilteredView(
         view=estimate.view,
         depth=estimate.depth,
         normal=estimate.normal,
         support=np.full(size, support, np.int32),
-        weight=np.full(size, weight, np.float32),
+        sigma=np.full(size, sigma, np.float32),
         rgb=estimate.rgb,
     )
 
@@ -78,16 +78,15 @@ def test_merging_is_a_weighted_mean() -> None:
     near = render(WALL, look_at("a", (0, 0, 0), (0, 0, 3), small_camera(4, 3, focal=1e4)))
     far = replace(near, depth=near.depth + np.float32(0.01), rgb=255 - near.rgb)
     merger = PointMerger(1.0, np.array([0.5, 0.5, 0.5]))
-    merger.add(filtered(near, weight=300))
-    merger.add(filtered(far, weight=100))
+    merger.add(filtered(near, sigma=0.01))
+    merger.add(filtered(far, sigma=0.01 * 3**0.5))
     cloud = merger.cloud()
     assert len(cloud) == 1
-    # Weights hold relative to the depth: 300 and 100 are in scene units 3 to 1, but for the hundredth of depth between
-    # them.
-    share = 300 / (300 + 100 / (1 + 0.01 / near.depth.mean()) ** 2)
-    both = np.stack([lifted(near).reshape(-1, 3).mean(0), lifted(far).reshape(-1, 3).mean(0)])
+    # Pixels are far smaller than the cell: of 16 x 16 one is taken. Weights are inverse variances: 3 to 1.
+    share = 0.75
+    both = np.stack([lifted(near)[0, 0], lifted(far)[0, 0]])
     np.testing.assert_allclose(cloud.xyz[0], share * both[0] + (1 - share) * both[1], atol=1e-5)
-    expected = share * near.rgb.reshape(-1, 3).mean(0) + (1 - share) * far.rgb.reshape(-1, 3).mean(0)
+    expected = share * near.rgb[0, 0] + (1 - share) * far.rgb[0, 0]
     np.testing.assert_allclose(cloud.rgb[0], expected, atol=0.51)
 
 

@@ -1,0 +1,133 @@
+"""One scale for the depths of each view, from what the views say of each other.
+
+A network's depths of one view are often too large or too small by a common factor, which differs from view to view by
+more than the views' fine errors. Where views overlap, the factors show: at the points of view i, view j puts the
+surface at g_j a_j - a_i further in log inverse depth, where a are the views' errors and g is how the cut of a ray with
+a plane follows the plane's scale (1 for views from one place). The a are solved by least squares, robustly, with a
+prior: what all views have in common cannot be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.fuse.maps import PlaneMap, dot
+from nasrecon.geometry import relative_pose
+from nasrecon.types import View
+
+STEP_PX = 5
+_MIN_PIXELS = 100
+_WINDOWS = (0.5, 0.1)
+_PRIOR = 0.03
+_PAIR_ERROR = 0.003
+_SURE_SIGMAS = 3.0
+_FAR_PAIRS = 42
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlaneSamples:
+    """Every fifth pixel of a view's planes, in both directions: plane (4, h, w), x (w,) and y (h, 1) [px]."""
+
+    view: View
+    plane: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    @staticmethod
+    def of(maps: PlaneMap) -> PlaneSamples:
+        """Sample the planes of a view."""
+        camera = maps.view.camera
+        first, last = STEP_PX // 2, STEP_PX
+        rows = np.arange(min(first, camera.height - 1), camera.height, last)
+        columns = np.arange(min(first, camera.width - 1), camera.width, last)
+        plane = maps.plane[:-1].reshape(camera.height, camera.width, 4)[np.ix_(rows, columns)]
+        return PlaneSamples(
+            view=maps.view,
+            plane=np.ascontiguousarray(np.moveaxis(plane, -1, 0)),
+            x=columns.astype(np.float32) + np.float32(0.5),
+            y=rows.astype(np.float32)[:, None] + np.float32(0.5),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOffset:
+    """Where view ``source`` puts the surface that ``ref`` sees: the median difference of log inverse depth.
+
+    Attributes:
+        ref, source: the views' numbers.
+        offset: the median over the pixels.
+        gain: how the offset follows the source's scale.
+        error: how far the offset may be off: the median distance of the pixels from it, at least 0.003.
+    """
+
+    ref: int
+    source: int
+    offset: float
+    gain: float
+    error: float
+
+
+def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairOffset | None:
+    """Compare two views; None where they share too little."""
+    a, b = samples[ref], samples[source]
+    src_from_ref = relative_pose(b.view.cam_from_world, a.view.cam_from_world)
+    K = b.view.camera.K
+    A = (K @ src_from_ref[:3, :3] @ np.linalg.inv(a.view.camera.K)).astype(np.float32)
+    t = (K @ src_from_ref[:3, 3]).astype(np.float32)
+    inv_depth = a.plane[0] * a.x + a.plane[1] * a.y + a.plane[2]
+    V = [A[k, 0] * a.x + (A[k, 1] * a.y + A[k, 2]) + t[k] * inv_depth for k in range(3)]
+    height, width = b.plane.shape[1:]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        u = np.floor(V[0] / V[2] / STEP_PX).astype(np.int32)
+        v = np.floor(V[1] / V[2] / STEP_PX).astype(np.int32)
+    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height) & (V[2] > 0) & (inv_depth > 0)
+    m = b.plane[:, np.where(inside, v, 0), np.where(inside, u, 0)]
+    inside &= m[3] > 0
+    mb = dot(m, t)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.log((dot(m, V) - inv_depth * mb) / (1 - mb) / inv_depth)[inside]
+        gain = 1 / (1 - mb[inside])
+    middle = 0.0
+    for window in _WINDOWS:
+        near = np.abs(off - middle) < window
+        if np.count_nonzero(near) < _MIN_PIXELS:
+            return None
+        middle = float(np.median(off[near]))
+    error = max(_PAIR_ERROR, float(np.median(np.abs(off[near] - middle))))
+    return PairOffset(ref=ref, source=source, offset=middle, gain=float(np.median(gain[near])), error=error)
+
+
+def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return the pairs of views to compare: neighbours, and of all others 42 a view, spread evenly."""
+    views = len(neighbors)
+    pairs = set()
+    for i, near in enumerate(neighbors):
+        far = np.linspace(1, views - 1, min(views - 1, _FAR_PAIRS)).round().astype(int) if views > 1 else []
+        pairs |= {(i, j) for j in near} | {(i, int((i + k) % views)) for k in far}
+    return sorted(pairs)
+
+
+def view_scales(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the factor (V,) by which each view's inverse depths are too large; 1 where that is not certain."""
+    found = [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
+    views = len(samples)
+    if not found:
+        return np.ones(views)
+    rows = np.zeros((len(found), views))
+    rows[np.arange(len(found)), [p.source for p in found]] = [p.gain for p in found]
+    rows[np.arange(len(found)), [p.ref for p in found]] = -1
+    offset = np.array([p.offset for p in found])
+    error = np.array([p.error for p in found])
+    weight = 1 / error**2
+    for _ in range(_ROUNDS):
+        information = rows.T @ (weight[:, None] * rows) + np.eye(views) / _PRIOR**2
+        a = np.linalg.solve(information, rows.T @ (weight * offset))
+        left = np.abs(offset - rows @ a) / error
+        spread = max(1.0, 1.5 * float(np.median(left)))
+        weight = 1 / (np.maximum(1, left / (2 * spread)) * (spread * error) ** 2)
+    uncertainty = np.sqrt(np.diag(np.linalg.inv(information)))
+    return np.where(np.abs(a) > _SURE_SIGMAS * uncertainty, np.exp(a), 1.0)

@@ -1,0 +1,122 @@
+"""The two passes of the filter: average what agrees, then keep what agrees with the averages of the other views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.fuse.consistency import Comparison, Tolerance, compare
+from nasrecon.fuse.maps import SIGMA_FLOOR, PlaneMap, planes
+from nasrecon.fuse.options import FilterStats, FuseOptions
+from nasrecon.types import View
+
+_SURE = 0.008
+_SECOND = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FilteredView:
+    """What is left of a view, averaged with the views that agree.
+
+    Attributes:
+        view: the view.
+        depth: (H, W) float32; 0 = dropped.
+        normal: (H, W, 3) float32, unit, camera frame, facing the camera; 0 = dropped.
+        sigma: (H, W) float32, one standard deviation of the depth [scene units].
+        support: (H, W) int16, views that agree, own included; counted where the pixel is confident, 0 elsewhere.
+        rgb: (H, W, 3) uint8.
+    """
+
+    view: View
+    depth: np.ndarray
+    normal: np.ndarray
+    sigma: np.ndarray
+    support: np.ndarray
+    rgb: np.ndarray
+
+
+def required_support(options: FuseOptions, views: int, neighbor_count: int) -> int:
+    """Return how many views must agree on a pixel of a view with so many neighbours.
+
+    Without an option: 3, but 2 if there is one neighbour only; a view beside no other in a set of several cannot be
+    checked and keeps nothing (2 are asked of it); a single view is taken as it is.
+    """
+    if options.min_support is not None:
+        return options.min_support
+    return 1 if views == 1 else max(2, min(3, 1 + neighbor_count))
+
+
+def first_tolerance(options: FuseOptions) -> Tolerance:
+    """Return what counts as agreement between the maps as they were estimated."""
+    high = options.max_relative_depth_error
+    return Tolerance(sigmas=2.0, low=high / 3, high=high, normal_angle_deg=options.max_normal_angle_deg)
+
+
+def second_tolerance(options: FuseOptions) -> Tolerance:
+    """Return what counts as agreement between averaged maps: a third."""
+    high = options.max_relative_depth_error * _SECOND
+    return Tolerance(sigmas=2.0, low=high / 3, high=high, normal_angle_deg=options.max_normal_angle_deg)
+
+
+def average_view(
+    ref: PlaneMap,
+    sources: Sequence[PlaneMap],
+    required: int,
+    options: FuseOptions,
+    stats: FilterStats,
+    pool: ThreadPoolExecutor,
+) -> PlaneMap:
+    """Return a view's planes averaged with those that agree; empty where nothing agrees and the pixel is not sure."""
+    found = compare(ref, sources, first_tolerance(options), stats, pool)
+    keep = _supported(ref, found, min(required, 2))
+    stats.free_space_violations += int(((found.support >= required) & ~keep).sum())
+    # Errors of neighbouring views are alike, so the mean's variance is that of half as many.
+    variance = np.maximum(2 / np.maximum(found.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
+    variance = np.where(found.support < 2, ref.plane[:-1, 3], np.minimum(variance, ref.plane[:-1, 3]))
+    size = (ref.view.camera.height, ref.view.camera.width)
+    depth = np.where(keep, 1 / np.where(keep, found.inv_depth, 1), 0).astype(np.float32)
+    shapes = depth.reshape(size), found.normal.reshape(*size, 3), variance.reshape(size)
+    return PlaneMap(view=ref.view, plane=planes(ref.view.camera, *shapes))
+
+
+def filter_view(
+    ref: PlaneMap,
+    sources: Sequence[PlaneMap],
+    rgb: np.ndarray,
+    required: int,
+    options: FuseOptions,
+    stats: FilterStats,
+    pool: ThreadPoolExecutor,
+) -> FilteredView:
+    """Keep the pixels of an averaged view that at least ``required`` views agree on; counts are added to ``stats``."""
+    found = compare(ref, sources, second_tolerance(options), stats, pool)
+    keep = _supported(ref, found, required)
+    stats.free_space_violations += int(((found.support >= required) & ~keep).sum())
+    stats.supported += int(keep.sum())
+    size = (ref.view.camera.height, ref.view.camera.width)
+    depth = np.where(keep, 1 / np.where(keep, found.inv_depth, 1), 0).astype(np.float32)
+    sigma = depth * np.sqrt(np.maximum(2 / np.maximum(found.weight, 1e-9), np.float32(SIGMA_FLOOR**2)))
+    return FilteredView(
+        view=ref.view,
+        depth=depth.reshape(size),
+        normal=np.where(keep[:, None], found.normal, 0).reshape(*size, 3),
+        sigma=sigma.reshape(size),
+        support=found.support.reshape(size),
+        rgb=rgb,
+    )
+
+
+def _supported(ref: PlaneMap, found: Comparison, required: int) -> np.ndarray:
+    """Return which pixels (n,) stay: enough views agree, and more than look through the place.
+
+    One view less will do where the pixel is sure of its depth and no view contradicts it.
+    """
+    variance = ref.plane[:-1, 3]
+    if required <= 1:
+        return found.support >= 1
+    enough = (found.support >= required) & (found.violations < found.support)
+    sure = (variance > 0) & (variance < _SURE**2) & (found.violations == 0) & (found.seen <= found.support)
+    return enough | (sure & (found.support >= max(required - 1, 2)))

@@ -1,0 +1,164 @@
+"""The views' maps as the fusion compares them: one plane for each pixel, in memory up to a bound, else in a file.
+
+A pixel's plane is the vector m whose product m . (x, y, 1) is the inverse depth at the image place (x, y) [px], at the
+pixel's centre and beside it. It holds depth and normal at once: K^T m points along the normal, away from the camera.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrecon.fuse.options import FuseOptions
+from nasrecon.geometry import normals_from_depth
+from nasrecon.types import Camera, Estimate, View
+
+STORE_BYTES = 350_000_000
+"""Memory for the maps of one pass: about 70 views of 640x480; further ones wait in a temporary file."""
+
+COLOR_BYTES = 100_000_000
+"""Memory for the colours: about 110 views of 640x480."""
+
+MIN_FACING = 0.15
+"""The cosine between a normal and the ray to the camera is taken as this where it is smaller: beyond 81 degrees a
+normal's error bends the plane more than it tells."""
+
+_AWAY = 0.1
+"""A normal whose cosine with the ray from the camera is larger points away from it."""
+
+SIGMA_FLOOR = 0.004
+"""Relative depth errors are not believed to be smaller."""
+
+NO_SIGMA = 0.02
+"""Relative depth error of pixels without sigma."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlaneMap:
+    """A view's planes, n = H * W pixels in row order and one more, empty, for places outside of the image.
+
+    Attributes:
+        view: the view.
+        plane: (n + 1, 4) float32: the plane m [1 / scene unit] and the relative variance of the depth; all 0 where
+            there is no depth.
+        scale: all planes are to be multiplied by it.
+    """
+
+    view: View
+    plane: np.ndarray
+    scale: float = 1.0
+
+    @staticmethod
+    def of(estimate: Estimate, options: FuseOptions) -> PlaneMap:
+        """Make it from an estimate; pixels below the asked confidence are empty.
+
+        Normals that are missing or point away from the camera are taken from the depth. Where the network is not confident, the variance is taken as larger: divided by the confidence.
+        """
+        depth = confident_depth(estimate, options)
+        normal = np.nan_to_num(estimate.normal.astype(np.float32, copy=False))
+        missing = (depth > 0) & ~facing_camera(estimate.view.camera, normal)
+        if missing.any():
+            normal = np.where(missing[..., None], normals_from_depth(depth, estimate.view.camera), normal)
+        safe = np.where(depth > 0, depth, np.float32(1))
+        sigma = np.nan_to_num(estimate.sigma.astype(np.float32, copy=False), nan=0, posinf=0) / safe
+        sigma = np.where(sigma > 0, sigma, np.float32(NO_SIGMA))
+        confidence = np.nan_to_num(estimate.confidence.astype(np.float32, copy=False))
+        variance = np.maximum(sigma, np.float32(SIGMA_FLOOR)) ** 2 / np.maximum(confidence, np.float32(0.05))
+        return PlaneMap(view=estimate.view, plane=planes(estimate.view.camera, depth, normal, variance))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the planes [bytes]."""
+        return self.plane.nbytes
+
+
+def confident_depth(estimate: Estimate, options: FuseOptions) -> np.ndarray:
+    """Return the depth (H, W) float32 with 0 where there is none or its confidence is too low."""
+    depth = estimate.depth.astype(np.float32, copy=False)
+    with np.errstate(invalid="ignore"):
+        keep = (depth > 0) & np.isfinite(depth) & (estimate.confidence >= options.min_confidence)
+    return np.where(keep, depth, np.float32(0))
+
+
+def pixel_rays(camera: Camera) -> np.ndarray:
+    """Return the directions (3, H, W) float32 of the pixels' centres in the camera frame, z = 1."""
+    x, y = np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5
+    K_inv = np.linalg.inv(camera.K)
+    rays = K_inv[:, :1, None] * x + K_inv[:, 1:2, None] * y[:, None] + K_inv[:, 2:, None]
+    return rays.astype(np.float32)
+
+
+def planes(camera: Camera, depth: np.ndarray, normal: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (H, W, 3), 0 = unknown, and relative variances."""
+    rays = pixel_rays(camera)
+    n = [np.nan_to_num(normal[..., k]).astype(np.float32, copy=False) for k in range(3)]
+    length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
+    # A normal that is turned too far is tilted towards the camera; an unknown one (0) becomes the ray itself.
+    lacking = np.maximum(np.float32(MIN_FACING) + dot(n, rays) / length, 0) / length
+    n = [n[k] - lacking * rays[k] for k in range(3)]
+    along = dot(n, rays) * depth
+    valid = (depth > 0) & (along < 0)
+    scale = np.where(valid, 1 / np.where(valid, along, 1), 0)
+    K_inv = np.linalg.inv(camera.K).astype(np.float32)
+    out = np.zeros((depth.size + 1, 4), np.float32)
+    for k in range(3):
+        out[:-1, k] = (dot(K_inv[:, k], n) * scale).ravel()
+    out[:-1, 3] = np.where(valid, variance, 0).ravel()
+    return out
+
+
+def facing_camera(camera: Camera, normal: np.ndarray) -> np.ndarray:
+    """Return where normals (H, W, 3) are known and do not point away from the camera, as a mask (H, W)."""
+    x, y, z = np.moveaxis(normal, -1, 0)
+    rays = pixel_rays(camera)
+    length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
+    return normal.any(axis=-1) & (x * rays[0] + y * rays[1] + z < _AWAY * length)
+
+
+def dot(a, b) -> np.ndarray:
+    """Return the scalar products (...) of vectors whose three components come first."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+class Store:
+    """Arrays by number; the first that fit ``max_bytes`` stay in memory, the others go to a temporary file.
+
+    Of those in the file, the most recently used ones are held as well, a quarter of the memory.
+    """
+
+    def __init__(self, max_bytes: int = STORE_BYTES) -> None:
+        self._memory: dict[int, np.ndarray] = {}
+        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._places: dict[int, tuple[int, tuple[int, ...], np.dtype]] = {}
+        self._file = None
+        self._max_bytes, self._bytes = max_bytes, 0
+
+    def put(self, number: int, array: np.ndarray) -> None:
+        """Take in an array; it must not be changed afterwards."""
+        if self._bytes + array.nbytes <= 0.75 * self._max_bytes:
+            self._memory[number] = array
+            self._bytes += array.nbytes
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="nasrecon")
+        self._file.seek(0, 2)
+        self._places[number] = (self._file.tell(), array.shape, array.dtype)
+        self._file.write(np.ascontiguousarray(array).data)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number in self._memory:
+            return self._memory[number]
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        offset, shape, dtype = self._places[number]
+        assert self._file is not None
+        self._file.seek(offset)
+        array = np.fromfile(self._file, dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+        self._recent[number] = array
+        while len(self._recent) > 1 and sum(a.nbytes for a in self._recent.values()) > 0.25 * self._max_bytes:
+            self._recent.popitem(last=False)
+        return array
