@@ -3,7 +3,8 @@
     python examples/render_room.py
 
 Everything in it comes from nasrecon's own renderer, so the set has the licence of the code and its truth is exact:
-``images/*.jpg`` 640x480, ``sparse/0`` (a COLMAP model with points), ``depth/*.png`` (uint16 millimetres, z in the camera).
+``images/*.jpg`` 640x480, ``sparse/0`` (a COLMAP model with points), ``depth/*.png``
+(uint16 millimetres, z in the camera).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ LOOKS = (
 
 
 def furniture() -> tuple[list[list[tuple]], float]:
-    """Return boxes, ellipsoids and cylinders as (center, half extents, turn about y, look, repeats a metre, contrast)."""
+    """Return boxes, ellipsoids and cylinders as
+    (center, half extents, turn about y, look, repeats a metre, contrast)."""
     top, legs = 0.55, (FLOOR - 0.55) / 2
     boxes = [
         ((0, 0, 0), (WALL_X, FLOOR, WALL_Z), 0, 0, 0.4, 0.7),
@@ -97,16 +99,27 @@ def make_world(generator: torch.Generator) -> tuple[Worlds, TextureBank]:
     bank = TextureBank(torch.stack([draw_texture(generator, kind) for kind in LOOKS]), "cpu")
     count = len(things)
     world = Worlds(
-        counts=(len(kinds[0]), len(kinds[1]), len(kinds[2])), center=column(0), half=column(1), rotation=rotation_from_vector(turn),
-        outdoor=torch.zeros(1, dtype=torch.bool), texture=looks, scale=column(4), offset=torch.zeros(1, count, 3, 2), contrast=column(5),
-        tint=torch.ones(1, count, 3), gloss=torch.full((1, count), 0.05), ambient=torch.tensor([0.6]),
-        light_at=torch.tensor([[[-0.6, -1.1, -0.8], [1.5, -1.0, 1.0]]]), light=torch.tensor([[1.6, 0.8]]),
-    )  # fmt: skip
+        counts=(len(kinds[0]), len(kinds[1]), len(kinds[2])),
+        center=column(0),
+        half=column(1),
+        rotation=rotation_from_vector(turn),
+        outdoor=torch.zeros(1, dtype=torch.bool),
+        texture=looks,
+        scale=column(4),
+        offset=torch.zeros(1, count, 3, 2),
+        contrast=column(5),
+        tint=torch.ones(1, count, 3),
+        gloss=torch.full((1, count), 0.05),
+        ambient=torch.tensor([0.6]),
+        light_at=torch.tensor([[[-0.6, -1.1, -0.8], [1.5, -1.0, 1.0]]]),
+        light=torch.tensor([[1.6, 0.8]]),
+    )
     return world, bank
 
 
 def cameras() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return K (3, 3) (half-pixel centres) and world_from_cam (VIEWS, 4, 4): an arc through the room, at two heights."""
+    """Return K (3, 3) (half-pixel centres) and world_from_cam (VIEWS, 4, 4): an arc through the room, at two
+    heights."""
     K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
     out = torch.eye(4).repeat(VIEWS, 1, 1)
     for i in range(VIEWS):
@@ -137,7 +150,8 @@ def photograph(
 def write_model(
     folder: Path, names: list[str], K: np.ndarray, cam_from_world: np.ndarray, depths: np.ndarray, images: np.ndarray
 ) -> int:
-    """Write the COLMAP model; its points are random surface points with every view that sees them. Returns their number."""
+    """Write the COLMAP model; its points are random surface points with every view that sees them. Returns their
+    number."""
     rng = np.random.default_rng(0)
     model = pycolmap.Reconstruction()
     camera = pycolmap.Camera(

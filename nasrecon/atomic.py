@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under another name in the same folder, then give it its name: nobody ever sees a part of it."""
+    """Write to a temporary file in the same folder, then rename it: the file is never there in part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)

@@ -8,7 +8,8 @@ class NasReconError(Exception):
 
 
 class InputError(NasReconError):
-    """Report input that cannot be used: names the file, what was found, what was expected and what to do (exit code 2)."""
+    """Report input that cannot be used: names the file, what was found, what was expected and what to do
+    (exit code 2)."""
 
     exit_code = 2
 

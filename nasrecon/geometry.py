@@ -74,7 +74,8 @@ def normals_from_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def _one_sided_difference(points: np.ndarray, inv_depth: np.ndarray, axis: int) -> np.ndarray:
-    """Return, per pixel, the forward or backward difference of points (H, W, 3), whichever steps less in inverse depth."""
+    """Return, per pixel, the forward or backward difference of points (H, W, 3), whichever steps less in inverse
+    depth."""
     step = np.diff(points, axis=axis)
     jump = np.abs(np.diff(inv_depth, axis=axis))
     jump = np.where(np.isnan(jump), np.inf, jump)

@@ -40,7 +40,8 @@ Unit = Literal["m", "mm", "unknown"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention above.
+    """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention
+    above.
 
     Raises:
         InputError: if K is not an upper-triangular pinhole matrix with positive focal lengths, or a side is not
@@ -67,7 +68,8 @@ class Camera:
         return Camera(width=width, height=height, K=scale @ self.K)
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
-        """Return the camera of the window with top-left corner (left, top) [px]; the window may exceed the image (padding)."""
+        """Return the camera of the window with top-left corner (left, top) [px]; the window may exceed the image
+        (padding)."""
         K = self.K.copy()
         K[0, 2] -= left
         K[1, 2] -= top
@@ -94,7 +96,8 @@ class Camera:
         return np.stack([x, y], axis=-1)
 
     def unproject_depth(self, depth: np.ndarray) -> np.ndarray:
-        """Lift a depth map (H, W) of this camera to points (H, W, 3) in the camera frame; invalid pixels give (0, 0, 0).
+        """Lift a depth map (H, W) of this camera to points (H, W, 3) in the camera frame; invalid pixels give
+        (0, 0, 0).
 
         Raises:
             InputError: if the map's size is not the camera's.
@@ -236,7 +239,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Estimate:
-    """What a network says of one view.
+    """Depth, normals and uncertainty of one view.
 
     Attributes:
         view: the view, its camera at the size of the maps.

@@ -32,9 +32,12 @@ def make_view(name, width, height, focal, angles, center, unit=1.0, near=1.0):
     cam_from_world[:3, :3] = rotation(*angles)
     cam_from_world[:3, 3] = -cam_from_world[:3, :3] @ (np.array(center) * unit)
     return View(
-        name=name, image_path=Path(name), camera=Camera(width=width, height=height, K=K),
-        cam_from_world=cam_from_world, depth_range=(near * unit, 10 * unit),
-    )  # fmt: skip
+        name=name,
+        image_path=Path(name),
+        camera=Camera(width=width, height=height, K=K),
+        cam_from_world=cam_from_world,
+        depth_range=(near * unit, 10 * unit),
+    )
 
 
 def plane_in_cam(view, unit=1.0):
@@ -117,6 +120,11 @@ class SweepNetwork(torch.nn.Module):
         normal = torch.zeros(len(depth), 3, H, W)
         normal[:, 2] = -1
         return Prediction(
-            depth_initial=depth, depth=depth, normal=normal, refined_depth=depth, refined_normal=normal,
-            confidence=torch.full_like(depth, 0.9), sigma=0.01 * depth,
-        )  # fmt: skip
+            depth_initial=depth,
+            depth=depth,
+            normal=normal,
+            refined_depth=depth,
+            refined_normal=normal,
+            confidence=torch.full_like(depth, 0.9),
+            sigma=0.01 * depth,
+        )

@@ -44,7 +44,8 @@ def test_the_rooms_points_lie_on_its_depths() -> None:
 
 
 def test_the_rooms_images_show_what_its_depths_say() -> None:
-    """Warped by the true depth, one photograph looks like its neighbour; half a pixel off would not matter, a wrong axis would."""
+    """Warped by the true depth, one photograph looks like its neighbour; half a pixel off would not matter, a wrong
+    axis would."""
     scene = open_scene(ROOM / "images", ROOM / "sparse" / "0")
     (one, a), (two, b) = read_view(scene.views[4]), read_view(scene.views[6])
     in_b = transform(b.cam_from_world @ np.linalg.inv(a.cam_from_world), a.camera.unproject_depth(true_depth(a.name)))
@@ -52,9 +53,9 @@ def test_the_rooms_images_show_what_its_depths_say() -> None:
     seen = (x > 0) & (x < 640) & (y > 0) & (y < 480)
     xi, yi = x[seen].astype(int), y[seen].astype(int)
     # Correlation, because every photograph has its own exposure.
-    alike = np.corrcoef(one[seen].mean(axis=-1), two[yi, xi].mean(axis=-1))[0, 1]
+    similarity = np.corrcoef(one[seen].mean(axis=-1), two[yi, xi].mean(axis=-1))[0, 1]
     unwarped = np.corrcoef(one[seen].mean(axis=-1), two[seen].mean(axis=-1))[0, 1]
-    assert alike > 0.85 > unwarped + 0.2
+    assert similarity > 0.85 > unwarped + 0.2
 
 
 def shown_commands() -> list[str]:

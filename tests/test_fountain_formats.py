@@ -22,14 +22,15 @@ from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.options import InferOptions
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.scene.depth_range import with_depth_ranges
-from nasrecon.scene.source_views import rank_sources
+from nasrecon.scene.source_views import select_source_views
 
 FOUNTAIN = worlds.DATA / "fountain"
 BAR = 1e-3
 
 
 def written(scene, folder, monkeypatch):
-    """Write the scene's cameras in each format, beside nothing: the images stay where they are. Returns the scenes read."""
+    """Write the scene's cameras in each format, beside nothing: the images stay where they are. Returns the scenes
+    read."""
     monkeypatch.setattr(worlds, "write_images", lambda *args, **kwargs: None)
     writers = {
         "transforms.json": worlds.write_instant_ngp,
@@ -53,7 +54,7 @@ def colmap_scene(refs, sources):
     """Return the COLMAP scene with its depth ranges, and the sources that its points choose for the references."""
     scene = with_depth_ranges(open_scene(FOUNTAIN / "images", FOUNTAIN / "sparse" / "0"))
     names = [view.name for view in scene.views]
-    listed = {ref: tuple(names[i] for i in rank_sources(scene, ref, sources)) for ref in refs}
+    listed = {ref: tuple(names[i] for i in select_source_views(scene, ref, sources)) for ref in refs}
     views = [replace(view, sources=listed.get(i)) for i, view in enumerate(scene.views)]
     return scene.replace_views(views)
 
@@ -110,7 +111,8 @@ def measure(max_side: int, refs: list[int]) -> None:
             relative = np.concatenate([each for each, _ in offs])
             print(
                 f"{name}: relative difference of the depths: mean {relative.mean():.1e}, 99.9 % "
-                f"{np.quantile(relative, 0.999):.1e}, largest {relative.max():.1e}; in one only: {max(s for _, s in offs):.1e}",
+                f"{np.quantile(relative, 0.999):.1e}, largest {relative.max():.1e}; in one only: "
+                f"{max(s for _, s in offs):.1e}",
                 flush=True,
             )
 

@@ -132,7 +132,7 @@ def test_view_centre_and_inverse() -> None:
     ids=["scaled", "mirrored", "transposed", "nan", "3x3"],
 )
 def test_view_refuses_what_is_not_rigid(matrix: np.ndarray) -> None:
-    with pytest.raises(InputError, match="a.jpg: cam_from_world must be"):
+    with pytest.raises(InputError, match=r"a.jpg: cam_from_world must be"):
         make_view(cam_from_world=matrix)
 
 
@@ -144,9 +144,9 @@ def test_scene_finds_views_and_refuses_twins() -> None:
     part = scene.subset([2, 1])
     assert [view.name for view in part.views] == ["c.jpg", "b.jpg"]
     assert [seen.tolist() for seen in part.visible] == [[4], [1, 2]]
-    with pytest.raises(InputError, match="'d.jpg'"):
+    with pytest.raises(InputError, match=r"'d.jpg'"):
         scene.index("d.jpg")
-    with pytest.raises(InputError, match="found twice: a.jpg"):
+    with pytest.raises(InputError, match=r"found twice: a.jpg"):
         Scene(root=Path(), views=[*views, make_view("a.jpg")])
     with pytest.raises(InputError, match="visible needs"):
         Scene(root=Path(), views=views, points_in_world=points, visible=visible[:2])

@@ -1,6 +1,8 @@
-"""Break the cameras of a sound set on purpose, each time in one way, and say what the doctor should call it.
+"""Break the cameras of a sound set on purpose, each time in one way.
 
-For its tests and for ``nasrecon bench doctor``. Every fault is drawn with a seed and returns the broken scene; faults
+Each fault states the name under which the check should report it.
+
+For its tests and for ``nasrecon bench check``. Every fault is drawn with a seed and returns the broken scene; faults
 of the images (doubles, a still camera, a pure turn) write their images into a folder of their own.
 """
 
@@ -22,7 +24,7 @@ DIFFERENT = 0.1
 HALF_PIXEL = np.array([[0.0, 0, 1], [0, 0, 1], [0, 0, 0]])
 # Images of faults of the images are written at this size, at most.
 SIDE_PX = 640
-# The doctor's names of two faults depend on how the set was read.
+# The names of two faults depend on how the set was read.
 TURNED, FLIPPED = ("world-from-cam", "cam-from-world"), ("opengl-axes", "opencv-axes")
 
 
@@ -37,7 +39,7 @@ class Fault:
             changes nothing that could be seen in this set (fx and fy exchanged where they are equal).
         changes_images: whether the images are other ones than those of the sound set.
         only_where_told: the name of a note that says that this fault cannot be told in a set; it then does not count.
-        whole: whether repairing by the fixes that the doctor names must bring the cameras back.
+        whole: whether repairing by the fixes that the check names must bring the cameras back.
     """
 
     name: str
@@ -174,7 +176,10 @@ def _one_image_twice(scene: Scene, rng: np.random.Generator, folder: Path) -> Sc
 def _still(scene: Scene, rng: np.random.Generator, folder: Path) -> Scene:
     """Give every view the same photograph with other noise."""
     rgb, camera = _small(scene.views[len(scene.views) // 2])
-    noisy = lambda: np.clip(rgb + rng.normal(0, 2, rgb.shape), 0, 255).astype(np.uint8)
+
+    def noisy():
+        return np.clip(rgb + rng.normal(0, 2, rgb.shape), 0, 255).astype(np.uint8)
+
     return scene.replace_views([_save(view, noisy(), folder, camera) for view in scene.views])
 
 

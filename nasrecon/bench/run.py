@@ -1,4 +1,4 @@
-"""How many injected faults the doctor finds, and how often it raises the alarm over nothing."""
+"""How many injected faults the check finds, and how often it raises the alarm over nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nasrecon.check.fixes import apply_fixes
 from nasrecon.errors import InputError
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Scene
 
 # A repair is good if it brings the median epipolar error to within this factor of the sound set's, and so many pixels.
 REPAIRED_TIMES, REPAIRED_PX = 1.5, 0.3
-LEAST_RIGHT = 0.95
+MIN_RIGHT = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Trial:
     found: tuple[str, ...]
     fixes: tuple[str, ...]
     repaired: bool | None
-    right: bool
+    correct: bool
     seconds: float
 
 
@@ -79,7 +79,7 @@ def run_trials(
     for fault in faults:
         if fault.only_where_told in notes:
             continue
-        with tempfile.TemporaryDirectory(prefix="nasrecon_doctor_") as folder:
+        with tempfile.TemporaryDirectory(prefix="nasrecon_check_") as folder:
             broken = fault.inject(scene, np.random.default_rng(seed), Path(folder))
             if broken is None:
                 continue
@@ -111,7 +111,7 @@ def _trial(
         found=found,
         fixes=fixes,
         repaired=repaired,
-        right=named and repaired is not False,
+        correct=named and repaired is not False,
         seconds=seconds,
     )
 
@@ -122,7 +122,8 @@ def _sizes_differ(scene: Scene, broken: Scene) -> bool:
 
 
 def _repaired(broken: Scene, matches: Matches, scene: Scene, found: Diagnosis, sound: Diagnosis) -> bool:
-    """Say whether the fixes of the faults bring the cameras of a broken set to where they fit as those of the sound one.
+    """Say whether the fixes of the faults bring the cameras of a broken set to where they fit as those of the sound
+    one.
 
     What the notes offer (poses refined) is left out: it must not make up for a repair that is not quite right.
     """
@@ -130,24 +131,28 @@ def _repaired(broken: Scene, matches: Matches, scene: Scene, found: Diagnosis, s
         fixed = apply_fixes(broken, [fix for fault in found.faults for fix in fault.fixes])
     except InputError:
         return False
-    moved = matches.moved_to(scene, fixed)
+    moved = matches.reindexed(scene, fixed)
     if not moved.pairs or sound.given is None:
         return False
-    return Observations(moved).fit(Cameras.of(fixed)).median_px <= REPAIRED_TIMES * sound.given.median_px + REPAIRED_PX
+    return (
+        MatchArrays(moved).evaluate(Cameras.of(fixed)).median_px <= REPAIRED_TIMES * sound.given.median_px + REPAIRED_PX
+    )
 
 
-def enough(trials: Sequence[Trial]) -> bool:
-    """Say whether ``LEAST_RIGHT`` of the faults were named and repaired, and no sound set raised an alarm."""
-    faulty = [trial.right for trial in trials if trial.fault]
-    return sum(faulty) >= LEAST_RIGHT * len(faulty) and all(trial.right for trial in trials if not trial.fault)
+def passed(trials: Sequence[Trial]) -> bool:
+    """Say whether ``MIN_RIGHT`` of the faults were named and repaired, and no sound set raised an alarm."""
+    faulty = [trial.correct for trial in trials if trial.fault]
+    return sum(faulty) >= MIN_RIGHT * len(faulty) and all(trial.correct for trial in trials if not trial.fault)
 
 
 def trial_line(trial: Trial) -> str:
     """Write a trial in one line."""
-    verdict = "ok   " if trial.right else "WRONG"
+    verdict = "ok   " if trial.correct else "WRONG"
     fixes = " ".join(f"--fix {fix}" for fix in trial.fixes[:3]) + (" ..." if len(trial.fixes) > 3 else "")
     found = ", ".join(trial.found) or "no faults"
-    return f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {found:<32} {trial.seconds:5.1f} s  {fixes}".rstrip()
+    return (
+        f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {found:<32} {trial.seconds:5.1f} s  {fixes}"
+    ).rstrip()
 
 
 def summary(trials: Sequence[Trial]) -> str:
@@ -160,11 +165,11 @@ def summary(trials: Sequence[Trial]) -> str:
 
 def _counted(name: str, trials: Sequence[Trial]) -> str:
     faulty = [trial for trial in trials if trial.fault]
-    right = sum(trial.right for trial in faulty)
-    alarms = sum(not trial.right for trial in trials if not trial.fault)
+    correct = sum(trial.correct for trial in faulty)
+    alarms = sum(not trial.correct for trial in trials if not trial.fault)
     slowest = max(trial.seconds for trial in trials)
-    share = 100 * right / max(len(faulty), 1)
+    share = 100 * correct / max(len(faulty), 1)
     return (
-        f"{name:<12} {right} of {len(faulty)} faults named and repaired ({share:.1f} %), false alarms: {alarms}, "
+        f"{name:<12} {correct} of {len(faulty)} faults named and repaired ({share:.1f} %), false alarms: {alarms}, "
         f"longest check {slowest:.1f} s of processor time"
     )

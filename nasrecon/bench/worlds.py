@@ -1,4 +1,4 @@
-"""Generated sets for the doctor's tests: procedural worlds, photographed from an arc, with cameras known exactly.
+"""Generated sets for the tests of the check: procedural worlds, photographed from an arc, with cameras known exactly.
 
 Unlike most real sets their pixels are not square, their principal points are off the centre, and every view has a K of
 its own; so faults can be tried that change nothing elsewhere.
@@ -26,23 +26,24 @@ SIZES = ((400, 300), (300, 400))
 TEXTURES = 24
 # Fewer things than in training, all in full contrast: quicker to draw, and features to match.
 BOXES, ROUND_ONES = 9, 5
-LEAST_CONTRAST = 0.12
+MIN_CONTRAST = 0.12
 POINTS_A_VIEW = 150
 # The arc: from the reference's place so many median depths to either side, and up and down.
 ARC, LIFT = 0.3, 0.08
-LEAST_NEAR = 0.3
+MIN_NEAR = 0.3
 # So many of the places on the arc must be free; else another world is drawn.
-LEAST_SHARE = 0.85
+MIN_SHARE = 0.85
 
 
 @torch.no_grad()
 def generate_scene(folder: Path, seed: int, views: int = 8) -> Scene:
-    """Render a set into a folder (PNG images) and return its scene, with sparse points; the same seed gives the same set."""
+    """Render a set into a folder (PNG images) and return its scene, with sparse points; the same seed gives the same
+    set."""
     generator = torch.Generator().manual_seed(seed)
     bank = TextureBank.make(TEXTURES, generator, "cpu")
     width, height = SIZES[seed % len(SIZES)]
     posed: list[np.ndarray] = []
-    while len(posed) < LEAST_SHARE * views:
+    while len(posed) < MIN_SHARE * views:
         worlds, place, depth = _open_place(bank, generator, (height, width))
         posed = _arc(worlds, place, depth, views, generator)
     cameras = [_camera(width, height, generator) for _ in posed]
@@ -76,12 +77,13 @@ def _open_place(
         radiance, depth, _ = render(worlds, bank, K[:, 0], world_from_cam[:, 0], small)
         near, median = float(depth.quantile(0.02)), float(depth.median())
         steps = (radiance[..., 1:] - radiance[..., :-1]).abs().mean(dim=1) / radiance.mean()
-        if near > LEAST_NEAR * median and float(steps.mean()) > LEAST_CONTRAST and not worlds.outdoor[0]:
+        if near > MIN_NEAR * median and float(steps.mean()) > MIN_CONTRAST and not worlds.outdoor[0]:
             return worlds, world_from_cam[0, 0].double().numpy(), median
 
 
 def _arc(worlds: Worlds, place: np.ndarray, depth: float, count: int, generator: torch.Generator) -> list[np.ndarray]:
-    """Return world_from_cam (4, 4) of cameras on an arc that look at about one thing; places inside things are left out."""
+    """Return world_from_cam (4, 4) of cameras on an arc that look at about one thing; places inside things are left
+    out."""
     focus = place[:3, 3] + depth * place[:3, 2]
     found = []
     for s in np.linspace(-1, 1, count):

@@ -2,7 +2,7 @@
 
 The order matters: what makes the rest meaningless comes first (images that do not move, cameras of another image
 size), then what concerns all cameras, then single views, then the unit. Every fault is looked for in the scene as
-repaired so far, so that two faults at once are told as two.
+repaired so far, so that simultaneous faults are reported separately.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from nasrecon.check.duplicates import duplicates
 from nasrecon.check.findings import Diagnosis, Finding, error_in_px
 from nasrecon.check.fixes import apply_fixes
-from nasrecon.check.hypotheses import best_supposition
-from nasrecon.check.hypothesis_test import WORST_ACCEPTED_PX, Tried
+from nasrecon.check.hypotheses import best_hypothesis
+from nasrecon.check.hypothesis_test import WORST_ACCEPTED_PX, Outcome
 from nasrecon.check.image_size import image_size_findings
 from nasrecon.check.motion import nothing_moves
-from nasrecon.check.outlier_views import LEAST_PAIRS as VOTES
+from nasrecon.check.outlier_views import MIN_PAIRS as VOTES
 from nasrecon.check.outlier_views import reordered, wrong_views
 from nasrecon.check.photometric import photometric_share
 from nasrecon.check.principal_point import fit_center_shift
@@ -28,25 +28,26 @@ from nasrecon.check.units import unit_finding
 from nasrecon.matching.features import FeatureStore
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.matching.sampling import MatchOptions
 from nasrecon.progress import Progress
 from nasrecon.types import Scene
 
 # Cameras that fit fewer pairs than this badly may be right, and the matches wrong.
-LEAST_PAIRS = 3
+MIN_PAIRS = 3
 
 
 # Errors so many times those of the matches themselves are worth a note on noise [times, searched px].
 NOISY_TIMES, NOISY_PX = 3.0, 1.0
 
 
-# Half a pixel is told where the fit is certain to CERTAIN_PX, lies so near to it and so far from none [sigmas].
+# Report a half-pixel offset if its standard error is <= 0.1 px and it lies within 2.5 sigma of 0.5 px and >= 4 sigma
+# from 0.
 CERTAIN_PX, HALF_SIGMAS, SURE_SIGMAS = 0.1, 2.5, 4.0
 
 
 # Two faults of all cameras at once are looked for, not more.
-MOST_SUPPOSITIONS = 2
+MAX_HYPOTHESES = 2
 
 
 QUICK = MatchOptions(views=10, pairs=24)
@@ -84,8 +85,8 @@ def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosi
     findings = _unreadable(matches)
     if not matches.pairs:
         return Diagnosis(findings=_faults_first([*findings, _nothing_matches(matches)]))
-    seen = Observations(matches)
-    given = seen.fit(Cameras.of(scene))
+    seen = MatchArrays(matches)
+    given = seen.evaluate(Cameras.of(scene))
     px = float(np.median(seen.px))
     blind = nothing_moves(scene, matches)
     if blind is not None:
@@ -94,7 +95,7 @@ def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosi
         return Diagnosis(
             findings=_faults_first([*findings, _without_baseline(given, px)]), given=given, repaired=given, px=px
         )
-    case = _Case(scene, matches, given, px, quick)
+    case = _DiagnosisState(scene, matches, given, px, quick)
     case.double_images()
     case.whole_set()
     case.single_views()
@@ -131,7 +132,7 @@ def _no_baseline(scene: Scene) -> bool:
     return bool(np.ptp(centers, axis=0).max() <= 1e-6 * max(np.abs(centers).max(), 1e-12))
 
 
-def _without_baseline(given: Fit, px: float) -> Finding:
+def _without_baseline(given: Residuals, px: float) -> Finding:
     return Finding(
         name="no-baseline",
         kind="fault",
@@ -142,17 +143,17 @@ def _without_baseline(given: Fit, px: float) -> Finding:
     )
 
 
-class _Case:
+class _DiagnosisState:
     """A set under examination: the scene as repaired so far, and what was found."""
 
-    def __init__(self, scene: Scene, matches: Matches, given: Fit, px: float, quick: bool) -> None:
+    def __init__(self, scene: Scene, matches: Matches, given: Residuals, px: float, quick: bool) -> None:
         self.scene, self.matches, self.fit, self.px, self.quick = scene, matches, given, px, quick
         self.findings: list[Finding] = []
 
     def _go_on_with(self, scene: Scene) -> None:
-        self.matches = self.matches.moved_to(self.scene, scene)
+        self.matches = self.matches.reindexed(self.scene, scene)
         self.scene = scene
-        self.fit = Observations(self.matches).fit(Cameras.of(scene))
+        self.fit = MatchArrays(self.matches).evaluate(Cameras.of(scene))
 
     def double_images(self) -> None:
         """Find images that are there twice, and go on without the second ones."""
@@ -161,43 +162,45 @@ class _Case:
         fixes = [fix for finding in found for fix in finding.fixes]
         if fixes:
             rest = apply_fixes(self.scene, fixes)
-            if self.matches.moved_to(self.scene, rest).pairs:
+            if self.matches.reindexed(self.scene, rest).pairs:
                 self._go_on_with(rest)
 
     def whole_set(self) -> None:
         """Find what is wrong with all cameras alike."""
-        for _ in range(MOST_SUPPOSITIONS):
-            found = best_supposition(self.scene, self.matches, self.fit, quick=self.quick)
+        for _ in range(MAX_HYPOTHESES):
+            found = best_hypothesis(self.scene, self.matches, self.fit, quick=self.quick)
             if found is None:
                 return
             self.findings.append(self._finding(found))
             self.scene, self.matches, self.fit = found.scene, found.matches, found.fit
 
-    def _finding(self, found: Tried) -> Finding:
-        supposition = found.supposition
+    def _finding(self, found: Outcome) -> Finding:
+        hypothesis = found.hypothesis
         return Finding(
-            name=supposition.name,
+            name=hypothesis.name,
             kind="fault",
-            what=supposition.what,
+            what=hypothesis.what,
             evidence=(*self._evidence(found.fit), *self._photometric(found)),
-            fixes=supposition.fixes,
+            fixes=hypothesis.fixes,
         )
 
-    def _evidence(self, after: Fit) -> tuple[str, ...]:
+    def _evidence(self, after: Residuals) -> tuple[str, ...]:
         before = self.fit
         lines = [
-            f"median epipolar error {error_in_px(before, self.px)} as given, {error_in_px(after, self.px)} with the fix "
+            f"median epipolar error {error_in_px(before, self.px)} as given, {error_in_px(after, self.px)} with "
+            "the fix "
             f"({len(after.pair_px)} pairs, {len(after.error_px)} matches)",
-            f"points in front of the cameras {before.in_front:.0%} as given, {after.in_front:.0%} with the fix",
+            f"points in front of the cameras {before.cheirality_share:.0%} as given, "
+            f"{after.cheirality_share:.0%} with the fix",
         ]
-        if np.isfinite(after.depth_agrees):
-            given = f"{before.depth_agrees:.0%}" if np.isfinite(before.depth_agrees) else "none"
+        if np.isfinite(after.depth_agreement):
+            given = f"{before.depth_agreement:.0%}" if np.isfinite(before.depth_agreement) else "none"
             lines.append(
-                f"depths of a point agree between pairs: {given} as given, {after.depth_agrees:.0%} with the fix"
+                f"depths of a point agree between pairs: {given} as given, {after.depth_agreement:.0%} with the fix"
             )
         return tuple(lines)
 
-    def _photometric(self, found: Tried) -> tuple[str, ...]:
+    def _photometric(self, found: Outcome) -> tuple[str, ...]:
         """Ask the images too, by a coarse plane sweep before and after the fix."""
         if self.quick:
             return ()
@@ -226,7 +229,7 @@ class _Case:
             name, what = "wrong-poses", f"{len(names)} view(s) have wrong poses, or images that are not theirs"
             fixes = tuple(f"drop={view}" for view in names)
             rest = apply_fixes(self.scene, fixes)
-        if not self.matches.moved_to(self.scene, rest).pairs:
+        if not self.matches.reindexed(self.scene, rest).pairs:
             return
         self._go_on_with(rest)
         evidence = (*off, f"all pairs with the fix: {error_in_px(self.fit, self.px)} (median)")
@@ -237,7 +240,10 @@ class _Case:
         counts = Counter(i for pair in self.matches.pairs for i in (pair.first, pair.second))
         lonely = tuple(self.scene.views[i].name for i in self.matches.views if counts[i] < VOTES)
         if lonely and not self.quick:
-            what = f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right cannot be told"
+            what = (
+                f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right "
+                "cannot be told"
+            )
             self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))
 
     def _error_of(self, view: int) -> float:
@@ -250,10 +256,11 @@ class _Case:
         if fit.median_px <= WORST_ACCEPTED_PX:
             return
         measured = (
-            f"median epipolar error {error_in_px(fit, self.px)}, {fit.in_front:.0%} of the points in front of the cameras "
+            f"median epipolar error {error_in_px(fit, self.px)}, {fit.cheirality_share:.0%} of the points in front of "
+            "the cameras "
             f"({len(fit.pair_px)} pairs)"
         )
-        certain = len(fit.pair_px) >= LEAST_PAIRS
+        certain = len(fit.pair_px) >= MIN_PAIRS
         self.findings.append(
             Finding(
                 name="unexplained",
@@ -274,16 +281,18 @@ class _Case:
 
     def noise(self) -> None:
         """Tell how noisy the cameras are, and what cannot be told of the principal point."""
-        fit, own = self.fit, Observations(self.matches).noise_px
+        fit, own = self.fit, MatchArrays(self.matches).noise_px
         if fit.median_px > max(NOISY_PX, NOISY_TIMES * own) and fit.median_px <= WORST_ACCEPTED_PX:
             self.findings.append(
                 Finding(
                     name="noisy",
                     kind="note",
-                    what="the poses are noisy: no depth can be better than they are (`infer` refines them by the matches)",
+                    what="the poses are noisy: no depth can be better than they are (`infer` refines them by "
+                    "the matches)",
                     fixes=("refine-poses",),
                     evidence=(
-                        f"median epipolar error {error_in_px(fit, self.px)}; the matches themselves are good to {own * self.px:.2f} px",
+                        f"median epipolar error {error_in_px(fit, self.px)}; the matches themselves are good to "
+                        f"{own * self.px:.2f} px",
                     ),
                 )
             )
@@ -311,7 +320,8 @@ class _Case:
                     kind="fault",
                     what="the principal points are off by half a pixel (integer and half-pixel centres mixed up)",
                     evidence=(
-                        f"fitted shift ({dx:.2f} +- {sx:.2f}, {dy:.2f} +- {sy:.2f}) px over {len(self.fit.pair_px)} pairs",
+                        f"fitted shift ({dx:.2f} +- {sx:.2f}, {dy:.2f} +- {sy:.2f}) px over "
+                        f"{len(self.fit.pair_px)} pairs",
                     ),
                     fixes=(f"principal-point={x:g},{y:g}",),
                 )

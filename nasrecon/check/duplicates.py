@@ -8,14 +8,14 @@ from nasrecon.check.findings import Finding
 from nasrecon.check.motion import is_still, pair_names, pairs_in_words
 from nasrecon.geometry import relative_pose, rotation_angle_deg
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit
+from nasrecon.matching.residuals import Cameras, Residuals
 from nasrecon.types import Scene
 
 # Poses are of one place within this share of the median distance between cameras, and this angle.
 SAME_PLACE, SAME_ANGLE_DEG = 0.02, 0.2
 
 
-def duplicates(scene: Scene, matches: Matches, fit: Fit | None) -> list[Finding]:
+def duplicates(scene: Scene, matches: Matches, fit: Residuals | None) -> list[Finding]:
     """Return findings on images that are there twice; a fault where their poses differ, or their files do not.
 
     Args:
@@ -45,7 +45,7 @@ def _merged(groups: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return sorted(tuple(sorted(group)) for group in merged)
 
 
-def _misfit(i: int, matches: Matches, fit: Fit | None, group: set[int]) -> float:
+def _misfit(i: int, matches: Matches, fit: Residuals | None, group: set[int]) -> float:
     """Return the median error of a view's pairs with views outside its group."""
     if fit is None:
         return 0.0

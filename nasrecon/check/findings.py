@@ -1,11 +1,11 @@
-"""What the doctor says: findings, each with its evidence and the fix that repairs it."""
+"""Findings of the check, each with its evidence and the fix that repairs it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from nasrecon.matching.residuals import WORST_PX, Fit
+from nasrecon.matching.residuals import WORST_PX, Residuals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Finding:
     views: tuple[str, ...] = ()
 
 
-def error_in_px(fit: Fit, px: float) -> str:
+def error_in_px(fit: Residuals, px: float) -> str:
     """Write the median epipolar error of a fit; ``px``: full-size pixels for one searched pixel."""
     return f"{fit.median_px * px:.2f} px" if fit.median_px < WORST_PX else f"{WORST_PX * px:.0f} px or more"
 
@@ -48,8 +48,8 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...] = ()
-    given: Fit | None = None
-    repaired: Fit | None = None
+    given: Residuals | None = None
+    repaired: Residuals | None = None
     px: float = 1.0
 
     @property
@@ -62,7 +62,7 @@ class Diagnosis:
         """All fixes, in the order in which they are to be applied."""
         return tuple(fix for finding in self.findings for fix in finding.fixes)
 
-    def error(self, fit: Fit) -> str:
+    def error(self, fit: Residuals) -> str:
         """Write the median epipolar error of a fit [px of the images]."""
         return error_in_px(fit, self.px)
 
@@ -71,10 +71,10 @@ class Diagnosis:
         numbers = {
             name: {
                 "median_epipolar_error_px": round(fit.median_px * self.px, 3),
-                "share_in_front": round(fit.in_front, 4),
+                "share_in_front": round(fit.cheirality_share, 4),
                 "share_of_depths_that_agree": None
-                if fit.depth_agrees != fit.depth_agrees
-                else round(fit.depth_agrees, 4),
+                if fit.depth_agreement != fit.depth_agreement
+                else round(fit.depth_agreement, 4),
             }
             for name, fit in (("given", self.given), ("repaired", self.repaired))
             if fit is not None

@@ -1,4 +1,7 @@
-"""Repairs of cameras, by name: ``apply_fixes(scene, ["world-from-cam", "k-size=1280x960"])``. None is ever applied unasked."""
+"""Repairs of cameras, by name: ``apply_fixes(scene, ["world-from-cam", "k-size=1280x960"])``.
+
+Fixes are applied only on request.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +104,8 @@ def _requaternioned(order: Sequence[int]) -> Callable[[Scene, str | None], Scene
 
 
 def _k_size(scene: Scene, value: str | None) -> Scene:
-    """K belongs to images of the size ``value``, or (without) to the size that the camera says, but its file has not."""
+    """K belongs to images of the size ``value``, or (without) to the size that the camera says, but its file has
+    not."""
     if value is not None:
         width, height = _numbers(value.lower().replace("x", ","), 2, "k-size", "WIDTHxHEIGHT in pixels")
         if min(width, height) <= 0:

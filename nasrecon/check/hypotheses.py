@@ -1,7 +1,7 @@
-"""Suppositions about the cameras of a whole set, each a list of fixes, tried against the matches.
+"""Hypotheses about the cameras of a whole set, each a list of fixes, tried against the matches.
 
-The cameras as given win unless a supposition is better by far (``MUCH_BETTER``) for most pairs, puts the points before
-the cameras, and leaves an error that is worth the name. Of suppositions that do about equally well the first in the
+The cameras as given win unless a supposition is better by far (``MIN_GAIN``) for most pairs, puts the points before
+the cameras, and leaves an error that is of at most 8 px. Of suppositions that do about equally well the first in the
 list is taken: they are in the order of how often people meet them, and those that have a number to fit come last.
 """
 
@@ -15,17 +15,17 @@ import numpy as np
 from nasrecon.check.camera_edits import natural_order, with_order
 from nasrecon.check.hypothesis_test import (
     FEW_PAIRS,
-    LEAST_GAIN_PX,
+    MIN_GAIN_PX,
     WORST_ACCEPTED_PX,
-    Supposition,
-    Tried,
-    much_better,
-    thinned,
-    try_out,
+    Hypothesis,
+    Outcome,
+    evaluate_hypothesis,
+    is_significantly_better,
+    thin_matches,
 )
-from nasrecon.check.order import MOST_VIEWS, matched_order
+from nasrecon.check.order import MAX_VIEWS, matched_order
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.types import Scene
 
 # Suppositions do equally well within this share and so many pixels.
@@ -43,14 +43,39 @@ AS_GOOD_AS_MATCHES = 1.6
 SCALES = (1 / 8, 8.0)
 
 
-COMMON_SCALES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 0.3, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.8, 1.25, 4 / 3, 1.5, 5 / 3, 2.0, 2.5, 3.0, 10 / 3, 4.0, 5.0, 6.0, 8.0)  # fmt: skip
+COMMON_SCALES = (
+    1 / 8,
+    1 / 6,
+    1 / 5,
+    1 / 4,
+    0.3,
+    1 / 3,
+    0.4,
+    0.5,
+    0.6,
+    2 / 3,
+    0.75,
+    0.8,
+    1.25,
+    4 / 3,
+    1.5,
+    5 / 3,
+    2.0,
+    2.5,
+    3.0,
+    10 / 3,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+)
 
 
 # An order is off by no more than WIDEST_STEP, and by one for every so many views: the views at the end are lost by it.
 WIDEST_STEP, VIEWS_A_STEP = 3, 5
 
 
-def conventions(scene: Scene) -> list[Supposition]:
+def conventions(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of the transforms; names say how this scene was read."""
     inverted = "world_from_cam" in scene.source or "transforms.json" in scene.source
     other = "cam-from-world" if inverted else "world-from-cam"
@@ -60,24 +85,24 @@ def conventions(scene: Scene) -> list[Supposition]:
     turned = f"the transforms are {other.replace('-', '_')}, and were read the other way round"
     flipped = f"the cameras have {have} axes, and were read as {taken}'s"
     found = [
-        Supposition(name=other, what=turned, fixes=(other,)),
-        Supposition(name=axes, what=flipped, fixes=(axes,)),
-        Supposition(name=f"{other}+{axes}", what=f"{turned}; besides, {flipped}", fixes=(other, axes)),
+        Hypothesis(name=other, what=turned, fixes=(other,)),
+        Hypothesis(name=axes, what=flipped, fixes=(axes,)),
+        Hypothesis(name=f"{other}+{axes}", what=f"{turned}; besides, {flipped}", fixes=(other, axes)),
     ]
     for order, wrong in (("x y z w", "w x y z"), ("w x y z", "x y z w")):
         name = f"quaternion-{order.replace(' ', '')}"
         what = f"the quaternions are {order}, and were read as {wrong}"
         sides = ("", "=world-from-cam")
         for side in reversed(sides) if inverted else sides:
-            found.append(Supposition(name=name, what=what, fixes=(name + side,)))
+            found.append(Hypothesis(name=name, what=what, fixes=(name + side,)))
     return [
         *found,
-        Supposition(
+        Hypothesis(
             name="transposed-rotations",
             what="the rotations are transposed (the translations are not)",
             fixes=("transposed-rotations",),
         ),
-        Supposition(
+        Hypothesis(
             name="camera-centers",
             what="the translations are the cameras' positions, beside rotations of cam_from_world",
             fixes=("camera-centers",),
@@ -85,29 +110,29 @@ def conventions(scene: Scene) -> list[Supposition]:
     ]
 
 
-def orders(scene: Scene) -> list[Supposition]:
+def orders(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of the order of the images, without looking at them."""
     count = len(scene.views)
     says = "the images are in another order than the transforms"
-    found = [Supposition(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
+    found = [Hypothesis(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
     if natural_order(scene) != list(range(count)):
         what = f"{says}: those are in the order of numbers (2 before 10), these of letters"
-        found.append(Supposition(name="order", what=what, fixes=("order=natural",)))
+        found.append(Hypothesis(name="order", what=what, fixes=("order=natural",)))
     for step in range(1, min(WIDEST_STEP, max(1, count // VIEWS_A_STEP)) + 1):
         for sign in "-+":
             what = f"{says}: off by {step}"
-            found.append(Supposition(name="order", what=what, fixes=(f"order={sign}{step}",)))
+            found.append(Hypothesis(name="order", what=what, fixes=(f"order={sign}{step}",)))
     return found
 
 
-def intrinsics(scene: Scene) -> list[Supposition]:
+def intrinsics(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of K that needs no number; nothing if lens distortion was removed with it."""
     if any(view.lens is not None for view in scene.views):
         return []
     return [
-        Supposition(name="swap-principal-point", what="cx and cy are exchanged", fixes=("swap-principal-point",)),
-        Supposition(name="swap-focal-lengths", what="fx and fy are exchanged", fixes=("swap-focal-lengths",)),
-        Supposition(
+        Hypothesis(name="swap-principal-point", what="cx and cy are exchanged", fixes=("swap-principal-point",)),
+        Hypothesis(name="swap-focal-lengths", what="fx and fy are exchanged", fixes=("swap-focal-lengths",)),
+        Hypothesis(
             name="principal-point",
             what="the principal point is not where K has it, but at the centre",
             fixes=("principal-point=center",),
@@ -115,11 +140,11 @@ def intrinsics(scene: Scene) -> list[Supposition]:
     ]
 
 
-def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Supposition]:
+def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Hypothesis]:
     """Return suppositions about K with the numbers that fit the matches best."""
     if any(view.lens is not None for view in scene.views) or len(matches.pairs) < FEW_PAIRS:
         return []
-    seen, cameras = thinned(matches), Cameras.of(scene)
+    seen, cameras = thin_matches(matches), Cameras.of(scene)
     camera = scene.views[0].camera
     return [
         *(_sized(scene, factor) for factor in _scales(seen, cameras, camera.K, camera.width, camera.height)),
@@ -128,21 +153,21 @@ def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Supposition]:
     ]
 
 
-def _sized(scene: Scene, factor: float) -> Supposition:
+def _sized(scene: Scene, factor: float) -> Hypothesis:
     camera = scene.views[0].camera
     size = f"{camera.width / factor:.6g}x{camera.height / factor:.6g}"
     what = f"K belongs to images of another size (about {size}; these are {camera.width}x{camera.height})"
-    return Supposition(name="k-size", what=what, fixes=(f"k-size={size}",))
+    return Hypothesis(name="k-size", what=what, fixes=(f"k-size={size}",))
 
 
-def _moved(shift: np.ndarray) -> Supposition:
+def _moved(shift: np.ndarray) -> Hypothesis:
     what = f"the principal point is off: it fits best moved by ({shift[0]:.1f}, {shift[1]:.1f}) px"
-    return Supposition(name="principal-point", what=what, fixes=(f"principal-point={shift[0]:.1f},{shift[1]:.1f}",))
+    return Hypothesis(name="principal-point", what=what, fixes=(f"principal-point={shift[0]:.1f},{shift[1]:.1f}",))
 
 
-def _refocused(factor: float) -> Supposition:
+def _refocused(factor: float) -> Hypothesis:
     what = f"the focal lengths are off by a factor of {1 / factor:.3g} (not those of this lens, or of this camera)"
-    return Supposition(name="focal-length", what=what, fixes=(f"focal-scale={factor:.4g}",))
+    return Hypothesis(name="focal-length", what=what, fixes=(f"focal-scale={factor:.4g}",))
 
 
 def _scaled(cameras: Cameras, factor: float) -> Cameras:
@@ -155,9 +180,12 @@ def _focal(cameras: Cameras, factor: float) -> Cameras:
     return replace(cameras, K=K)
 
 
-def _scales(seen: Observations, cameras: Cameras, K: np.ndarray, width: int, height: int) -> list[float]:
+def _scales(seen: MatchArrays, cameras: Cameras, K: np.ndarray, width: int, height: int) -> list[float]:
     """Return factors for K, likely ones first: those that make (2 cx, 2 cy) the size, common ones, the best fit."""
-    error = lambda factor: seen.median(_scaled(cameras, factor))
+
+    def error(factor):
+        return seen.median(_scaled(cameras, factor))
+
     fitted = _best_factor(error)
     centered = [side / (2 * center) for side, center in ((width, K[0, 2]), (height, K[1, 2])) if center > 0]
     if len(centered) == 2 and abs(np.log(centered[0] / centered[1])) < 0.02:
@@ -176,7 +204,7 @@ def _best_factor(error: Callable[[float], float]) -> float:
     return float(best)
 
 
-def _best_shift(seen: Observations, cameras: Cameras, width: int) -> np.ndarray:
+def _best_shift(seen: MatchArrays, cameras: Cameras, width: int) -> np.ndarray:
     """Return by how much [px] to move all principal points for the least error, up to 0.4 widths."""
     best, reach = np.zeros(2), 0.4 * width
     for _ in range(9):
@@ -193,27 +221,27 @@ def shifted(cameras: Cameras, shift: np.ndarray) -> Cameras:
     return replace(cameras, K=K)
 
 
-def best_supposition(scene: Scene, matches: Matches, given: Fit, quick: bool = False) -> Tried | None:
+def best_hypothesis(scene: Scene, matches: Matches, given: Residuals, quick: bool = False) -> Outcome | None:
     """Return the supposition that explains the set, or None if the cameras stand as given.
 
     Args:
         scene, matches: the set. given: how well it fits as it is.
         quick: leave out the suppositions that take long (the order found from the images).
     """
-    if given.median_px <= LEAST_GAIN_PX:
+    if given.median_px <= MIN_GAIN_PX:
         return None  # nothing can gain that much
-    noise_px = Observations(matches).noise_px
-    groups: list[Callable[[], list[Supposition]]] = [
+    noise_px = MatchArrays(matches).noise_px
+    groups: list[Callable[[], list[Hypothesis]]] = [
         lambda: [*conventions(scene), *intrinsics(scene), *orders(scene)],
         lambda: fitted_intrinsics(scene, matches),
     ]
-    found: list[Tried] = []
+    found: list[Outcome] = []
     for group in groups:
-        tried = [try_out(scene, matches, supposition) for supposition in group()]
-        found += [one for one in tried if one is not None and much_better(one, given, matches)]
+        tried = [evaluate_hypothesis(scene, matches, hypothesis) for hypothesis in group()]
+        found += [one for one in tried if one is not None and is_significantly_better(one, given, matches)]
         if any(one.fit.median_px <= AS_GOOD_AS_MATCHES * noise_px for one in found):
             break  # numbers that are fitted could not do better
-    many = len(matches.pairs) >= FEW_PAIRS and len(scene.views) <= MOST_VIEWS
+    many = len(matches.pairs) >= FEW_PAIRS and len(scene.views) <= MAX_VIEWS
     if not found and not quick and many and given.median_px > WORST_ACCEPTED_PX / 2:
         found += _reordered(scene, matches, given)
     if not found:
@@ -222,12 +250,12 @@ def best_supposition(scene: Scene, matches: Matches, given: Fit, quick: bool = F
     return next(one for one in found if one.fit.median_px <= ABOUT_EQUAL * least + ABOUT_EQUAL_PX)
 
 
-def _reordered(scene: Scene, matches: Matches, given: Fit) -> list[Tried]:
+def _reordered(scene: Scene, matches: Matches, given: Residuals) -> list[Outcome]:
     order = matched_order(scene, matches)
     changed = sum(i != k for i, k in enumerate(order))
     what = f"the images are in another order than the transforms ({changed} of {len(order)} are elsewhere)"
     repaired = with_order(scene, order)
-    fit = Observations(matches).fit(Cameras.of(repaired))
-    supposition = Supposition(name="order", what=what, fixes=("order=matched",))
-    one = Tried(supposition=supposition, scene=repaired, matches=matches, fit=fit)
-    return [one] if much_better(one, given, matches) else []
+    fit = MatchArrays(matches).evaluate(Cameras.of(repaired))
+    hypothesis = Hypothesis(name="order", what=what, fixes=("order=matched",))
+    one = Outcome(hypothesis=hypothesis, scene=repaired, matches=matches, fit=fit)
+    return [one] if is_significantly_better(one, given, matches) else []

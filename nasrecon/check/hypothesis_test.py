@@ -9,21 +9,21 @@ import numpy as np
 from nasrecon.check.fixes import apply_fixes
 from nasrecon.errors import InputError
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.types import Scene
 
 # A supposition must leave no more than this share of the error, in this share of the pairs a smaller one, lie so much
 # [searched px] under it, have this share of the points before the cameras, and be no worse than WORST_ACCEPTED_PX.
-MUCH_BETTER = 0.6
+MIN_GAIN = 0.6
 
 
 PAIRS_BETTER = 0.6
 
 
-LEAST_GAIN_PX = 0.5
+MIN_GAIN_PX = 0.5
 
 
-IN_FRONT = 0.75
+MIN_CHEIRALITY_SHARE = 0.75
 
 
 WORST_ACCEPTED_PX = 8.0
@@ -38,7 +38,7 @@ FIT_MATCHES, FIT_PAIRS = 24, 150
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supposition:
+class Hypothesis:
     """Fixes that are tried together: name of the fault, what it says, the fixes."""
 
     name: str
@@ -47,51 +47,51 @@ class Supposition:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tried:
+class Outcome:
     """A supposition, the scene and matches that it leads to, and how well they fit."""
 
-    supposition: Supposition
+    hypothesis: Hypothesis
     scene: Scene
     matches: Matches
-    fit: Fit
+    fit: Residuals
 
 
-def thinned(matches: Matches) -> Observations:
+def thin_matches(matches: Matches) -> MatchArrays:
     """Return few enough observations for searches."""
     count = len(matches.pairs)
     pairs = np.linspace(0, count - 1, min(count, FIT_PAIRS)).round().astype(int)
-    return Observations(matches, pairs.tolist(), most=FIT_MATCHES)
+    return MatchArrays(matches, pairs.tolist(), most=FIT_MATCHES)
 
 
-def try_out(scene: Scene, matches: Matches, supposition: Supposition) -> Tried | None:
+def evaluate_hypothesis(scene: Scene, matches: Matches, hypothesis: Hypothesis) -> Outcome | None:
     """Apply a supposition and measure the fit; None where it cannot be applied."""
     try:
-        repaired = apply_fixes(scene, supposition.fixes)
+        repaired = apply_fixes(scene, hypothesis.fixes)
     except InputError:
         return None
-    moved = matches.moved_to(scene, repaired)
+    moved = matches.reindexed(scene, repaired)
     if not moved.pairs:
         return None
-    fit = Observations(moved).fit(Cameras.of(repaired))
-    return Tried(supposition=supposition, scene=repaired, matches=moved, fit=fit)
+    fit = MatchArrays(moved).evaluate(Cameras.of(repaired))
+    return Outcome(hypothesis=hypothesis, scene=repaired, matches=moved, fit=fit)
 
 
-def much_better(tried: Tried, given: Fit, matches: Matches) -> bool:
+def is_significantly_better(tried: Outcome, given: Residuals, matches: Matches) -> bool:
     """Say whether a supposition beats the cameras as given by so much that it must be so."""
     fit = tried.fit
     before = same_pairs(given, matches, tried)
     few = len(fit.pair_px) < FEW_PAIRS
-    least_gain, most_left = (FEW_GAIN_PX, FEW_BETTER) if few else (LEAST_GAIN_PX, MUCH_BETTER)
+    least_gain, most_left = (FEW_GAIN_PX, FEW_BETTER) if few else (MIN_GAIN_PX, MIN_GAIN)
     return bool(
         given.median_px - fit.median_px >= least_gain
         and fit.median_px <= most_left * given.median_px
         and fit.median_px <= WORST_ACCEPTED_PX
-        and fit.in_front >= IN_FRONT
+        and fit.cheirality_share >= MIN_CHEIRALITY_SHARE
         and (fit.pair_px < before).mean() >= PAIRS_BETTER
     )
 
 
-def same_pairs(given: Fit, matches: Matches, tried: Tried) -> np.ndarray:
+def same_pairs(given: Residuals, matches: Matches, tried: Outcome) -> np.ndarray:
     """Return the errors that the pairs of a supposition had before it (it may have left views out)."""
     if len(tried.matches.pairs) == len(matches.pairs):
         return given.pair_px

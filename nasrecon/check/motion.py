@@ -28,7 +28,7 @@ def nothing_moves(scene: Scene, matches: Matches) -> Finding | None:
     if not matches.pairs:
         return None
     still = [is_still(pair, matches) for pair in matches.pairs]
-    moved = float(np.median([pair.moved_px for pair in matches.pairs]))
+    moved = float(np.median([pair.median_flow_px for pair in matches.pairs]))
     if np.mean(still) >= TURNED_SHARE:
         return Finding(
             name="still-images",
@@ -55,7 +55,7 @@ def nothing_moves(scene: Scene, matches: Matches) -> Finding | None:
 def is_still(pair: PairMatches, matches: Matches) -> bool:
     """Say whether two images are the same picture."""
     fewest = min(len(matches.features[i].pixels) for i in (pair.first, pair.second))
-    return pair.moved_px <= STILL_PX and pair.count >= STILL_SHARE * fewest
+    return pair.median_flow_px <= STILL_PX and pair.count >= STILL_SHARE * fewest
 
 
 def rotation_residual_px(scene: Scene, pair: PairMatches, matches: Matches) -> float:

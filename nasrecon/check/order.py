@@ -14,12 +14,12 @@ import numpy as np
 from nasrecon.errors import InputError
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import WORST_PX, Cameras, Observations
+from nasrecon.matching.residuals import WORST_PX, Cameras, MatchArrays
 from nasrecon.matching.sampling import MatchOptions
 from nasrecon.types import Scene
 
 # The table grows with the square of the number of views.
-MOST_VIEWS = 48
+MAX_VIEWS = 48
 # Of each image its strongest pairs go into the table, with so many matches each.
 PAIRS_A_VIEW = 5
 MATCHES_A_PAIR = 12
@@ -31,33 +31,33 @@ def matched_order(scene: Scene, matches: Matches | None = None) -> list[int]:
     """Return, for each view, the position of the view that has its transform now (``fixes.with_order`` applies it).
 
     Args:
-        scene: of at most ``MOST_VIEWS`` views.
+        scene: of at most ``MAX_VIEWS`` views.
         matches: of all its views; found anew by default.
 
     Raises:
         InputError: if there are too many views, or too few images overlap.
     """
     count = len(scene.views)
-    if count > MOST_VIEWS:
-        raise InputError(f"order=matched: found for up to {MOST_VIEWS} views, there are {count}; put the list in order")
-    matches = matches or match_scene(scene, MatchOptions(views=MOST_VIEWS))
+    if count > MAX_VIEWS:
+        raise InputError(f"order=matched: found for up to {MAX_VIEWS} views, there are {count}; put the list in order")
+    matches = matches or match_scene(scene, MatchOptions(views=MAX_VIEWS))
     if not matches.pairs:
         raise InputError("order=matched: no two images overlap, so nothing tells which transform is whose")
     return assign(Cameras.of(scene), _strong_pairs(matches))
 
 
-def _strong_pairs(matches: Matches) -> Observations:
+def _strong_pairs(matches: Matches) -> MatchArrays:
     """Return the observations of the strongest pairs of each view, a few matches of each."""
     chosen: set[int] = set()
     for view in matches.views:
         own = [p for p, pair in enumerate(matches.pairs) if view in (pair.first, pair.second)]
         # Much parallax tells more; a pair that hardly moved fits everything.
-        own.sort(key=lambda p: -min(matches.pairs[p].count, 100) * min(matches.pairs[p].moved_px, 60.0))
+        own.sort(key=lambda p: -min(matches.pairs[p].count, 100) * min(matches.pairs[p].median_flow_px, 60.0))
         chosen |= set(own[:PAIRS_A_VIEW])
-    return Observations(matches, sorted(chosen), most=MATCHES_A_PAIR)
+    return MatchArrays(matches, sorted(chosen), most=MATCHES_A_PAIR)
 
 
-def assign(cameras: Cameras, seen: Observations) -> list[int]:
+def assign(cameras: Cameras, seen: MatchArrays) -> list[int]:
     """Return the transform of each image that explains the observations best."""
     table = _table(cameras, seen)
     count = len(cameras.K)
@@ -74,7 +74,7 @@ def assign(cameras: Cameras, seen: Observations) -> list[int]:
     return best
 
 
-def _table(cameras: Cameras, seen: Observations) -> np.ndarray:
+def _table(cameras: Cameras, seen: MatchArrays) -> np.ndarray:
     """Return (P, N, N): the cost of giving transform a to the first and b to the second image of each pair."""
     count = len(cameras.K)
     a, b = (index.ravel() for index in np.meshgrid(np.arange(count), np.arange(count), indexing="ij"))
@@ -86,7 +86,7 @@ def _table(cameras: Cameras, seen: Observations) -> np.ndarray:
     return table
 
 
-def _starts(table: np.ndarray, seen: Observations) -> list[dict[int, int]]:
+def _starts(table: np.ndarray, seen: MatchArrays) -> list[dict[int, int]]:
     strongest = np.argsort(-np.median(table.reshape(len(table), -1), axis=1))[:START_PAIRS]
     starts = []
     for p in strongest.tolist():
@@ -98,7 +98,7 @@ def _starts(table: np.ndarray, seen: Observations) -> list[dict[int, int]]:
 
 
 def _grown(
-    start: dict[int, int], table: np.ndarray, seen: Observations, links: Sequence[Sequence[tuple[int, int]]]
+    start: dict[int, int], table: np.ndarray, seen: MatchArrays, links: Sequence[Sequence[tuple[int, int]]]
 ) -> list[int]:
     """Give transforms to the other images one by one: next the one with most pairs to those that have one."""
     order = dict(start)
@@ -122,12 +122,12 @@ def _grown(
     return [order[i] for i in range(count)]
 
 
-def _total(order: Sequence[int], table: np.ndarray, seen: Observations) -> float:
+def _total(order: Sequence[int], table: np.ndarray, seen: MatchArrays) -> float:
     chosen = np.asarray(order)
     return float(table[np.arange(len(table)), chosen[seen.first], chosen[seen.second]].sum())
 
 
-def _exchanged(order: Sequence[int], table: np.ndarray, seen: Observations) -> list[int]:
+def _exchanged(order: Sequence[int], table: np.ndarray, seen: MatchArrays) -> list[int]:
     """Exchange two transforms as long as that lowers the total."""
     order = list(order)
     total, better = _total(order, table, seen), True

@@ -8,7 +8,7 @@ import numpy as np
 
 from nasrecon.check.camera_edits import with_order
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Fit, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.types import Scene
 
 # A pair is bad if its median error is so many times that of a good pair, and at least so large [searched px].
@@ -17,19 +17,19 @@ BAD_PX = 4.0
 GOOD_PERCENTILE = 30
 # A view is wrong if this share of its pairs with views that are not wrong is bad, and there are enough of them.
 BAD_SHARE = 0.75
-LEAST_PAIRS = 2
+MIN_PAIRS = 2
 # More wrong views than this share are no longer "a few".
 A_FEW = 0.4
 # Orders of so many wrong views are tried one by one.
-MOST_ORDERED = 4
+MAX_ORDERED = 4
 
 
-def bad_pairs(fit: Fit) -> np.ndarray:
+def bad_pairs(fit: Residuals) -> np.ndarray:
     """Say which pairs (P,) do not fit, compared with the better ones."""
     return fit.pair_px > max(BAD_PX, BAD_TIMES * np.percentile(fit.pair_px, GOOD_PERCENTILE))
 
 
-def wrong_views(matches: Matches, fit: Fit) -> list[int]:
+def wrong_views(matches: Matches, fit: Residuals) -> list[int]:
     """Return the views whose pairs are bad, the worst first; empty if they are not a few."""
     bad = bad_pairs(fit)
     first, second = (np.array([getattr(pair, name) for pair in matches.pairs]) for name in ("first", "second"))
@@ -39,7 +39,7 @@ def wrong_views(matches: Matches, fit: Fit) -> list[int]:
         shares = {}
         for view in matches.views:
             own = left & ((first == view) | (second == view))
-            if own.sum() >= LEAST_PAIRS:
+            if own.sum() >= MIN_PAIRS:
                 shares[view] = (float(bad[own].mean()), float(np.median(fit.pair_px[own])))
         worst = max(shares, key=lambda view: shares[view], default=None)
         if worst is None or shares[worst][0] < BAD_SHARE:
@@ -49,9 +49,9 @@ def wrong_views(matches: Matches, fit: Fit) -> list[int]:
 
 def reordered(scene: Scene, matches: Matches, wrong: list[int]) -> Scene | None:
     """Return the scene with the transforms of wrong views exchanged among them, if that makes all of them fit."""
-    if not 2 <= len(wrong) <= MOST_ORDERED:
+    if not 2 <= len(wrong) <= MAX_ORDERED:
         return None
-    seen = Observations(matches)
+    seen = MatchArrays(matches)
     touching = np.isin(seen.first, wrong) | np.isin(seen.second, wrong)
     best = None
     for order in itertools.permutations(wrong):
@@ -59,7 +59,7 @@ def reordered(scene: Scene, matches: Matches, wrong: list[int]) -> Scene | None:
         for view, source in zip(wrong, order, strict=True):
             full[view] = source
         tried = with_order(scene, full)
-        fit = seen.fit(Cameras.of(tried))
+        fit = seen.evaluate(Cameras.of(tried))
         value = float(np.median(fit.pair_px[touching]))
         if best is None or value < best[0]:
             best = (value, tried, fit)

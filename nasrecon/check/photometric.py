@@ -1,4 +1,4 @@
-"""Do the images themselves agree under these cameras? A coarse plane sweep of one view, as a second witness.
+"""Do the images themselves agree under these cameras? A coarse plane sweep of one view, independent of features.
 
 It knows nothing of features: where cameras are right, thumbnails warped by some plane look alike, and one depth wins.
 Under wrong cameras it wins by chance, for a few pixels in a hundred.

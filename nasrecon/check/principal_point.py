@@ -1,4 +1,4 @@
-"""By how much the principal points are off, and how sure that is: whether half a pixel can be told at all.
+"""By how much the principal points are off, and how sure that is: whether half a pixel can be detected at all.
 
 Half a pixel (K of integer pixel centres read as one of half-pixel centres) moves epipolar lines by some hundredths of
 a pixel: less than one match can show, but thousands of sharp ones may. So the shift is fitted to all matches at once
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.types import Scene
 
 # Matches count that are off by no more than so many times the median.
 KEPT_TIMES = 4.0
 STEP_PX = 1.0
 ROUNDS = 3
-LEAST_VIEWS = 5
+MIN_VIEWS = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,9 +32,9 @@ class CenterShift:
 
 def fit_center_shift(scene: Scene, matches: Matches) -> CenterShift | None:
     """Fit by how much all principal points are to be moved; None with too few views, or where nothing tells."""
-    if len(matches.views) < LEAST_VIEWS:
+    if len(matches.views) < MIN_VIEWS:
         return None
-    seen, cameras = Observations(matches), Cameras.of(scene)
+    seen, cameras = MatchArrays(matches), Cameras.of(scene)
     shift = np.zeros(2)
     for _ in range(ROUNDS):
         A, b = _normal_equations(seen, _moved(cameras, shift))
@@ -46,7 +46,7 @@ def fit_center_shift(scene: Scene, matches: Matches) -> CenterShift | None:
         rest = (seen.first != view) & (seen.second != view)
         if rest.any() and np.linalg.cond(A[rest].sum(axis=0)) < 1e6:
             left_out.append(-np.linalg.solve(A[rest].sum(axis=0), b[rest].sum(axis=0)))
-    if len(left_out) < LEAST_VIEWS:
+    if len(left_out) < MIN_VIEWS:
         return None
     count = len(left_out)
     sigma = np.sqrt((count - 1) / count * ((left_out - np.mean(left_out, axis=0)) ** 2).sum(axis=0))
@@ -59,7 +59,7 @@ def _moved(cameras: Cameras, shift: np.ndarray) -> Cameras:
     return replace(cameras, K=K)
 
 
-def _normal_equations(seen: Observations, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+def _normal_equations(seen: MatchArrays, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Return J^T J (P, 2, 2) and J^T e (P, 2) of each pair, for the shift of the principal points."""
     error = seen.signed_px(cameras)
     steps = STEP_PX * np.eye(2)

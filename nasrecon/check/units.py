@@ -11,14 +11,14 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import transform
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.types import Scene
 
 # Units are compared where they differ by more than this factor; noise of poses and depth cameras stays far below it.
-LEAST_FACTOR = 2.5
+MIN_FACTOR = 2.5
 # Within this factor of a power of ten it is that power of ten.
 NEAR_POWER = 1.2
-LEAST_POINTS = 30
+MIN_POINTS = 30
 DEPTH_VIEWS = 6
 # Sparse points: a match shows a point if it lies this near [searched px], at a depth that is the same to this factor.
 NEAR_PX, SAME_DEPTH = 3.0, 1.25
@@ -38,9 +38,9 @@ class DepthScale:
 
 def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
     """Return the fault if translations and depths are in two units, a note where nothing can be compared."""
-    cameras, seen = Cameras.of(scene), Observations(matches)
+    cameras, seen = Cameras.of(scene), MatchArrays(matches)
     depths, sound = seen.depths(cameras)
-    if sound.sum() < LEAST_POINTS:
+    if sound.sum() < MIN_POINTS:
         return None
     found = _from_depth_maps(scene, seen, depths, sound) or _from_sparse_points(scene, matches, seen, depths, sound)
     if found is None and scene.unit != "unknown":
@@ -51,7 +51,7 @@ def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
             kind="note",
             what="the set has neither depth maps nor enough sparse points: whether its unit is metres cannot be told",
         )
-    if max(found.factor, 1 / found.factor) < LEAST_FACTOR:
+    if max(found.factor, 1 / found.factor) < MIN_FACTOR:
         return None
     factor = f"{found.factor:.6g}"
     words = {
@@ -67,7 +67,7 @@ def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
     )
 
 
-def _from_depth_maps(scene: Scene, seen: Observations, depths: np.ndarray, sound: np.ndarray) -> DepthScale | None:
+def _from_depth_maps(scene: Scene, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray) -> DepthScale | None:
     """Compare triangulated depths with the depth maps of a few views."""
     ratios: list[np.ndarray] = []
     views = sorted(set(seen.first.tolist()))
@@ -84,7 +84,7 @@ def _from_depth_maps(scene: Scene, seen: Observations, depths: np.ndarray, sound
         there = true[np.clip(row, 0, true.shape[0] - 1), np.clip(column, 0, true.shape[1] - 1)]
         ratios.append((there / depths[own, 0])[there > 0])
     ratio = np.concatenate(ratios) if ratios else np.empty(0)
-    if len(ratio) < LEAST_POINTS:
+    if len(ratio) < MIN_POINTS:
         return None
     return DepthScale(factor=_rounded(float(np.median(ratio))), points=len(ratio), origin="the depth maps")
 
@@ -95,14 +95,14 @@ def _rounded(factor: float) -> float:
 
 
 def _from_sparse_points(
-    scene: Scene, matches: Matches, seen: Observations, depths: np.ndarray, sound: np.ndarray
+    scene: Scene, matches: Matches, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray
 ) -> DepthScale | None:
     """Count, for likely factors, the matches that show a sparse point where and as far away as it should be."""
     if scene.visible is None:
         return None
     counts = [_shown(scene, matches, seen, depths, sound, factor) for factor in FACTORS]
     best = int(np.argmax(counts))
-    if counts[best] < LEAST_POINTS:
+    if counts[best] < MIN_POINTS:
         return None
     if counts[best] < CLEARLY_MORE * (counts[0] + 1):
         best = 0
@@ -110,7 +110,7 @@ def _from_sparse_points(
 
 
 def _shown(
-    scene: Scene, matches: Matches, seen: Observations, depths: np.ndarray, sound: np.ndarray, factor: float
+    scene: Scene, matches: Matches, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray, factor: float
 ) -> int:
     count = 0
     for i in sorted(set(seen.first.tolist())):

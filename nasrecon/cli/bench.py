@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Benchmarks: doctor (faults injected into sound sets).", no_args_is_help=True)
+app = typer.Typer(help="Benchmarks: check (faults injected into sound sets).", no_args_is_help=True)
 
 
 @app.callback()
@@ -18,7 +18,7 @@ def _group() -> None:
 
 
 @app.command()
-def doctor(
+def check(
     sets: Annotated[
         list[Path] | None, typer.Argument(metavar="[SETS]...", help="Folders of sound sets that carry their cameras.")
     ] = None,
@@ -29,10 +29,11 @@ def doctor(
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON, for scripts.")] = False,
 ) -> None:
-    """Break the cameras of sound sets in known ways; count the right diagnoses and the false alarms. Exit code 1: below 95 %."""
+    """Break the cameras of sound sets in known ways; count the right diagnoses and the false alarms. Exit code 1:
+    below 95 %."""
     from dataclasses import asdict
 
-    from nasrecon.bench.run import Trial, enough, run_trials, summary
+    from nasrecon.bench.run import Trial, passed, run_trials, summary
     from nasrecon.bench.worlds import generate_scene
     from nasrecon.cli.console import Bar
     from nasrecon.errors import InputError
@@ -47,9 +48,9 @@ def doctor(
         step = -(-len(scene.views) // views)
         trials += run_trials(folder.name, scene.subset(range(0, len(scene.views), step)), seed=seed, progress=bar)
     for number in range(generated):
-        with tempfile.TemporaryDirectory(prefix="nasrecon_doctor_") as folder:
+        with tempfile.TemporaryDirectory(prefix="nasrecon_check_") as folder:
             scene = generate_scene(Path(folder), seed + number)
             trials += run_trials(f"generated {number}", scene, seed=seed, progress=bar)
     print(json.dumps([asdict(trial) for trial in trials]) if as_json else summary(trials))
-    if not enough(trials):
+    if not passed(trials):
         raise typer.Exit(1)

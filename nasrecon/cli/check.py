@@ -63,13 +63,13 @@ def report(diagnosis: Diagnosis) -> str:
         rows = [
             ("matches", f"{len(fit.error_px)} in {len(fit.pair_px)} pairs of images"),
             ("epipolar error", f"{diagnosis.error(fit)} (median, in pixels of the images)"),
-            ("points in front", f"{fit.in_front:.1%} of {fit.tested} matches with enough parallax"),
+            ("points in front", f"{fit.cheirality_share:.1%} of {fit.tested} matches with enough parallax"),
         ]
-        if math.isfinite(fit.depth_agrees):
-            rows.append(("depths agree", f"{fit.depth_agrees:.1%} of the points that two pairs triangulate"))
+        if math.isfinite(fit.depth_agreement):
+            rows.append(("depths agree", f"{fit.depth_agreement:.1%} of the points that two pairs triangulate"))
         lines += ["", _rows(rows)]
     for finding in diagnosis.findings:
-        lines += ["", *_told(finding)]
+        lines += ["", *_finding_lines(finding)]
     if not diagnosis.faults:
         lines += [
             "",
@@ -84,7 +84,7 @@ def _rows(rows: Sequence[tuple[str, str]]) -> str:
     return table([(name, "", value) for name, value in rows])
 
 
-def _told(finding: Finding) -> list[str]:
+def _finding_lines(finding: Finding) -> list[str]:
     lines = [f"{finding.kind.upper()} {finding.name}: {finding.what}"]
     shown = finding.evidence[:NAMES_SHOWN]
     lines += [f"  {line}" for line in shown]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _REASONS_SHOWN = 10
 
 
-def say(message: str) -> None:
+def print_note(message: str) -> None:
     """Print a line for people on stderr, as it is."""
     print(message, file=sys.stderr, flush=True)
 
@@ -38,7 +38,8 @@ def rate(per_second: float | None) -> str:
 
 
 class Bar:
-    """The ``Progress`` of the command line: bars on stderr with rate and time left, one last line if that is no terminal; use in a ``with``."""
+    """The ``Progress`` of the command line: bars on stderr with rate and time left, one last line if that is no
+    terminal; use in a ``with``."""
 
     def __init__(self) -> None:
         columns = [

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from nasrecon.evaluation.scoring import Evaluation
     from nasrecon.evaluation.surface import SurfaceScore
 
-app = typer.Typer(help="Scores against the truth: demon and frames a network's depth, mesh a cloud or a mesh.", no_args_is_help=True)
+app = typer.Typer(
+    help="Scores against the truth: demon and frames a network's depth, mesh a cloud or a mesh.", no_args_is_help=True
+)
 
 Network = Annotated[
     str,
@@ -91,20 +93,29 @@ def demon(
     _report(evaluation, network, json_file)
 
 
+FolderOption = Annotated[Path, typer.Argument(metavar="DIR", help="An RGB-D sequence in a layout that `infer` reads.")]
+RuleOption = Annotated[
+    RuleName, typer.Option("--rule", help="every: by number; baseline: keyframes by baseline and angle.")
+]
+EveryOption = Annotated[int, typer.Option("--every", min=1, help="References are every N frames.", metavar="N")]
+OffsetOption = Annotated[
+    int, typer.Option("--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N")
+]
+SourcesOption = Annotated[int, typer.Option("--sources", help="Half before, half after: 2 or 4.", metavar="N")]
+MinDepthOption = Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")]
+MaxDepthOption = Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")]
+
+
 @app.command()
 def frames(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An RGB-D sequence in a layout that `infer` reads.")],
+    folder: FolderOption,
     network: Network = "lite",
-    rule: Annotated[
-        RuleName, typer.Option("--rule", help="every: by number; baseline: keyframes by baseline and angle.")
-    ] = RuleName.every,
-    every: Annotated[int, typer.Option("--every", min=1, help="References are every N frames.", metavar="N")] = 20,
-    offset: Annotated[
-        int, typer.Option("--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N")
-    ] = 10,
-    sources: Annotated[int, typer.Option("--sources", help="Half before, half after: 2 or 4.", metavar="N")] = 2,
-    min_depth: Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")] = 0.5,
-    max_depth: Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")] = 6.0,
+    rule: RuleOption = RuleName.every,
+    every: EveryOption = 20,
+    offset: OffsetOption = 10,
+    sources: SourcesOption = 2,
+    min_depth: MinDepthOption = 0.5,
+    max_depth: MaxDepthOption = 6.0,
     keep_poses: KeepPoses = False,
     device: Device = "auto",
     json_file: Json = None,
@@ -154,7 +165,7 @@ def mesh(
     """A mesh or a cloud against a true surface: accuracy, completeness, F, normals."""
     _check_writable(json_file)
 
-    from nasrecon.cli.console import Bar, say
+    from nasrecon.cli.console import Bar, print_note
     from nasrecon.evaluation.error_map import write_error_map
     from nasrecon.evaluation.surface import evaluate_surface
     from nasrecon.evaluation.surface_reference import read_reference
@@ -165,11 +176,11 @@ def mesh(
     print(f"reference: {truth.source}, one in each {truth.cell:.3g}\n{surface_table(score)}")
     if error_map is not None:
         for path in write_error_map(score, truth, error_map):
-            say(f"error map: {path}")
+            print_note(f"error map: {path}")
     if json_file is not None:
         facts = {"reference": truth.source, "sampling": truth.cell, **score.as_json()}
         json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        say(f"scores: {json_file}")
+        print_note(f"scores: {json_file}")
 
 
 def surface_table(score: SurfaceScore) -> str:
@@ -201,16 +212,16 @@ def _check_writable(json_file: Path | None) -> None:
 
 def _report(evaluation: Evaluation, weights: str, json_file: Path | None) -> None:
     """Print the protocol and the scores; write the file."""
-    from nasrecon.cli.console import say
+    from nasrecon.cli.console import print_note
     from nasrecon.nas.weights import weights_digest
 
     for name, reason in evaluation.left_out:
-        say(f"left out: {name}: {reason}")
+        print_note(f"left out: {name}: {reason}")
     print(score_tables(evaluation))
     if json_file is not None:
         facts = {"weights": weights, "weights_sha256": weights_digest(weights), **evaluation.as_json()}
         json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        say(f"scores: {json_file}")
+        print_note(f"scores: {json_file}")
 
 
 def score_tables(evaluation: Evaluation) -> str:

@@ -32,7 +32,8 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: nerfstudio.",
+            help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: "
+            "nerfstudio.",
         ),
     ] = ...,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = ...,

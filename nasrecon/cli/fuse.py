@@ -18,41 +18,45 @@ from nasrecon.fuse.options import FuseOptions
 FUSE_DEFAULTS = FuseOptions()
 
 
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
+]
+CloudOption = Annotated[
+    Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
+]
+MinConfidenceOption = Annotated[float, typer.Option(help="Drop pixels below this confidence.")]
+MaxRelativeDepthErrorOption = Annotated[
+    float, typer.Option(help="Views agree where their depths differ by no more than this part, and as sigma lets ...")
+]
+MaxNormalAngleDegOption = Annotated[float, typer.Option(help="... and their normals by no more than this.")]
+MinSupportOption = Annotated[
+    int | None,
+    typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
+]
+MaxNeighborsOption = Annotated[int, typer.Option(help="Compare each view with at most so many others.")]
+CellOption = Annotated[
+    float | None,
+    typer.Option(help="One point of the cloud in each cell of this edge, in scene units.", show_default="2 pixels"),
+]
+VoxelOption = Annotated[
+    float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
+]
+MinComponentFacesOption = Annotated[int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")]
+
+
 def fuse(
     results: ResultsFolder = Path(DEFAULT_FOLDER),
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
-    ] = None,
-    cloud: Annotated[
-        Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
-    ] = None,
-    min_confidence: Annotated[
-        float, typer.Option(help="Drop pixels below this confidence.")
-    ] = FUSE_DEFAULTS.min_confidence,
-    max_relative_depth_error: Annotated[
-        float, typer.Option(help="Views agree where their depths differ by no more than this part, and as sigma lets ...")
-    ] = FUSE_DEFAULTS.max_relative_depth_error,
-    max_normal_angle_deg: Annotated[
-        float, typer.Option(help="... and their normals by no more than this.")
-    ] = FUSE_DEFAULTS.max_normal_angle_deg,
-    min_support: Annotated[
-        int | None,
-        typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
-    ] = None,
-    max_neighbors: Annotated[
-        int, typer.Option(help="Compare each view with at most so many others.")
-    ] = FUSE_DEFAULTS.max_neighbors,
-    cell: Annotated[
-        float | None,
-        typer.Option(help="One point of the cloud in each cell of this edge, in scene units.", show_default="2 pixels"),
-    ] = FUSE_DEFAULTS.cell,
-    voxel: Annotated[
-        float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
-    ] = None,
-    min_component_faces: Annotated[
-        int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")
-    ] = FUSE_DEFAULTS.min_component_faces,
+    out: OutOption = None,
+    cloud: CloudOption = None,
+    min_confidence: MinConfidenceOption = FUSE_DEFAULTS.min_confidence,
+    max_relative_depth_error: MaxRelativeDepthErrorOption = FUSE_DEFAULTS.max_relative_depth_error,
+    max_normal_angle_deg: MaxNormalAngleDegOption = FUSE_DEFAULTS.max_normal_angle_deg,
+    min_support: MinSupportOption = None,
+    max_neighbors: MaxNeighborsOption = FUSE_DEFAULTS.max_neighbors,
+    cell: CellOption = FUSE_DEFAULTS.cell,
+    voxel: VoxelOption = None,
+    min_component_faces: MinComponentFacesOption = FUSE_DEFAULTS.min_component_faces,
     as_json: JsonFlag = False,
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,52 @@ if TYPE_CHECKING:
 PREPARE, ESTIMATE = PrepareOptions(), EstimateOptions()
 
 
+NoCheckOption = Annotated[
+    bool, typer.Option("--no-check", help="Do not report faults of the cameras.", rich_help_panel=CHECKS)
+]
+OutOption = Annotated[Path, typer.Option("--out", help="The results folder.", rich_help_panel=OUTPUT)]
+SourcesOption = Annotated[
+    int,
+    typer.Option("--sources", help="Source views per view, at most.", metavar="N", rich_help_panel=ESTIMATION),
+]
+MinDepthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-depth",
+        help="Depth of the nearest surface in scene units; default: found for each view.",
+        metavar="X",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+MaxSideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-side",
+        help="Longer side of the maps in px; sides become multiples of 32.",
+        metavar="N",
+        show_default=str(ESTIMATE.max_side),
+        rich_help_panel=ESTIMATION,
+    ),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        help="Views at once.",
+        metavar="N",
+        show_default="1 on a CPU, 4 on a GPU",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+TriangulateOption = Annotated[
+    bool,
+    typer.Option(
+        "--triangulate", help="Triangulate sparse points for cameras that come without.", rich_help_panel=CHECKS
+    ),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Redo finished views.", rich_help_panel=OUTPUT)]
+
+
 def infer(
     images: Images,
     poses: Poses = None,
@@ -48,58 +94,18 @@ def infer(
     ignore_hints: IgnoreHints = False,
     every: Every = PREPARE.every,
     fix: Fixes = None,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not report faults of the cameras.", rich_help_panel=CHECKS)
-    ] = not PREPARE.check,
+    no_check: NoCheckOption = not PREPARE.check,
     keep_poses: KeepPoses = not PREPARE.refine,
-    out: Annotated[Path, typer.Option("--out", help="The results folder.", rich_help_panel=OUTPUT)] = Path(
-        DEFAULT_FOLDER
-    ),
+    out: OutOption = Path(DEFAULT_FOLDER),
     network: Network = "lite",
     device: Device = "auto",
-    sources: Annotated[
-        int,
-        typer.Option("--sources", help="Source views per view, at most.", metavar="N", rich_help_panel=ESTIMATION),
-    ] = PREPARE.sources,
-    min_depth: Annotated[
-        float | None,
-        typer.Option(
-            "--min-depth",
-            help="Depth of the nearest surface in scene units; default: found for each view.",
-            metavar="X",
-            rich_help_panel=ESTIMATION,
-        ),
-    ] = PREPARE.min_depth,
+    sources: SourcesOption = PREPARE.sources,
+    min_depth: MinDepthOption = PREPARE.min_depth,
     size: MapSize = ESTIMATE.size,
-    max_side: Annotated[
-        int | None,
-        typer.Option(
-            "--max-side",
-            help="Longer side of the maps in px; sides become multiples of 32.",
-            metavar="N",
-            show_default=str(ESTIMATE.max_side),
-            rich_help_panel=ESTIMATION,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            "--batch",
-            help="Views at once.",
-            metavar="N",
-            show_default="1 on a CPU, 4 on a GPU",
-            rich_help_panel=ESTIMATION,
-        ),
-    ] = ESTIMATE.batch,
-    triangulate: Annotated[
-        bool,
-        typer.Option(
-            "--triangulate", help="Triangulate sparse points for cameras that come without.", rich_help_panel=CHECKS
-        ),
-    ] = PREPARE.triangulate,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo finished views.", rich_help_panel=OUTPUT)
-    ] = False,
+    max_side: MaxSideOption = None,
+    batch: BatchOption = ESTIMATE.batch,
+    triangulate: TriangulateOption = PREPARE.triangulate,
+    overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Images to depth, normals and confidence of every view. A rerun continues where the last one stopped.
@@ -120,7 +126,23 @@ def infer(
         min_depth=min_depth,
     )
     options = EstimateOptions(size=size, batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
+    reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
+    run = _run(images, poses, prepare, options, out, network, device, overwrite, use_hints=not ignore_hints, **reading)
+    _print_summary(run, out, as_json)
 
+
+def _run(
+    images: Path,
+    poses: Path | None,
+    prepare: PrepareOptions,
+    options: EstimateOptions,
+    out: Path,
+    network: str,
+    device: str,
+    overwrite: bool,
+    **reading: Any,
+) -> RunSummary:
+    """Prepare the scene and estimate its views, with progress on stderr."""
     from nasrecon.cli.console import Bar
     from nasrecon.inference.run import estimate_to_folder
     from nasrecon.nas.precision import device_of
@@ -128,18 +150,15 @@ def infer(
     from nasrecon.prepare.prepare import prepare_scene
     from nasrecon.results.reader import count_finished
 
-    reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
-    reading["use_hints"] = not ignore_hints
     with Bar() as bar:
         scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=bar, **reading)
         loaded = load_network(network, device=device)
         bar.note(f"network {loaded.name} on {device_of(loaded)}")
         try:
-            run = estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
+            return estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
         except KeyboardInterrupt:
             bar.note(f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
             raise typer.Exit(130) from None
-    _print_summary(run, out, as_json)
 
 
 def _print_summary(run: RunSummary, out: Path, as_json: bool) -> None:

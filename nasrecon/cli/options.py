@@ -1,4 +1,5 @@
-"""Options that several commands share, each declared once; grouped into the help panels Cameras, Checks, Estimation, Output."""
+"""Options that several commands share, each declared once; grouped into the help panels Cameras, Checks, Estimation,
+Output."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ def render(
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.world_files import WorldOptions, render_worlds
 
-    options = WorldOptions(
-        kind=kind, width=width, height=height, textures=textures, floating=floating, models=models
-    )  # fmt: skip
+    options = WorldOptions(kind=kind, width=width, height=height, textures=textures, floating=floating, models=models)
     paths = render_worlds(worlds, files, seed, options, resolve_device(device), first)
     print(f"{worlds}: {len(paths)} files, {len(paths) * options.worlds_per_file} worlds")
 

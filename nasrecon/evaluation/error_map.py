@@ -58,7 +58,10 @@ def _pictured_views(reference: SurfaceReference) -> list[tuple[Camera, np.ndarra
         at = np.unique(np.linspace(0, len(views) - 1, _PICTURES + 2)[1:-1].round().astype(int))
         return [_small(views[i]) for i in at]
     xyz = reference.samples.xyz
-    center, size = np.median(xyz, axis=0), np.linalg.norm(np.quantile(xyz, 0.98, axis=0) - np.quantile(xyz, 0.02, axis=0))
+    center, size = (
+        np.median(xyz, axis=0),
+        np.linalg.norm(np.quantile(xyz, 0.98, axis=0) - np.quantile(xyz, 0.02, axis=0)),
+    )
     height = _WIDTH * 3 // 4
     camera = Camera(
         width=_WIDTH, height=height, K=np.array([[_WIDTH, 0, _WIDTH / 2], [0, _WIDTH, height / 2], [0, 0, 1.0]])

@@ -11,7 +11,7 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import relative_pose, rotation_angle_deg
 from nasrecon.types import Scene, View
 
-MOVED_IN_MIN_DEPTHS, TURNED_DEG, MOST_TURNED_DEG = 0.2, 15.0, 30.0
+MOVED_IN_MIN_DEPTHS, TURNED_DEG, MAX_TURNED_DEG = 0.2, 15.0, 30.0
 """Rule "baseline": what makes a keyframe, and how far a source may be turned against its reference."""
 
 Rule = Literal["every", "baseline"]
@@ -79,7 +79,7 @@ def _baseline_plan(scene: Scene, options: FrameOptions, half: int) -> list[tuple
 
     def serves(source: int, ref: int) -> bool:
         baseline, turn = _motion(scene.views[source], scene.views[ref])
-        return baseline >= moved and turn <= MOST_TURNED_DEG
+        return baseline >= moved and turn <= MAX_TURNED_DEG
 
     plan = []
     for k, ref in enumerate(chosen):
@@ -105,6 +105,6 @@ def rule_words(options: FrameOptions) -> str:
     moved = MOVED_IN_MIN_DEPTHS * options.min_depth
     return (
         f"references: keyframes, which moved {moved:g} or turned {TURNED_DEG:g} degrees since the last; sources: the "
-        f"nearest {half} keyframes before and after that are {moved:g} away or more and turned {MOST_TURNED_DEG:g} "
+        f"nearest {half} keyframes before and after that are {moved:g} away or more and turned {MAX_TURNED_DEG:g} "
         "degrees or less"
     )

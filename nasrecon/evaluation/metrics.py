@@ -1,4 +1,4 @@
-"""What an error is: depth, normals, and how well confidence and sigma know the error. Pure numpy, one image at a time.
+"""Depth, normal and uncertainty metrics. Pure numpy, one image at a time.
 
 Depth errors are those of Eigen et al. (2014), as DeMoN, DPSNet and NAS report them. Keys of the dictionaries are plain
 names, their units in the name (``_deg``, ``_pct``); lengths are in the unit of the depths.
@@ -115,7 +115,8 @@ def _mean_of_rest(error: np.ndarray) -> np.ndarray:
 
 
 def coverage(error: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
-    """Return how many errors lie within the intervals that sigma states, for a Laplace distribution of scale sigma / sqrt(2).
+    """Return how many errors lie within the intervals that sigma states, for a Laplace distribution of scale sigma /
+    sqrt(2).
 
     An interval of probability p holds the errors up to -ln(1 - p) times the scale.
 

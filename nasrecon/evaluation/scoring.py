@@ -2,7 +2,7 @@
 
 A protocol says which images, which planes, which pixels count and how they are averaged; ``Evaluation.rules`` repeats
 it in words. Every stage has scores of its own: Z1 (from the cost volume), Z2 and its normals (after context-aware
-aggregation), refined (after the consistency module). What an error is: ``metrics.py``.
+aggregation), refined (after the consistency module). Metrics: ``metrics.py``.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ class Scorer:
             "zones, abs rel of the refined depth and % of the pixels, each pixel in the first that fits: outside (no "
             f"source sees the true point), edge (within {EDGE_PX} px of a jump of depth by {EDGE_JUMP:.0%}), flat "
             f"(standard deviation of grey in {FLAT_WINDOW}x{FLAT_WINDOW} px below {FLAT_STD:.0%} of its range), rest",
-            f"thin %: foreground that holds no square of {THIN_PX} px; found where the depth is within {THIN_FOUND:.0%} and "
+            f"thin %: foreground that holds no square of {THIN_PX} px; found where the depth is within "
+            f"{THIN_FOUND:.0%} and "
             "nearer to the truth than to what is behind; % of all such pixels of a set",
         )
 

@@ -1,4 +1,5 @@
-"""Where in an image errors are: outside the sources, near depth edges, on flat texture, and the rest; and thin structures.
+"""Where in an image errors are: outside the sources, near depth edges, on flat texture, and the rest; and thin
+structures.
 
 All from true depth and the image. Pure numpy, one reference at a time, lengths in pixels of the size that is scored.
 """
@@ -15,13 +16,16 @@ from nasrecon.types import View
 ZONES = ("outside", "edge", "flat", "rest")
 """The zones; a pixel belongs to the first that it meets the condition of."""
 EDGE_PX, EDGE_JUMP = 8, 0.05
-"""A pixel is near an edge if, so many pixels away or fewer, true depths of neighbours differ by more than this share."""
+"""A pixel is near an edge if, so many pixels away or fewer, true depths of neighbours differ by more than this
+share."""
 FLAT_WINDOW, FLAT_STD = 9, 0.02
-"""Texture is flat where grey has less than this standard deviation, of its whole range, in windows of this side [px]."""
+"""Texture is flat where grey has less than this standard deviation, of its whole range, in windows of this side
+[px]."""
 OCCLUDED = 0.05
 """A true point is occluded in a source where that sees something nearer by more than this share of its depth."""
 THIN_PX, THIN_FOUND = 12, 0.1
-"""Thin: foreground that holds no square of this side [px]. Found: the depth is off by this share of the truth or less."""
+"""Thin: foreground that holds no square of this side [px]. Found: the depth is off by this share of the truth or
+less."""
 
 
 def zone_masks(
@@ -95,8 +99,8 @@ def near_edge(truth: np.ndarray) -> np.ndarray:
     columns, near = np.arange(width), np.zeros_like(edge)
     for dy in range(-EDGE_PX, EDGE_PX + 1):
         reach = int(np.sqrt(EDGE_PX**2 - dy**2))
-        left, right = np.maximum(columns - reach, 0), np.minimum(columns + reach + 1, width)
-        rows = (sums[:, right] - sums[:, left]) > 0
+        left, correct = np.maximum(columns - reach, 0), np.minimum(columns + reach + 1, width)
+        rows = (sums[:, correct] - sums[:, left]) > 0
         near[max(dy, 0) : height + min(dy, 0)] |= rows[max(-dy, 0) : height + min(-dy, 0)]
     return near
 
@@ -162,9 +166,9 @@ def _filled(truth: np.ndarray) -> np.ndarray:
     valid = truth > 0
     near = np.where(valid, 1 / np.where(valid, truth, 1), 0)
     width = truth.shape[1]
-    left, right = _last_valid(valid), width - 1 - _last_valid(valid[:, ::-1])[:, ::-1]
+    left, correct = _last_valid(valid), width - 1 - _last_valid(valid[:, ::-1])[:, ::-1]
     rows = np.arange(len(truth))[:, None]
-    sides = [np.where((at >= 0) & (at < width), near[rows, at.clip(0, width - 1)], np.inf) for at in (left, right)]
+    sides = [np.where((at >= 0) & (at < width), near[rows, at.clip(0, width - 1)], np.inf) for at in (left, correct)]
     found = np.minimum(*sides)
     return np.where(np.isfinite(found), found, 0)
 
@@ -183,6 +187,7 @@ def _running(best: np.ufunc, values: np.ndarray, axis: int, ahead: bool) -> np.n
 
 
 def found_thin(depth: np.ndarray, truth: np.ndarray, surroundings: np.ndarray) -> np.ndarray:
-    """Return where (H, W) a depth is the thin thing's: within ``THIN_FOUND``, and nearer to it than to its surroundings."""
+    """Return where (H, W) a depth is the thin thing's: within ``THIN_FOUND``, and nearer to it than to its
+    surroundings."""
     off = np.abs(depth - truth)
     return (off <= THIN_FOUND * truth) & (off <= np.abs(depth - surroundings))

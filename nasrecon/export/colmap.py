@@ -32,7 +32,7 @@ POINTS_A_VIEW = 400
 SAME_DEPTH = 0.05
 # Half a pixel on a surface that is seen at a steep angle, or with a wrong normal, may change the depth by any factor:
 # beyond this one the depth stays as it is.
-MOST_CHANGE = 0.1
+MAX_CHANGE = 0.1
 
 
 def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def depth_at_corners(estimate: Estimate) -> np.ndarray:
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = along[0] / along[1]
-    factor = np.where(np.abs(factor - 1) <= MOST_CHANGE, factor, 1)  # NaN too: there is no normal
+    factor = np.where(np.abs(factor - 1) <= MAX_CHANGE, factor, 1)  # NaN too: there is no normal
     return (estimate.depth * factor).astype(np.float32)
 
 

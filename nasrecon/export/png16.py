@@ -30,7 +30,8 @@ class Scale:
 
 
 def choose_scale(estimates: Sequence[Estimate], unit: Unit, given: float | None) -> Scale:
-    """Return the scale of 16-bit depth: as given, a millimetre, or the finest power of ten that holds almost all depths.
+    """Return the scale of 16-bit depth: as given, a millimetre, or the finest power of ten that holds almost all
+    depths.
 
     Almost all: every view's but for the farthest ``OUTLIERS_PCT`` per cent, so that no stray depth sets the scale.
     """

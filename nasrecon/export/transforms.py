@@ -28,7 +28,7 @@ NERFSTUDIO_SCALE = 1e-3
 def write(
     estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
-    """Write all views; returns what is to be said."""
+    """Write all views; returns lines for people."""
     scale = choose_scale(estimates, unit, given)
     frames, beyond, pixels = [], 0, 0
     for i, estimate in enumerate(estimates):
@@ -42,10 +42,10 @@ def write(
     progress.update("views", len(estimates), len(estimates))
     content = {"camera_model": "OPENCV", "integer_depth_scale": scale.units_per_step, "frames": frames}
     (out / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    said = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]
+    text = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]
     if scale.units_per_step != NERFSTUDIO_SCALE:
-        said.append(f"nerfstudio reads the depth with --depth-unit-scale-factor {scale.units_per_step:g}")
-    return *said, *saturation(beyond, pixels, scale)
+        text.append(f"nerfstudio reads the depth with --depth-unit-scale-factor {scale.units_per_step:g}")
+    return *text, *saturation(beyond, pixels, scale)
 
 
 def frame(view: View) -> dict[str, Any]:

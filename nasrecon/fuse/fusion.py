@@ -150,9 +150,7 @@ class _Survey:
         self._planes = Store()
 
 
-def _survey(
-    estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress
-) -> _Survey:
+def _survey(estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress) -> _Survey:
     """Visit every view once and count its pixels into ``stats``."""
     if not len(estimates):
         raise InputError(

@@ -55,7 +55,8 @@ class PlaneMap:
     def of(estimate: Estimate, options: FuseOptions) -> PlaneMap:
         """Make it from an estimate; pixels below the asked confidence are empty.
 
-        Normals that are missing or point away from the camera are taken from the depth. Where the network is not confident, the variance is taken as larger: divided by the confidence.
+        Normals that are missing or point away from the camera are taken from the depth. Where the network is not
+        confident, the variance is taken as larger: divided by the confidence.
         """
         depth = confident_depth(estimate, options)
         normal = np.nan_to_num(estimate.normal.astype(np.float32, copy=False))
@@ -92,7 +93,8 @@ def pixel_rays(camera: Camera) -> np.ndarray:
 
 
 def planes(camera: Camera, depth: np.ndarray, normal: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (H, W, 3), 0 = unknown, and relative variances."""
+    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (H, W, 3), 0 = unknown, and relative
+    variances."""
     rays = pixel_rays(camera)
     n = [np.nan_to_num(normal[..., k]).astype(np.float32, copy=False) for k in range(3)]
     length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
@@ -143,7 +145,7 @@ class Store:
             self._bytes += array.nbytes
             return
         if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="nasrecon")
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="nasrecon")  # noqa: SIM115
         self._file.seek(0, 2)
         self._places[number] = (self._file.tell(), array.shape, array.dtype)
         self._file.write(np.ascontiguousarray(array).data)

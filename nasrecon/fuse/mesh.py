@@ -94,7 +94,9 @@ class MeshBuilder:
     def __init__(self, voxel: Voxel, origin: np.ndarray) -> None:
         self._voxel = voxel
         # An update asks for room for its own blocks beside all present ones: twice the expected count avoids copies.
-        self._grid = o3d.TsdfGrid(voxel=voxel.size, origin=origin, truncation=_TRUNCATION, band=_BAND, block_count=voxel.blocks)
+        self._grid = o3d.TsdfGrid(
+            voxel=voxel.size, origin=origin, truncation=_TRUNCATION, band=_BAND, block_count=voxel.blocks
+        )
 
     def add(self, filtered: FilteredView) -> None:
         """Integrate the kept pixels of a view."""

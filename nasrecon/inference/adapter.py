@@ -178,7 +178,8 @@ def _tensors(photo: Photo, height: int, width: int, network: Network) -> tuple[t
 
 
 def _align_roll(source: Photo, ref: View) -> Photo:
-    """Return the source turned about its optical axis by the multiple of 90 degrees that brings it nearest to the reference.
+    """Return the source turned about its optical axis by the multiple of 90 degrees that brings it nearest to the
+    reference.
 
     A camera with skew stays as it is: turned, it would be no upper-triangular pinhole.
     """
@@ -200,7 +201,9 @@ def _rotate_90(photo: Photo) -> Photo:
     """Return the photo turned clockwise by 90 degrees, image and camera."""
     camera = photo.view.camera
     (fx, _, cx), (_, fy, cy), _ = camera.K
-    turned = Camera(width=camera.height, height=camera.width, K=[[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]])
+    turned = Camera(
+        width=camera.height, height=camera.width, K=np.array([[fy, 0, camera.height - cy], [0, fx, cx], [0, 0, 1]])
+    )
     view = replace(photo.view, camera=turned, cam_from_world=_QUARTER @ photo.view.cam_from_world)
     given = None if photo.given_pose is None else _QUARTER @ photo.given_pose
     return Photo(rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)

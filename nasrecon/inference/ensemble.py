@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from nasrecon.nas.network import NEAR, Prediction
 
-_LEAST_SPREAD = 1e-4
+_MIN_SPREAD = 1e-4
 _OVER_THE_IMAGE = 2.0
 
 
@@ -33,7 +33,7 @@ def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
     refined = torch.stack([p.refined_depth.float() for p in predictions])
     known = torch.isfinite(refined) & (refined > 0)
     sigma = torch.stack([p.sigma.float() for p in predictions])
-    spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_LEAST_SPREAD, 1 / _LEAST_SPREAD)
+    spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_MIN_SPREAD, 1 / _MIN_SPREAD)
     over_image = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
     sure = torch.where(known, -2 * (spread.log() + _OVER_THE_IMAGE * over_image), -torch.inf)
     weights = sure.softmax(dim=0).nan_to_num(0.0)  # NaN where nothing is known
@@ -56,10 +56,14 @@ def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
     confidence = torch.stack([p.confidence.float() for p in predictions]).nan_to_num(0.0)
     relative = (weights * (spread**2 + off**2)).sum(dim=0).sqrt()
     return Prediction(
-        depth_initial=depth("depth_initial"), depth=depth("depth"), normal=normal("normal"),
-        refined_depth=average, refined_normal=normal("refined_normal"),
-        confidence=(weights * confidence * still_near).sum(dim=0), sigma=average * relative,
-    )  # fmt: skip
+        depth_initial=depth("depth_initial"),
+        depth=depth("depth"),
+        normal=normal("normal"),
+        refined_depth=average,
+        refined_normal=normal("refined_normal"),
+        confidence=(weights * confidence * still_near).sum(dim=0),
+        sigma=average * relative,
+    )
 
 
 def _within(reach: float, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

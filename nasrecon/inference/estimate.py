@@ -89,7 +89,8 @@ def estimate_batches(
 
 
 def _masked(estimates: Sequence[Estimate], progress: Progress) -> list[Estimate]:
-    """Return the estimates without depth where the views' masks are zero; those whose mask cannot be read are dropped."""
+    """Return the estimates without depth where the views' masks are zero; those whose mask cannot be read are
+    dropped."""
     out = []
     for estimate in estimates:
         try:

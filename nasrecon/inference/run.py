@@ -96,17 +96,13 @@ def estimate_to_folder(
         if not writer.finished:
             raise EmptyResultError(_nothing_left(scene, writer.dropped))
         skipped = tuple(writer.dropped.items())
-    return RunSummary(
-        results=Results.open(folder),
-        estimated=thread.written,
-        kept=kept,
-        skipped=skipped,
-        seconds=time.perf_counter() - since,
-    )
+    seconds, results = time.perf_counter() - since, Results.open(folder)
+    return RunSummary(results=results, estimated=thread.written, kept=kept, skipped=skipped, seconds=seconds)
 
 
 class _WriterThread:
-    """Write estimates in one thread, in order, while the network computes; everything that uses the writer runs there."""
+    """Write estimates in one thread, in order, while the network computes; everything that uses the writer runs
+    there."""
 
     def __init__(self, writer: ResultsWriter, progress: Progress, total: int) -> None:
         self.writer, self.progress, self.total = writer, progress, total

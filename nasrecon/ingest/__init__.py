@@ -1,1 +1,1 @@
-"""Files become a Scene. One module a family of layouts, one ``Layout`` (a recogniser and a reader) a layout."""
+"""Files become a Scene. One module a family of layouts, one ``Format`` (a recogniser and a reader) a layout."""

@@ -82,7 +82,8 @@ def image_mode(path: Path) -> str:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) [px] of an image file as stored (EXIF orientation ignored), or of a video, from its header.
+    """Return (width, height) [px] of an image file as stored (EXIF orientation ignored), or of a video, from its
+    header.
 
     Raises:
         InputError: if the file cannot be read as an image or a video.

@@ -46,7 +46,8 @@ def with_masks(scene: Scene, folder: Path) -> Scene:
         views.append(replace(view, mask_path=folder / found if found else None))
     if not used:
         raise InputError(
-            f"{folder}: no mask for any of the {len(scene.views)} views; it holds {', '.join(files[:3]) or 'no images'} ..., "
+            f"{folder}: no mask for any of the {len(scene.views)} views; it holds "
+            f"{', '.join(files[:3]) or 'no images'} ..., "
             f"the views are {', '.join(view.name for view in scene.views[:3])} ... Name each mask after its image."
         )
     words = f"masks of {len(used)} of {len(views)} views ({folder.name})"

@@ -20,15 +20,15 @@ from nasrecon.ingest.formats import (
     transforms,
     tum,
 )
-from nasrecon.ingest.formats.base import Convention, Layout, Request
+from nasrecon.ingest.formats.base import Convention, Format, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
 from nasrecon.ingest.video import is_video
 from nasrecon.types import Scene
 
-LAYOUTS: tuple[Layout, ...] = (
-    colmap.LAYOUT,
-    transforms.LAYOUT,
-    mvsnet.LAYOUT,
+FORMATS: tuple[Format, ...] = (
+    colmap.FORMAT,
+    transforms.FORMAT,
+    mvsnet.FORMAT,
     middlebury.MIDDLEBURY,
     strecha.STRECHA,
     redwood.REDWOOD,
@@ -36,8 +36,8 @@ LAYOUTS: tuple[Layout, ...] = (
     seven_scenes.SEVEN_SCENES,
     scannet.SCANNET,
     demon.DEMON,
-    kitti.LAYOUT,
-    plain.LAYOUT,
+    kitti.FORMAT,
+    plain.FORMAT,
 )
 
 
@@ -61,9 +61,10 @@ def open_scene(
             layouts that have none or to use in place of theirs (not for layouts with a K of its own for each view).
             Half-pixel or integer centres as the layout has it; each module says which.
         convention: which way the transforms go, for plain matrices; overrides the convention of folder layouts.
-        format: key of the format (``Layout.key``: "colmap", "transforms" ...); None: the one that fits, if one does.
+        format: key of the format (``Format.key``: "colmap", "transforms" ...); None: the one that fits, if one does.
         masks: a folder with a mask for each image (``masks.with_masks``), in place of those that the set may have.
-        use_hints: take the sources and depth ranges that the set lists (MVSNet's pair.txt and camera files); False: they
+        use_hints: take the sources and depth ranges that the set lists (MVSNet's pair.txt and camera files); False:
+        they
             are chosen as for any other set.
 
     Returns:
@@ -79,7 +80,7 @@ def open_scene(
         poses=None if poses is None else _existing(poses, "poses"),
         intrinsics=None if intrinsics is None else _existing(intrinsics, "intrinsics"),
         convention=convention,
-        layout=format,
+        format=format,
     )
     masks = None if masks is None else _existing(masks, "masks")
     if not request.images.is_dir() and not is_video(request.images):
@@ -97,23 +98,23 @@ def open_scene(
     return scene if use_hints else _without_hints(scene)
 
 
-def _recognised(request: Request) -> tuple[Layout, Path]:
+def _recognised(request: Request) -> tuple[Format, Path]:
     """Return the layout that was chosen, or else the only one that fits, and the file or folder that marks it.
 
     Raises:
         InputError: if none fits, or several do and none was chosen.
     """
-    able = [layout for layout in LAYOUTS if request.images.is_dir() or layout.takes_video]
-    if request.layout is not None:
+    able = [format for format in FORMATS if request.images.is_dir() or format.takes_video]
+    if request.format is not None:
         return _chosen(request, able)
-    found = [(layout, mark) for layout in able if (mark := layout.find(request)) is not None]
+    found = [(format, mark) for format in able if (mark := format.find(request)) is not None]
     if not found:
         raise _not_found(request, able)
     # Any folder of text files looks like plain matrices.
-    found = [each for each in found if not each[0].says_little] or found
+    found = [each for each in found if not each[0].is_fallback] or found
     if len(found) > 1:
-        fits = ", ".join(f"{layout.name} ({mark})" for layout, mark in found)
-        switches = " or ".join(f"--format {layout.key}" for layout, _ in found)
+        fits = ", ".join(f"{format.name} ({mark})" for format, mark in found)
+        switches = " or ".join(f"--format {format.key}" for format, _ in found)
         raise InputError(
             f"{request.place}: several layouts fit: {fits}. Say which to read: {switches} (format=... in Python); or "
             "pass its own file or folder as the poses."
@@ -121,17 +122,17 @@ def _recognised(request: Request) -> tuple[Layout, Path]:
     return found[0]
 
 
-def _chosen(request: Request, able: list[Layout]) -> tuple[Layout, Path]:
+def _chosen(request: Request, able: list[Format]) -> tuple[Format, Path]:
     """Return the layout of the request's key, and what marks it."""
-    layout = next((layout for layout in LAYOUTS if layout.key == request.layout), None)
-    if layout is None:
-        raise InputError(f"format {request.layout!r} is not known; known are {', '.join(each.key for each in LAYOUTS)}")
-    if layout not in able:
-        raise InputError(f"{request.images}: a video; {layout.name} is read with a folder of images only")
-    mark = layout.find(request)
+    format = next((format for format in FORMATS if format.key == request.format), None)
+    if format is None:
+        raise InputError(f"format {request.format!r} is not known; known are {', '.join(each.key for each in FORMATS)}")
+    if format not in able:
+        raise InputError(f"{request.images}: a video; {format.name} is read with a folder of images only")
+    mark = format.find(request)
     if mark is None:
-        raise InputError(f"{request.place}: {layout.name} was asked for, but there is no {layout.looks_for}")
-    return layout, mark
+        raise InputError(f"{request.place}: {format.name} was asked for, but there is no {format.looks_for}")
+    return format, mark
 
 
 def _without_hints(scene: Scene) -> Scene:
@@ -147,16 +148,16 @@ def _existing(path: Path | str, what: str) -> Path:
     return path
 
 
-def _not_found(request: Request, able: list[Layout]) -> InputError:
+def _not_found(request: Request, able: list[Format]) -> InputError:
     """Return the error that says what was looked for; ``NoPosesError`` if the cameras may still be found."""
-    looked_for = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in able)
+    looked_for = "\n".join(f"  {format.name}: {format.looks_for}" for format in able)
     message = f"{request.place}: no cameras found. Looked for:\n{looked_for}"
     if request.poses is not None or not request.images.is_dir():
         return InputError(message)
     beside = replace(request, poses=request.images.parent)
-    found = [(layout, mark) for layout in able if not layout.says_little and (mark := layout.find(beside))]
-    for layout, mark in found:
-        message += f"\nThere is a {layout.name} beside the images: pass {mark} as the poses."
+    found = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
+    for format, mark in found:
+        message += f"\nThere is a {format.name} beside the images: pass {mark} as the poses."
     if found:
         return InputError(message)
     return NoPosesError(

@@ -43,7 +43,7 @@ def file_pixels(lens: Lens, camera: Camera) -> np.ndarray:
     """Return where the pixel centres of ``pinhole_camera(lens)`` (or of a resize) fall in the file: (H, W, 2) [px]."""
     rays = camera.unproject(camera.pixel_centers(), np.ones((camera.height, camera.width)))
     pixels = _colmap_camera(lens).img_from_cam(rays.reshape(-1, 3))
-    return np.asarray(pixels).reshape(rays.shape[:2] + (2,))
+    return np.asarray(pixels).reshape((*rays.shape[:2], 2))
 
 
 def camera_from_colmap(camera: Any) -> Camera:

@@ -13,7 +13,7 @@ from nasrecon.types import View
 SIDE_PX = 640
 
 
-MOST_FEATURES = 1500
+MAX_FEATURES = 1500
 
 
 DESCRIPTOR = 128
@@ -40,7 +40,7 @@ def make_extractor() -> Any:
     pycolmap.logging.minloglevel = 1  # its informational lines on stderr are not for our users
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
-    options.sift.max_num_features, options.sift.first_octave = MOST_FEATURES, 0
+    options.sift.max_num_features, options.sift.first_octave = MAX_FEATURES, 0
     options.sift.max_num_orientations = 1
     return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 

@@ -1,4 +1,4 @@
-"""Which points of which images are the same: what the doctor knows of a set without believing its cameras.
+"""Which points of which images are the same: feature matches, verified without the given cameras.
 
 SIFT features of images shrunk to ``SIDE_PX``, mutual nearest neighbours that pass the ratio test, and of these what one
 fundamental matrix (or, for a flat scene or a camera that only turned, one homography) explains. Neither uses the given
@@ -23,7 +23,7 @@ class PairMatches:
         first, second: the two views.
         ids: (m, 2) which feature of either.
         x, y: (m, 2) their pixels in first and second [px, as ``Features.pixels``].
-        count: how many were verified before thinning to ``MOST_KEPT``.
+        count: how many were verified before thinning to ``MAX_KEPT``.
         residual_px: median distance to the epipolar lines of the fundamental matrix fitted to them, in searched pixels:
             how good matches themselves are.
         moved_px: median displacement between the images, in searched pixels.
@@ -37,7 +37,7 @@ class PairMatches:
     y: np.ndarray
     count: int
     residual_px: float
-    moved_px: float
+    median_flow_px: float
     homography: np.ndarray | None
 
 
@@ -65,7 +65,7 @@ class Matches:
         """Return how many full-size pixels of view ``i`` make one searched pixel."""
         return self.features[i].px
 
-    def moved_to(self, old: Scene, new: Scene) -> Matches:
+    def reindexed(self, old: Scene, new: Scene) -> Matches:
         """Return the matches for a scene with fewer views (found by their names); those of the others are left out."""
         if len(old.views) == len(new.views):
             return self

@@ -1,7 +1,7 @@
 """How well cameras fit what was seen: distances to epipolar lines, points before or behind the cameras, depths.
 
-One camera's K and transform for each view, as arrays; so that dozens of suppositions ("K belongs to images of double
-size") are tried in no time. Distances are in pixels of the searched images (``matches.SIDE_PX``), so that a threshold
+One camera's K and transform for each view, as arrays; so that many hypotheses ("K belongs to images of double
+size") are evaluated cheaply. Distances are in pixels of the searched images (``matches.SIDE_PX``), so that a threshold
 means the same for every set.
 """
 
@@ -19,8 +19,8 @@ from nasrecon.types import Scene
 
 # A match that lies behind a camera, or is farther off, counts as so far off [px].
 WORST_PX = 64.0
-# Whether a point is before the cameras can be told where its rays differ by so many pixels more than noise.
-LEAST_PARALLAX_PX = 4.0
+# Whether a point is before the cameras is decided where its rays differ by so many pixels more than noise.
+MIN_PARALLAX_PX = 4.0
 # Depths of a point from two pairs are the same to within this share.
 SAME_DEPTH = 0.1
 
@@ -42,7 +42,7 @@ class Cameras:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit:
+class Residuals:
     """How well cameras fit.
 
     Attributes:
@@ -57,12 +57,12 @@ class Fit:
     error_px: np.ndarray
     pair_px: np.ndarray
     median_px: float
-    in_front: float
+    cheirality_share: float
     tested: int
-    depth_agrees: float
+    depth_agreement: float
 
 
-class Observations:
+class MatchArrays:
     """The matches of a set as flat arrays, ready to be held against cameras.
 
     Attributes:
@@ -97,17 +97,17 @@ class Observations:
         low, high = (self._starts[:-1] + self._starts[1:] - 1) // 2, (self._starts[:-1] + self._starts[1:]) // 2
         return (ranked[low] + ranked[high]) / 2
 
-    def fit(self, cameras: Cameras) -> Fit:
+    def evaluate(self, cameras: Cameras) -> Residuals:
         """Hold the matches against cameras."""
         error, tested, front, depths = self._measure(cameras)
         error = np.where(tested & ~front, WORST_PX, np.minimum(np.abs(error), WORST_PX))
-        return Fit(
+        return Residuals(
             error_px=error,
             pair_px=self.medians(error),
             median_px=float(np.median(error)),
-            in_front=float(front[tested].mean()) if tested.any() else 1.0,
+            cheirality_share=float(front[tested].mean()) if tested.any() else 1.0,
             tested=int(tested.sum()),
-            depth_agrees=self._agreement(depths, tested & front & (error < WORST_PX)),
+            depth_agreement=self._agreement(depths, tested & front & (error < WORST_PX)),
         )
 
     def median(self, cameras: Cameras) -> float:
@@ -116,7 +116,8 @@ class Observations:
         return float(np.median(np.where(tested & ~front, WORST_PX, np.minimum(np.abs(error), WORST_PX))))
 
     def errors_of_pair(self, p: int, cameras: Cameras, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the errors (H, m) [searched px] of a pair's matches if its views had the transforms ``a`` and ``b`` (H,)."""
+        """Return the errors (H, m) [searched px] of a pair's matches if its views had the transforms ``a`` and ``b``
+        (H,)."""
         T = cameras.cam_from_world
         own = slice(self._starts[p], self._starts[p + 1])
         K = cameras.K[[self.first[p], self.second[p]]]
@@ -204,7 +205,7 @@ def _measure(
         behind = at[..., 2] <= 0
         moved = np.linalg.norm(at[..., :2] / np.where(behind, 1, at[..., 2])[..., None] - y, axis=-1) / px
         error = np.where(still, np.where(behind, WORST_PX, moved), error)
-    tested = (sine * K_second[..., 0, 0] / px > LEAST_PARALLAX_PX) & ~still
+    tested = (sine * K_second[..., 0, 0] / px > MIN_PARALLAX_PX) & ~still
     return np.nan_to_num(error, nan=WORST_PX), tested, (depths > 0).all(axis=-1), depths
 
 

@@ -82,7 +82,7 @@ class Collector:
             self.match(i, j)
 
     def close_gaps(self) -> None:
-        """Between neighbours that show nothing common look at views half-way, and so on, while some are left."""
+        """Bisect gaps: where consecutive views do not match, add the view between them, within the budget."""
         waiting = [pair for pair in itertools.pairwise(sorted(self.features)) if not self.match(*pair)]
         while waiting and len(self.features) < self.options.views:
             i, j = waiting.pop(0)

@@ -17,21 +17,22 @@ RATIO = 0.8
 
 # A pair is two images of one place if so many matches, and this share of all, obey one fundamental matrix to within
 # MATCH_ERROR_PX. Fewer happen by chance.
-LEAST_MATCHES = 24
+MIN_MATCHES = 24
 
 
-LEAST_SHARE = 0.4
+MIN_SHARE = 0.4
 
 
 MATCH_ERROR_PX = 2.0
 
 
-# So many matches of a pair are kept; more say nothing new.
-MOST_KEPT = 120
+# Maximum number of verified matches kept per pair.
+MAX_KEPT = 120
 
 
 def matched(store: FeatureStore, scene: Scene, i: int, j: int) -> PairMatches | None:
-    """Return the verified matches of two views, None if what they have in common may be chance; the store keeps them."""
+    """Return the verified matches of two views, None if what they have in common may be chance; the store keeps
+    them."""
     first, second = scene.views[i], scene.views[j]
     key = store.key(first), store.key(second)
     if key not in store.pairs:
@@ -43,7 +44,7 @@ def matched(store: FeatureStore, scene: Scene, i: int, j: int) -> PairMatches | 
 def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches | None:
     """Match two images; None if what they have in common may be chance."""
     ids = _mutual(first.descriptors, second.descriptors)
-    if len(ids) < LEAST_MATCHES:
+    if len(ids) < MIN_MATCHES:
         return None
     x, y = first.pixels[ids[:, 0]] / first.px, second.pixels[ids[:, 1]] / second.px
     F, obey = _robust("fundamental", x, y)
@@ -51,13 +52,16 @@ def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches
     if flat.sum() >= 0.9 * obey.sum():  # a flat scene or a turn: F is not determined, H is
         obey = obey | flat
     count = int(obey.sum())
-    if count < max(LEAST_MATCHES, LEAST_SHARE * len(ids)):
+    if count < max(MIN_MATCHES, MIN_SHARE * len(ids)):
         return None
     residual = np.abs(epipolar_error(F, x, y)) if F is not None else np.zeros(len(x))
     chosen = np.flatnonzero(obey)
-    if count > MOST_KEPT:
-        chosen = chosen[np.linspace(0, count - 1, MOST_KEPT).round().astype(int)]
-    scale = lambda px: np.diag([px, px, 1.0])
+    if count > MAX_KEPT:
+        chosen = chosen[np.linspace(0, count - 1, MAX_KEPT).round().astype(int)]
+
+    def scale(px):
+        return np.diag([px, px, 1.0])
+
     return PairMatches(
         first=i,
         second=j,
@@ -66,7 +70,7 @@ def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches
         y=second.pixels[ids[chosen, 1]],
         count=count,
         residual_px=float(np.median(residual[obey])),
-        moved_px=float(np.median(np.linalg.norm(y[obey] - x[obey], axis=1))),
+        median_flow_px=float(np.median(np.linalg.norm(y[obey] - x[obey], axis=1))),
         homography=None if H is None else scale(second.px) @ H @ np.linalg.inv(scale(first.px)),
     )
 
@@ -75,14 +79,14 @@ def _mutual(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return (m, 2) which unit descriptors (n, 128) are each other's nearest, and clearly nearer than the next."""
     if min(len(first), len(second)) < 2:
         return np.empty((0, 2), dtype=int)
-    likeness = first @ second.T
-    best = likeness.argmax(axis=1)
+    similarity = first @ second.T
+    best = similarity.argmax(axis=1)
     rows = np.arange(len(first))
-    top = likeness[rows, best]
-    likeness[rows, best] = -1
-    distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (top, likeness.max(axis=1)))
-    likeness[rows, best] = top
-    keep = (likeness.argmax(axis=0)[best] == rows) & (distance < RATIO * next_distance)
+    top = similarity[rows, best]
+    similarity[rows, best] = -1
+    distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (top, similarity.max(axis=1)))
+    similarity[rows, best] = top
+    keep = (similarity.argmax(axis=0)[best] == rows) & (distance < RATIO * next_distance)
     return np.stack([rows[keep], best[keep]], axis=1)
 
 

@@ -1,6 +1,6 @@
 """From a volume of scores to labels, confidence and spread (paper, section 3.1; soft argmin as in GC-Net).
 
-Labels are computed in the precision that comes in, under autocast too: bfloat16 knows label 40 to a quarter of a plane.
+Labels are computed in the precision that comes in, under autocast too: bfloat16 resolves label 40 to 0.25 planes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ NEAR = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Depth, normals and uncertainty of a batch; depths in the unit of the batch's ``min_depth``, normals in the reference camera.
+    """Depth, normals and uncertainty of a batch; depths in the unit of the batch's ``min_depth``, normals in the
+    reference camera.
 
     Attributes:
         depth_initial: Z1 (B, H, W), from the regularised cost volume (paper, section 3.1).

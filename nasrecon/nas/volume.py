@@ -76,10 +76,10 @@ def plane_sample_grid(
     # z is the depth in the source over the depth in the reference: no unit in it. The paper's network clamps the depth
     # itself at 1e-3 scene units, which is as good as outside, but would hide a scene whose unit is a kilometre.
     z = q[:, 2]
-    in_front = z > 1e-6
-    x, y = q[:, 0] / torch.where(in_front, z, 1), q[:, 1] / torch.where(in_front, z, 1)
+    before_camera = z > 1e-6
+    x, y = q[:, 0] / torch.where(before_camera, z, 1), q[:, 1] / torch.where(before_camera, z, 1)
     slack = 4 * torch.finfo(x.dtype).eps * max(sw, sh)
-    inside = in_front & (x >= -slack) & (x <= sw - 1 + slack) & (y >= -slack) & (y <= sh - 1 + slack)
+    inside = before_camera & (x >= -slack) & (x <= sw - 1 + slack) & (y >= -slack) & (y <= sh - 1 + slack)
     x, y = x.clamp(0, sw - 1), y.clamp(0, sh - 1)
     grid = torch.stack([2 * x / max(sw - 1, 1) - 1, 2 * y / max(sh - 1, 1) - 1], dim=-1)
     grid = torch.where(inside[..., None], grid, 4.0)
@@ -110,9 +110,9 @@ def pixels_apart(
     The other arguments are those of ``plane_sample_grid``.
     """
     q = _in_source(ref_K, src_K, src_from_ref, inv_depth, size)
-    in_front = (q[:, 2] > 0.05).all(dim=1)
+    before_camera = (q[:, 2] > 0.05).all(dim=1)
     at = q[:, :2] / q[:, 2:].clamp_min(0.05)
-    return ((at[:, :, 1] - at[:, :, 0]).norm(dim=1) * in_front).unflatten(1, tuple(size))
+    return ((at[:, :, 1] - at[:, :, 0]).norm(dim=1) * before_camera).unflatten(1, tuple(size))
 
 
 def sample_on_planes(src_features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

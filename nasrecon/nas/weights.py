@@ -31,6 +31,7 @@ from nasrecon.nas.manifest import (
     sha256_of,
     write_manifest,
 )
+from nasrecon.nas.network import Network
 from nasrecon.nas.precision import channels_last
 from nasrecon.nas.zncc import VERSION, ZnccNetwork
 
@@ -54,7 +55,7 @@ FLOOR = "zncc"
 """The network that learned nothing (``nas/zncc.py``): known by name everywhere, in no manifest."""
 
 
-def load_network(name_or_path: str | Path = "lite", device: str | torch.device = "auto") -> nn.Module:
+def load_network(name_or_path: str | Path = "lite", device: str | torch.device = "auto") -> Network:
     """Build a network and load its weights, checked and strict; in eval mode, without gradients, on the device.
 
     Args:
@@ -76,9 +77,10 @@ def load_network(name_or_path: str | Path = "lite", device: str | torch.device =
     return _named(channels_last(network.eval().requires_grad_(False)).to(target), str(name_or_path), entry.sha256)
 
 
-def _named(network: nn.Module, weights: str, sha256: str) -> nn.Module:
-    network.weights, network.sha256 = weights, sha256
-    return network
+def _named(network: nn.Module, weights: str, sha256: str) -> Network:
+    named: Any = network
+    named.weights, named.sha256 = weights, sha256
+    return named
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -207,8 +209,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], source
         ],
     }
     if any(problems.values()):
-        said = "; ".join(f"{len(keys)} {what}: {some_names(keys)}" for what, keys in problems.items() if keys)
-        raise WeightsError(f"{source}: does not fit {type(network).__name__}, which has {len(own)} tensors: {said}")
+        summary = "; ".join(f"{len(keys)} {what}: {some_names(keys)}" for what, keys in problems.items() if keys)
+        raise WeightsError(f"{source}: does not fit {type(network).__name__}, which has {len(own)} tensors: {summary}")
     network.load_state_dict(dict(tensors), strict=True)
 
 
@@ -223,7 +225,7 @@ def some_names(keys: list[str], most: int = 6) -> str:
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118: no mapping
+            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as e:
         raise WeightsError(f"{path}: expected a safetensors file, found {e}") from e
 

@@ -16,6 +16,8 @@ have.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -95,9 +97,13 @@ class ZnccNetwork(nn.Module):
 
 
 def match(
-    ref: torch.Tensor, sources: list[torch.Tensor], ref_K: torch.Tensor, src_K: torch.Tensor,
-    src_from_ref: torch.Tensor, inv_depth: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+    ref: torch.Tensor,
+    sources: list[torch.Tensor],
+    ref_K: torch.Tensor,
+    src_K: torch.Tensor,
+    src_from_ref: torch.Tensor,
+    inv_depth: torch.Tensor,
+) -> torch.Tensor:
     """Correlate the reference's windows with the sources' on every plane.
 
     Args:
@@ -164,7 +170,7 @@ def _add_path(total: torch.Tensor, costs: torch.Tensor, grey: torch.Tensor, down
     rows = list(range(len(costs)))[::down]
     path = costs[rows[0]]
     total[rows[0]] += path
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in itertools.pairwise(rows):
         path, there = path.roll(right, 0), grey[before].roll(right)
         above_least = path - path.amin(dim=1, keepdim=True)
         jump = JUMP / (1 + (grey[row] - there).abs() / EDGE)

@@ -29,7 +29,7 @@ from nasrecon.progress import LogProgress, Progress
 from nasrecon.refine.poses import MIN_ERROR_PX, refine_scene
 from nasrecon.results.digest import scene_digest
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
-from nasrecon.scene.source_views import rank_sources
+from nasrecon.scene.source_views import select_source_views
 from nasrecon.sfm.triangulate import triangulate
 from nasrecon.types import Scene
 
@@ -71,7 +71,7 @@ class PreparedScene:
     def sources(self, ref: int) -> tuple[int, ...]:
         """Return the positions of the source views of a reference, best first; found on first use."""
         if ref not in self._sources:
-            self._sources[ref] = rank_sources(self.scene, ref, int(str(self.settings["sources"])))
+            self._sources[ref] = select_source_views(self.scene, ref, int(str(self.settings["sources"])))
         return self._sources[ref]
 
 

@@ -1,4 +1,5 @@
-"""Poses that are a little off, as trackers and hand-eye calibrations leave them: refined by the matches, as far as these tell.
+"""Poses that are a little off, as trackers and hand-eye calibrations leave them: refined by the matches, as far as
+these tell.
 
 Each pose gets a small turn and a small move such that matches come to lie on their epipolar lines, against a prior that
 holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
@@ -36,7 +37,7 @@ PAIR_TURN = 1e-2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RefinedPoses:
-    """What came of it.
+    """Result of pose refinement.
 
     Attributes:
         scene: with the refined poses, where ``changed``.
@@ -72,7 +73,7 @@ class RefinedPoses:
             f"{np.median(self.turned_deg[some]):.2g} degrees and moved by {np.median(self.moved[some]):.2g}"
             f"{'' if self.scene.unit == 'unknown' else ' ' + self.scene.unit} (median); epipolar error "
             f"{self.before_px:.2f} px before, {self.after_px:.2f} px after"
-            f"{'; a pair cannot tell for certain, depth is estimated under the poses given, too' if len(some) == 2 else ''}"
+            + ("; depth is estimated under the given poses as well" if len(some) == 2 else "")
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nasrecon.geometry import inverse, rotation_from_vector
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.refine.terms import DepthTerm, EpipolarTerm, Term
 from nasrecon.types import Scene
 
@@ -30,11 +30,11 @@ DISTORTION = 0.03
 NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
 
 
-LEAST_MATCHES = 15
+MIN_MATCHES = 15
 
 
-# Matches of a pair that are used: so many, and of many pairs fewer, MOST_IN_ALL together.
-MOST_MATCHES, FEWEST_MATCHES, MOST_IN_ALL = 120, 20, 40_000
+# Matches of a pair that are used: so many, and of many pairs fewer, MAX_IN_ALL together.
+MAX_MATCHES, FEWEST_MATCHES, MAX_IN_ALL = 120, 20, 40_000
 
 
 def step_cameras(cam_from_world: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -74,9 +74,9 @@ class Problem:
     """The matches, each pair thinned, and the priors."""
 
     def __init__(self, scene: Scene, matches: Matches) -> None:
-        usable = [p for p, pair in enumerate(matches.pairs) if pair.count >= LEAST_MATCHES]
-        most = MOST_IN_ALL // max(len(usable), 1)
-        self.seen = Observations(matches, usable, most=min(max(most, FEWEST_MATCHES), MOST_MATCHES))
+        usable = [p for p, pair in enumerate(matches.pairs) if pair.count >= MIN_MATCHES]
+        most = MAX_IN_ALL // max(len(usable), 1)
+        self.seen = MatchArrays(matches, usable, most=min(max(most, FEWEST_MATCHES), MAX_MATCHES))
         self.given = Cameras.of(scene)
         self.depth = self._scene_depth()
         self.epipolar = EpipolarTerm(self.seen, self.given.K)
@@ -87,7 +87,8 @@ class Problem:
         return len(self.seen)
 
     def _scene_depth(self) -> float:
-        """Return how far things are, roughly [scene units]; where poses are so bad that nothing tells, the baselines."""
+        """Return how far things are, roughly [scene units]; where poses are so bad that nothing tells, the
+        baselines."""
         depths = self.seen.depths(self.given)[0]
         positive = depths[(depths > 0).all(axis=1)]
         centers = inverse(self.given.cam_from_world)[:, :3, 3]
@@ -159,7 +160,8 @@ class Problem:
         return H, g
 
     def derivatives(self, term: Term, found: np.ndarray, sigma: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """Return the derivatives (M, 6 R + 1) of the residuals of a term for the R poses that each depends on, and k1."""
+        """Return the derivatives (M, 6 R + 1) of the residuals of a term for the R poses that each depends on, and
+        k1."""
         steps, k1 = found[:-1].reshape(-1, 6), found[-1]
         here, roles = step_cameras(self.given.cam_from_world, steps), term.views.shape[1]
         J = np.empty((len(error), 6 * roles + 1))

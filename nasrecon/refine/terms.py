@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from nasrecon.geometry import inverse
-from nasrecon.matching.residuals import Observations, signed_epipolar_error
+from nasrecon.matching.residuals import MatchArrays, signed_epipolar_error
 
-# Groups of three views with fewer common features are left out, and so are the features beyond MOST_TRACKS.
-LEAST_TRACKS, MOST_TRACKS = 5, 20_000
+# Groups of three views with fewer common features are left out, and so are the features beyond MAX_TRACKS.
+MIN_TRACKS, MAX_TRACKS = 5, 20_000
 # Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones. A
 # feature of three views gives up to three residuals, one in each view, so these weigh a third.
 INDEPENDENT, INDEPENDENT_TRACKS = 40.0, 40.0 / 3
@@ -53,7 +53,7 @@ class _Latest:
 class EpipolarTerm:
     """The signed distance of each match to its epipolar line; a group is a pair."""
 
-    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
         self.seen, self.K = seen, K
         self.views = np.stack([seen.first, seen.second], axis=1)
         self.own = seen.own
@@ -62,7 +62,8 @@ class EpipolarTerm:
         self._pixels = _Latest(self._straight)
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
-        """Return the residuals (M,) [searched px] if the first and second views have these transforms, (N, 4, 4) each."""
+        """Return the residuals (M,) [searched px] if the first and second views have these transforms, (N, 4, 4)
+        each."""
         seen, to_ray = self.seen, self._to_ray
         relative = cameras[1][seen.second] @ inverse(cameras[0][seen.first])
         x, y, z = np.moveaxis(relative[:, :3, 3], -1, 0)
@@ -80,7 +81,7 @@ class EpipolarTerm:
 class InverseDepth:
     """The inverse depth [1 / scene unit] of each match in the first view of its pair."""
 
-    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
         self.seen, self.K = seen, K
         self.views = np.stack([seen.first, seen.second], axis=1)
         self.own, self.share = seen.own, np.ones(len(seen.pair))
@@ -102,18 +103,18 @@ class DepthTerm:
     difference, divided by the standard deviation that one pixel of noise in each of the others makes.
     """
 
-    def __init__(self, seen: Observations, K: np.ndarray) -> None:
+    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
         self.K = K
         here, feature, other, x, y, px = _sightings(seen)
         order = np.lexsort((other, feature, here))
         here, feature, other, x, y, px = (values[order] for values in (here, feature, other, x, y, px))
         next_to = np.flatnonzero((here[1:] == here[:-1]) & (feature[1:] == feature[:-1]))
-        next_to = next_to[np.linspace(0, len(next_to) - 1, min(len(next_to), MOST_TRACKS)).round().astype(int)]
+        next_to = next_to[np.linspace(0, len(next_to) - 1, min(len(next_to), MAX_TRACKS)).round().astype(int)]
         views = np.stack([here[next_to], other[next_to], other[next_to + 1]], axis=1).reshape(-1, 3)
         all_views, group = np.unique(views, axis=0, return_inverse=True)
         counts = np.bincount(group.ravel(), minlength=len(all_views))
         order = np.argsort(group.ravel(), kind="stable")
-        order = order[counts[group.ravel()[order]] >= LEAST_TRACKS]
+        order = order[counts[group.ravel()[order]] >= MIN_TRACKS]
         self.views, self.group = np.unique(views[order], axis=0, return_inverse=True)
         self.group = self.group.ravel()
         chosen = next_to[order]
@@ -169,7 +170,7 @@ def undistorted(at: np.ndarray, K: np.ndarray, k1: float) -> np.ndarray:
     return K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True))
 
 
-def _sightings(seen: Observations) -> tuple[np.ndarray, ...]:
+def _sightings(seen: MatchArrays) -> tuple[np.ndarray, ...]:
     """Return each match from both of its sides: view, feature, other view, pixel here, pixel there, px."""
     first, second = seen.first[seen.pair], seen.second[seen.pair]
     return (

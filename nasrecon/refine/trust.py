@@ -59,7 +59,7 @@ def _as_good(
     limit = min(SMALL_CHANGE, share * (VERY_SURE if apart_px <= GIVEN_TRACK_PX else SURE))
     if np.median(before) < GIVEN_PX and change < limit:
         return (
-            f"they change depths by {change:.1%} only, less than the {limit:.1%} that can be told from these matches "
+            f"they change depths by {change:.1%} only, less than the {limit:.1%} that can be decided from these matches "  # noqa: E501
             f"(which are {np.median(before):.1f} px off, depths from two baselines {apart_px:.1f} px apart)"
         )
     return ""

@@ -10,7 +10,8 @@ from nasrecon.types import Scene
 
 
 def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
-    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files, masks.
+    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files,
+    masks.
 
     Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of
     the scene is not part of it. ``given_poses`` (N, 4, 4): those that were read, where poses were refined.

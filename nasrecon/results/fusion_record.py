@@ -12,7 +12,8 @@ from nasrecon.results.reader import FUSION_FILE
 
 
 def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, Any]:
-    """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written ("mesh": path); ``options``: ``FuseOptions``."""
+    """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written
+    ("mesh": path); ``options``: ``FuseOptions``."""
     stats, mesh = fusion.stats, fusion.mesh
     return {
         **files,

@@ -78,7 +78,7 @@ def depth_limits(depth: np.ndarray) -> tuple[float, float]:
 def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     """Colour a depth map (H, W), 0 = invalid: near light, far dark, even in inverse depth; returns (H, W, 3) uint8.
 
-    Inverse depth, because the precision of stereo is even there: what looks different can be told apart.
+    Inverse depth, because the precision of stereo is even there: what looks different is different.
     """
     valid = depth > 0
     return color_scalar(1 / np.where(valid, depth, 1), 1 / far, 1 / near, valid)
@@ -102,7 +102,8 @@ def length_label(length: float, unit: Unit) -> str:
 
 
 def bar_depths(near: float, far: float, count: int) -> np.ndarray:
-    """Return ``count`` depths (count,) from far to near that stand at even distances along the bar of ``color_depth``."""
+    """Return ``count`` depths (count,) from far to near that stand at even distances along the bar of
+    ``color_depth``."""
     return 1 / np.linspace(1 / far, 1 / near, count)
 
 

@@ -31,8 +31,8 @@ from nasrecon.types import Scene, View
 NEAR, SURE, FAR = 1.0, 5.0, 98.0
 MARGIN, PAIR_MARGIN, FLOOR, FAR_MARGIN = 0.75, 0.5, 0.67, 1.3
 WEAK_SHARE, WEAK_MARGIN = 0.04, 0.7
-UNSEEN_MARGIN, MOST_UNSEEN, SEEN_ANGLES_DEG = 0.6, 0.7, (0.5, 60.0)
-LEAST_POINTS = 20
+UNSEEN_MARGIN, MAX_UNSEEN, SEEN_ANGLES_DEG = 0.6, 0.7, (0.5, 60.0)
+MIN_POINTS = 20
 PAIR = 3
 SWEPT_VIEWS = 24
 PLANES = 64
@@ -87,7 +87,8 @@ def _with_ranges(views: Sequence[View], ranges: list, origins: list[str]) -> lis
 
 
 def depth_range_source(scene: Scene) -> str:
-    """Say where the depth ranges of a scene come from, one line for people; ``View.depth_range_from`` has each view's."""
+    """Say where the depth ranges of a scene come from, one line for people; ``View.depth_range_from`` has each
+    view's."""
     return scene.depth_ranges_from or "not known yet"
 
 
@@ -127,7 +128,8 @@ def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
 def _swept_range(
     view: View, points: np.ndarray, own: np.ndarray, weak: float, pair: bool
 ) -> tuple[float, float] | None:
-    """Return a view's range from the points of a sweep, or None; the margin is wider if fewer than ``weak`` lie there."""
+    """Return a view's range from the points of a sweep, or None; the margin is wider if fewer than ``weak`` lie
+    there."""
     margin = PAIR_MARGIN if pair else MARGIN
     return range_from_points(view, points, own, margin if sees(view, points).sum() >= weak else WEAK_MARGIN * margin)
 
@@ -137,7 +139,7 @@ def _widened(scene: Scene, ranges: list[tuple[float, float] | None]) -> list[tup
     out = []
     for i, found in enumerate(ranges):
         if found is not None:
-            unseen = min(unseen_share(scene, i, found[0]), MOST_UNSEEN)
+            unseen = min(unseen_share(scene, i, found[0]), MAX_UNSEEN)
             found = found[0] * (1 - UNSEEN_MARGIN * unseen), found[1]
         out.append(found)
     return out
@@ -175,7 +177,7 @@ def range_from_points(
     within = depths[sees(view, points_in_world)]
     own_depths = depths[own]
     own_depths = own_depths[own_depths > 0]
-    groups = [group for group in (own_depths, within) if len(group) >= LEAST_POINTS]
+    groups = [group for group in (own_depths, within) if len(group) >= MIN_POINTS]
     if not groups:
         return None
     near = min(margin * np.percentile(group, NEAR) for group in groups)

@@ -16,27 +16,27 @@ from nasrecon.types import Scene, View
 BEST_ANGLE_DEG = 6.0
 ANGLE_SPREAD = 0.7
 # Below this the images are one image (a still camera, a duplicate, a pure rotation): no depth in it.
-LEAST_ANGLE_DEG = 0.1
+MIN_ANGLE_DEG = 0.1
 # A source must show this many of the reference's sparse points and this share of them, or this share of the lifted
 # pixels.
-LEAST_POINTS = 8
-LEAST_SHARE = 0.02
-LEAST_LIFTED_SHARE = 0.15
+MIN_POINTS = 8
+MIN_SHARE = 0.02
+MIN_LIFTED_SHARE = 0.15
 GRID = (8, 6)
 DEPTHS = 5
 
 
 def angle_weight(angle_deg: np.ndarray) -> np.ndarray:
-    """Return how useful triangulation angles [degrees] are, in [0, 1]; 0 below ``LEAST_ANGLE_DEG``."""
+    """Return how useful triangulation angles [degrees] are, in [0, 1]; 0 below ``MIN_ANGLE_DEG``."""
     log_ratio = np.log(np.maximum(angle_deg, 1e-9) / BEST_ANGLE_DEG)
-    return np.where(angle_deg < LEAST_ANGLE_DEG, 0.0, np.exp(-0.5 * (log_ratio / ANGLE_SPREAD) ** 2))
+    return np.where(angle_deg < MIN_ANGLE_DEG, 0.0, np.exp(-0.5 * (log_ratio / ANGLE_SPREAD) ** 2))
 
 
-def rank_sources(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
+def select_source_views(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
     """Return the best source views for a reference, best first.
 
-    Sources are taken one by one; one that stands beside a source already taken counts half, because it adds no new
-    look. Views that share nothing useful with the reference (no overlap, the same place) are not returned. Where the
+    Greedy selection; a view beside a chosen one has its score halved. Views that share nothing useful with the
+    reference (no overlap, the same place) are not returned. Where the
     set lists the reference's sources (``View.sources``) and any of them is in the scene, these are taken as they stand.
 
     Args:
@@ -90,7 +90,7 @@ def source_scores(scene: Scene, ref: int) -> np.ndarray:
 
     0 for the reference itself and for views that share too little with it.
     """
-    sparse = scene.visible is not None and len(scene.visible[ref]) >= LEAST_POINTS
+    sparse = scene.visible is not None and len(scene.visible[ref]) >= MIN_POINTS
     scores = _sparse_scores(scene, ref) if sparse else _lifted_scores(scene, ref)
     scores[ref] = 0
     return scores
@@ -103,7 +103,7 @@ def _sparse_scores(scene: Scene, ref: int) -> np.ndarray:
     scores = np.zeros(len(scene.views))
     for i, seen in enumerate(scene.visible):
         shared = seen[own[seen]]
-        if i != ref and len(shared) >= max(LEAST_POINTS, LEAST_SHARE * total):
+        if i != ref and len(shared) >= max(MIN_POINTS, MIN_SHARE * total):
             angles = triangulation_angle_deg(scene.points_in_world[shared], scene.views[ref], scene.views[i])
             scores[i] = angle_weight(angles).sum() / total
     return scores
@@ -121,7 +121,7 @@ def _lifted_scores(scene: Scene, ref: int) -> np.ndarray:
     scores = np.zeros(len(scene.views))
     for i, src in enumerate(scene.views):
         inside = sees(src, points_in_world)
-        if i != ref and inside.mean() >= LEAST_LIFTED_SHARE:
+        if i != ref and inside.mean() >= MIN_LIFTED_SHARE:
             angles = triangulation_angle_deg(points_in_world[inside], view, src)
             scores[i] = angle_weight(angles).sum() / len(points_in_world)
     return scores

@@ -21,20 +21,20 @@ from nasrecon.types import Camera, View
 THUMBNAIL_PX = 80
 # Planes: ratio of neighbouring depths, and the most of them (they span a factor of 1.1^96 = 9400).
 RATIO = 1.1
-MOST_PLANES = 96
+MAX_PLANES = 96
 # Triangulation angles tried, and the one preferred; sources a plane; share of the image that a source must see.
 ANGLES_DEG = (0.5, 45.0)
 BEST_ANGLE_DEG = 7.0
 SOURCES = 3
-LEAST_OVERLAP = 0.5
+MIN_OVERLAP = 0.5
 # A winner: correlation of a window [px], lead over planes more than APART steps away, contrast [grey levels].
 WINDOW = 5
-LEAST_SCORE = 0.8
-LEAST_LEAD = 0.08
+MIN_SCORE = 0.8
+MIN_LEAD = 0.08
 APART = 3
-LEAST_CONTRAST = 3.0
+MIN_CONTRAST = 3.0
 # Agreement: of at least so many of the 8 neighbours, and of another view's sweep, to this share of the depth.
-LEAST_NEIGHBORS = 4
+MIN_NEIGHBORS = 4
 SAME_DEPTH = 0.15
 
 
@@ -77,7 +77,7 @@ def swept_points(thumbnails: Sequence[Thumbnail], refs: Sequence[int]) -> tuple[
     for i, depth in depths.items():
         in_world = transform(inverse(thumbnails[i].cam_from_world), thumbnails[i].camera.unproject_depth(depth))
         others = [(thumbnails[j], other) for j, other in depths.items() if j != i]
-        keep = (depth > 0) & (_like_neighbors(depth) >= LEAST_NEIGHBORS) & _agreed(in_world, others)
+        keep = (depth > 0) & (_like_neighbors(depth) >= MIN_NEIGHBORS) & _agreed(in_world, others)
         visible[i] = total + np.arange(keep.sum())
         total += len(visible[i])
         points.append(in_world[keep])
@@ -133,7 +133,7 @@ def _plan(ref: Thumbnail, others: Sequence[Thumbnail]) -> list[tuple[float, list
         return []
     reach = 1 / np.radians(ANGLES_DEG)
     farthest = baselines[moved].max() * reach[0]
-    nearest = max(baselines[moved].min() * reach[1], farthest * RATIO**-MOST_PLANES)
+    nearest = max(baselines[moved].min() * reach[1], farthest * RATIO**-MAX_PLANES)
     count = int(np.ceil(np.log(farthest / nearest) / np.log(RATIO))) + 1
     depths = np.geomspace(nearest, farthest, max(count, 2))
     fits = [_fit(ref, other, depths) if moved[i] else np.zeros(len(depths)) for i, other in enumerate(others)]
@@ -159,7 +159,7 @@ def _fit(ref: Thumbnail, src: Thumbnail, depths: np.ndarray) -> np.ndarray:
     across = np.linalg.norm(np.cross(rays, to_src), axis=-1) / np.linalg.norm(rays, axis=-1)
     angles_deg = np.degrees(np.arctan(np.median(across) / depths))
     fit = np.exp(-(np.log(np.maximum(angles_deg, 1e-9) / BEST_ANGLE_DEG) ** 2))
-    usable = (angles_deg >= ANGLES_DEG[0]) & (angles_deg <= ANGLES_DEG[1]) & (inside.mean(axis=-1) >= LEAST_OVERLAP)
+    usable = (angles_deg >= ANGLES_DEG[0]) & (angles_deg <= ANGLES_DEG[1]) & (inside.mean(axis=-1) >= MIN_OVERLAP)
     return np.where(usable, fit, 0.0)
 
 
@@ -221,5 +221,5 @@ def _clear_winners(scores: np.ndarray, depths: np.ndarray, contrast: np.ndarray)
     steps = np.abs(np.arange(len(depths))[:, None, None] - best)
     second = np.where(steps > APART, scores, -1.0).max(axis=0)
     inner = (best > 0) & (best < len(depths) - 1)
-    clear = inner & (top >= LEAST_SCORE) & (top - second >= LEAST_LEAD) & (contrast >= LEAST_CONTRAST)
+    clear = inner & (top >= MIN_SCORE) & (top - second >= MIN_LEAD) & (contrast >= MIN_CONTRAST)
     return np.where(clear, depths[best], 0.0)

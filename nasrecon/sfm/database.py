@@ -27,8 +27,8 @@ EXHAUSTIVE_UP_TO = 60
 NEXT_IN_ORDER = 3
 LARGEST_FEATURES = 128
 LIKELY_PER_IMAGE = 15
-LEAST_LARGE_MATCHES = 4
-RATIO, MOST_DISTANCE = 0.8, 0.7
+MIN_LARGE_MATCHES = 4
+RATIO, MAX_DISTANCE = 0.8, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def _largest_descriptors(database: Path, name: str) -> np.ndarray:
 def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
     """Return the pairs (i < j) of images whose few descriptors (n, 128), of unit length, match best.
 
-    For each image the ``LIKELY_PER_IMAGE`` others with the most matches, at least ``LEAST_LARGE_MATCHES``.
+    For each image the ``LIKELY_PER_IMAGE`` others with the most matches, at least ``MIN_LARGE_MATCHES``.
     """
     counts = np.zeros((len(descriptors), len(descriptors)), dtype=int)
     for i, own in enumerate(descriptors):
@@ -144,11 +144,11 @@ def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
             if i != j and len(own) and len(other) >= 2:
                 nearest = -np.partition(-(own @ other.T), 1, axis=1)[:, :2]  # the two best cosines
                 first, second = (2 - 2 * nearest.clip(-1, 1)).T  # squared distances
-                counts[i, j] = np.sum((first < RATIO**2 * second) & (first < MOST_DISTANCE**2))
+                counts[i, j] = np.sum((first < RATIO**2 * second) & (first < MAX_DISTANCE**2))
     pairs = set()
     for i, row in enumerate(np.minimum(counts, counts.T)):
         best = np.argsort(-row, kind="stable")[:LIKELY_PER_IMAGE]
-        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if row[j] >= LEAST_LARGE_MATCHES}
+        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if row[j] >= MIN_LARGE_MATCHES}
     return pairs
 
 

@@ -40,7 +40,7 @@ from nasrecon.sfm.kept_model import (
     write_model,
 )
 
-LEAST_MODEL = 2
+MIN_MODEL = 2
 
 
 def reconstruct_cameras(
@@ -74,7 +74,7 @@ def reconstruct_cameras(
     progress = progress or LogProgress()
     root, names = _images_for_sfm(images, folder)
     names = names[::every]
-    if len(names) < LEAST_MODEL:
+    if len(names) < MIN_MODEL:
         raise InputError(f"{images}: structure from motion needs two images or more, found {len(names)}")
     sizes = [image_size(root / name) for name in names]
     groups = _shared_cameras(root, names, sizes) if intrinsics is None else _known_camera(intrinsics, names, sizes)
@@ -140,7 +140,7 @@ def _run_sfm(
     inside = stage([root / name for name in names], staged)
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = 0
-    options.min_model_size = LEAST_MODEL
+    options.min_model_size = MIN_MODEL
     options.ba_refine_focal_length = options.ba_refine_extra_params = not keep_intrinsics
     with quiet(part / "colmap.log"):
         extract(database, staged, inside, groups)

@@ -38,7 +38,7 @@ from nasrecon.types import Scene, View
 TRIANGULATED_NEIGHBORS = 15
 
 
-LEAST_ANGLE_DEG = 0.5
+MIN_ANGLE_DEG = 0.5
 
 
 def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Progress | None = None) -> Scene:
@@ -82,7 +82,8 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
 
 
 def _fits(view: View) -> bool:
-    """Say whether a view's image is there and has the size that its camera is made for (``estimate`` reports others)."""
+    """Say whether a view's image is there and has the size that its camera is made for
+    (``estimate`` reports others)."""
     expected = view.lens or view.camera
     try:
         return image_size(view.image_path) == (expected.width, expected.height)
@@ -112,7 +113,7 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     pairs = [(inside[i], inside[j]) for i, j in _overlapping(scene)]
     options = pycolmap.IncrementalPipelineOptions()
     options.triangulation.ignore_two_view_tracks = False  # of two views there are no others
-    options.triangulation.min_angle = options.mapper.filter_min_tri_angle = LEAST_ANGLE_DEG
+    options.triangulation.min_angle = options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
     with quiet(part / "colmap.log"):
         extract(database, staged, inside, groups)
     progress.note(f"features found; matching {len(pairs)} pairs")

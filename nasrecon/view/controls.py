@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PICTURE_PX = 480
 _SMALL = "font-size:12px;line-height:1.35;color:#555"
-_NO_VALUE = "#%02x%02x%02x" % INVALID_RGB
+_NO_VALUE = "#{:02x}{:02x}{:02x}".format(*INVALID_RGB)
 
 
 class Controls:

@@ -141,7 +141,7 @@ class Cameras:
     async def greet(self, client: viser.ClientHandle) -> None:
         """Show a new client everything, again whenever its window changes, until it moves by itself.
 
-        A page that has just opened goes to the server's initial camera when it comes round to it, at times after it
+        viser may apply `initial_camera` after `on_client_connect`; fit the view again then, at times after it
         was greeted; so does one whose visitor resets the view. From there, too, it is shown everything.
         """
         fitted, place = await self.stand_back(client)

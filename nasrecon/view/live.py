@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import getpass
 import io
-import logging
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,29 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.fuse.save import load_cloud, load_mesh
 from nasrecon.progress import Progress
 from nasrecon.results.reader import MANIFEST_FILE
-from nasrecon.types import Estimate, Mesh
+from nasrecon.types import Estimate
 from nasrecon.view.contents import Contents, Survey, look, survey
-from nasrecon.view.controls import Controls, cloud_legend, status_html, view_html, waiting_html
+from nasrecon.view.controls import Controls, status_html, view_html, waiting_html
 from nasrecon.view.frustums import Cameras
-from nasrecon.view.glb import mesh_glb
+from nasrecon.view.layers import MAX_POINTS, Layers
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
-from nasrecon.view.pictures import shrunk
-from nasrecon.view.points import Points, points_of_cloud, points_of_view, support_limit
-from nasrecon.view.thin import thin_mesh
+from nasrecon.view.pictures import downscale
+from nasrecon.view.server import HOST, start_server
 
 if TYPE_CHECKING:
     import viser
 
-MAX_FACES = 500_000
-"""Triangles that a browser turns without delay on a laptop; larger meshes are thinned to this."""
 
-MAX_POINTS = 1_000_000
-"""Points that are kept at hand; the page shows as many of them as its slider says."""
-
-HOST = "127.0.0.1"
 _POLL_S = 1.0
 _REFRESH_S = 2.0
 _FRUSTUM_IMAGE_PX = 192
@@ -99,24 +89,19 @@ class LivePage:
         self._folder = folder
         self._contents: Contents | None = _look(folder)
         self._lock = threading.RLock()
-        self.server = _start(port, f"nasrecon: {folder.resolve().name}")
+        self.server = start_server(port, f"nasrecon: {folder.resolve().name}")
         self._looked_at = time.monotonic()
         self.frame: PageFrame | None = None
         self.survey: Survey | None = None
         self.cameras: Cameras | None = None
         self._pictures: dict[str, np.ndarray] = {}
         self._files: dict[str, tuple[Path, float]] = {}
-        self._mesh: Mesh | None = None
-        self._mesh_faces = 0
-        self._cloud_points = self._points_shown = 0
-        self._parts: dict[str, Points] = {}
         self._observed: set[str] = set()
         self._problems: dict[str, str] = {}
-        self._stale = False
-        self._drawn_at = 0.0
         # A cloud lies on the mesh and hides it.
         has_mesh = self._contents is not None and self._contents.mesh is not None
         self.controls = Controls(self.server, show_cloud=not has_mesh)
+        self.layers = Layers(self.server, self.controls)
         self._connect_controls()
         self._show_status()
 
@@ -140,12 +125,12 @@ class LivePage:
             done = (
                 self._choose_frame()
                 or self._add_frustums()
-                or self._read_file("mesh", self._read_mesh)
+                or self._read_file("mesh", self.layers.read_mesh)
                 or self._read_file("cloud", self._read_cloud)
                 or self._read_next_view()
             )
-            if self._stale and (not done or time.monotonic() - self._drawn_at > _REFRESH_S):
-                self._draw_points()
+            if self.layers.stale and (not done or time.monotonic() - self.layers.drawn_at > _REFRESH_S):
+                self.layers.draw_points()
             if done:
                 self._show_status()
         return done
@@ -172,6 +157,7 @@ class LivePage:
         results = self._contents.results
         self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
         self.frame = choose_frame(results.views, self.survey.points_in_world)
+        self.layers.frame, self.layers.survey, self.layers.unit = self.frame, self.survey, results.unit
         crowd = max(1.0, self._contents.expected_views / 30)  # many cameras stand close
         self.controls.camera_size.value = max(2.0, self.controls.camera_size.value / crowd**0.5)
         self.cameras = Cameras(self.server, self.controls, self.frame, self.survey, self._go_to)
@@ -210,20 +196,9 @@ class LivePage:
             self._problems[what] = str(error)
         return True
 
-    def _read_mesh(self, path: Path) -> None:
-        mesh = load_mesh(path)
-        self._mesh_faces = len(mesh.faces)
-        self._mesh = thin_mesh(mesh, MAX_FACES)
-        self._draw_mesh()
-
     def _read_cloud(self, path: Path) -> None:
-        cloud = load_cloud(path)
-        self._cloud_points = len(cloud)
-        for part in self._parts:
-            self.server.scene.remove_by_name(f"/cloud/{part}")
-        self._parts = {"fused": points_of_cloud(cloud, MAX_POINTS)}
-        self._observed = set()
-        self._stale = True
+        self.layers.read_cloud(path)
+        self._observed = set()  # its points are to observe every view
 
     def _read_next_view(self) -> bool:
         assert self._contents is not None and self.cameras is not None
@@ -238,73 +213,23 @@ class LivePage:
         except InputError as error:
             self._problems[name] = str(error)
             return True
-        self._pictures[name] = shrunk(estimate.rgb, _FRUSTUM_IMAGE_PX)
+        self._pictures[name] = downscale(estimate.rgb, _FRUSTUM_IMAGE_PX)
         self.cameras.set_image(name, self._pictures[name])
-        if "fused" in self._parts:
-            self._parts["fused"].observe(estimate)
-            shows_it = self.controls.coloring.value in ("depth", "confidence") or self.controls.threshold.value > 0
-            self._stale = self._stale or shows_it
-        else:
-            share = max(1000, MAX_POINTS // self._contents.expected_views)
-            self._parts[str(len(self._parts))] = points_of_view(estimate, share)
-            self._stale = True
+        self.layers.add_view(estimate, max(1000, MAX_POINTS // self._contents.expected_views))
         return True
 
     # What is drawn ---------------------------------------------------------------------------------------------------
-
-    def _draw_mesh(self) -> None:
-        mesh, frame = self._mesh, self.frame
-        if mesh is None or frame is None or not len(mesh.faces):
-            return
-        points, normal = frame.points(mesh.vertices), frame.directions(mesh.normal)
-        data = mesh_glb(points, normal, mesh.rgb, mesh.faces, self.controls.surface.value)
-        self.server.scene.add_glb(
-            "/mesh", data, cast_shadow=False, receive_shadow=False, visible=self.controls.mesh.value
-        )
-
-    def _draw_points(self) -> None:
-        frame, seen, controls = self.frame, self.survey, self.controls
-        if frame is None or seen is None:
-            return
-        total = max(1, sum(len(part) for part in self._parts.values()))
-        part_shown = min(1.0, 1000 * controls.points.value / total)
-        shown, support = 0, 0
-        for name, part in self._parts.items():
-            count = round(part_shown * len(part))
-            keep = np.flatnonzero(part.confident(controls.threshold.value)[:count])
-            normals_in_page = frame.directions(part.normal)
-            some = Points(
-                points_in_world=part.points_in_world[keep],
-                normal=normals_in_page[keep],
-                **{k: getattr(part, k)[keep] for k in ("rgb", "depth", "confidence", "support")},
-            )
-            shown += len(keep)
-            support = max(support, support_limit(some.support))
-            self.server.scene.add_point_cloud(
-                f"/cloud/{name}",
-                frame.points(some.points_in_world),
-                some.colors(controls.coloring.value, seen.near, seen.far),
-                point_size=_point_size(controls),
-                point_shape="rounded",
-                point_shading="flat",
-                precision="float32",
-                visible=controls.cloud.value,
-            )
-        unit = self._contents.results.unit if self._contents else "unknown"
-        controls.legend.content = cloud_legend(controls.coloring.value, seen.near, seen.far, unit, support)
-        self._points_shown = shown
-        self._stale, self._drawn_at = False, time.monotonic()
 
     def _show_status(self) -> None:
         contents = self._contents
         if contents is None:
             self.controls.status.content = waiting_html(self._folder)
             return
-        of = self._cloud_points or sum(len(part) for part in self._parts.values())
+        layers = self.layers
         pieces = {
             "views": (len(self.cameras.views) if self.cameras else 0, contents.expected_views),
-            "points": (self._points_shown, of),
-            "faces": (len(self._mesh.faces) if self._mesh else 0, self._mesh_faces),
+            "points": (layers.points_shown, layers.points),
+            "faces": (len(layers.mesh.faces) if layers.mesh else 0, layers.mesh_faces),
         }
         unread = len(contents.results) - len(self._observed)
         missing = [*contents.missing, *self._problems.values()]
@@ -319,10 +244,10 @@ class LivePage:
             (controls.cloud, self._set_visibility),
             (controls.cameras, self._set_visibility),
             (controls.camera_size, self._set_visibility),
-            (controls.point_size, self._set_point_size),
-            (controls.surface, self._draw_mesh),
-            (controls.coloring, self._draw_points),
-            (controls.points, self._draw_points),
+            (controls.point_size, self.layers.set_point_size),
+            (controls.surface, self.layers.draw_mesh),
+            (controls.coloring, self.layers.draw_points),
+            (controls.points, self.layers.draw_points),
             (controls.threshold, self._set_threshold),
         ):
             handle.on_update(self._locked(act))
@@ -351,25 +276,12 @@ class LivePage:
         return run
 
     def _set_visibility(self) -> None:
-        controls = self.controls
-        for name, visible in (
-            ("/mesh", controls.mesh.value),
-            *((f"/cloud/{p}", controls.cloud.value) for p in self._parts),
-        ):
-            handle = self.server.scene.get_handle_by_name(name)
-            if handle is not None:
-                handle.visible = visible
+        self.layers.set_visibility()
         if self.cameras:
             self.cameras.restyle()
 
-    def _set_point_size(self) -> None:
-        for name in self._parts:
-            handle: Any = self.server.scene.get_handle_by_name(f"/cloud/{name}")
-            if handle is not None:
-                handle.point_size = _point_size(self.controls)
-
     def _set_threshold(self) -> None:
-        self._draw_points()
+        self.layers.draw_points()
         self._show_view()
 
     def _go_to(self, name: str, client: viser.ClientHandle) -> None:
@@ -406,7 +318,7 @@ class LivePage:
         """Return the small image of a view, None where it is not finished."""
         assert self._contents is not None
         if name not in self._pictures and name in self._contents.results.names:
-            self._pictures[name] = shrunk(self._estimate(name).rgb, _FRUSTUM_IMAGE_PX)
+            self._pictures[name] = downscale(self._estimate(name).rgb, _FRUSTUM_IMAGE_PX)
         return self._pictures.get(name)
 
 
@@ -418,27 +330,3 @@ def _look(folder: Path) -> Contents | None:
         if (folder / MANIFEST_FILE).is_file() and not any((folder / "views").glob("*.npz")):
             return None
         raise
-
-
-def _start(port: int, label: str) -> viser.ViserServer:
-    import viser
-
-    with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
-        # A visitor that leaves before saying what it wants, or before it was answered, is nobody's error; both are
-        # reported otherwise, the first with a traceback.
-        logging.getLogger("websockets").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
-        server = viser.ViserServer(host=HOST, port=port, label=label, verbose=False)
-
-    def refuse(verbose: bool = True) -> None:
-        """Share nothing: viser would ask a server on the internet for a public address."""
-
-    server.request_share_url = refuse  # type: ignore[method-assign]
-    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153))
-    server.scene.set_up_direction("+z")
-    server.scene.world_axes.visible = False
-    return server
-
-
-def _point_size(controls: Controls) -> float:
-    return 0.0012 * controls.point_size.value

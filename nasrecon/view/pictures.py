@@ -33,10 +33,10 @@ def view_pictures(
         "normals": np.where(valid[..., None], color_normal(estimate.normal), np.array(INVALID_RGB, np.uint8)),
         "confidence": color_scalar(estimate.confidence, 0, 1, estimate.depth > 0),
     }
-    return {name: shrunk(picture, width) if width else picture for name, picture in pictures.items()}
+    return {name: downscale(picture, width) if width else picture for name, picture in pictures.items()}
 
 
-def shrunk(rgb: np.ndarray, width: int) -> np.ndarray:
+def downscale(rgb: np.ndarray, width: int) -> np.ndarray:
     """Return a picture (H, W, 3) at a smaller width [px], every pixel the mean of those that it covers."""
     from PIL import Image
 
@@ -63,7 +63,7 @@ def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
 def css_gradient(direction: str = "to right", stops: int = 17) -> str:
     """Return the colour scale, low to high, as a CSS gradient."""
     table = color_table(stops)
-    return f"linear-gradient({direction},{','.join('#%02x%02x%02x' % tuple(rgb) for rgb in table)})"
+    return f"linear-gradient({direction},{','.join('#{:02x}{:02x}{:02x}'.format(*tuple(rgb)) for rgb in table)})"
 
 
 @dataclass(frozen=True, kw_only=True)

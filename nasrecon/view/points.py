@@ -112,7 +112,7 @@ def points_of_view(estimate: Estimate, count: int) -> Points:
     )
 
 
-def joined(parts: list[Points]) -> Points:
+def concatenate(parts: list[Points]) -> Points:
     """Join points of several views, shuffled."""
     order = np.random.default_rng(0).permutation(sum(len(part) for part in parts))
     names = ("points_in_world", "normal", "rgb", "depth", "confidence", "support")

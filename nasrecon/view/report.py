@@ -27,9 +27,9 @@ from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
-from nasrecon.view.points import Points, joined, points_of_cloud, points_of_view, support_limit
+from nasrecon.view.points import Points, concatenate, points_of_cloud, points_of_view, support_limit
+from nasrecon.view.simplify import simplify_mesh
 from nasrecon.view.tables import report_tables
-from nasrecon.view.thin import thin_mesh
 
 MAX_FACES = 400_000
 MAX_POINTS = 500_000
@@ -76,7 +76,7 @@ def write_report(
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
     collected = _visit(contents, seen, width, points, progress or LogProgress())
-    points = points or joined(collected.parts)
+    points = points or concatenate(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
 
     data = {
@@ -205,13 +205,13 @@ def _scene(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Encode mesh and points so that they fit the budget [bytes]: each halved until they do, the larger first."""
     max_faces, max_points = MAX_FACES, min(MAX_POINTS, len(points))
-    shown = thin_mesh(mesh, max_faces) if mesh is not None else None
+    shown = simplify_mesh(mesh, max_faces) if mesh is not None else None
     encoded_mesh = _encode_mesh(shown, frame) if shown is not None else {}
     encoded_points = _encode_points(points, max_points, frame, seen)
     while sum(map(len, encoded_mesh.values())) + sum(map(len, encoded_points.values())) > budget:
         if sum(map(len, encoded_mesh.values())) > sum(map(len, encoded_points.values())) and max_faces > 2000:
             max_faces = max_faces * 2 // 3
-            shown = thin_mesh(mesh, max_faces)
+            shown = simplify_mesh(mesh, max_faces)
             encoded_mesh = _encode_mesh(shown, frame)
         elif max_points > 2000:
             max_points = max_points * 2 // 3

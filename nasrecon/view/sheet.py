@@ -1,4 +1,4 @@
-"""The contact sheet as a picture: the mesh from two sides of its story, then every view. No browser, no display."""
+"""The contact sheet as a picture: the mesh in colour and shaded, then every view. No browser, no display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nasrecon.results.preview import INVALID_RGB, color_table, depth_bar, normal
 from nasrecon.types import Camera, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
-from nasrecon.view.pictures import PICTURES, shrunk, view_pictures
+from nasrecon.view.pictures import PICTURES, downscale, view_pictures
 
 _WIDTH = 1920
 _MARGIN = 24
@@ -170,7 +170,7 @@ def _view_rows(contents: Contents, seen: Survey, progress: Progress) -> list[np.
         for i in range(start, min(start + columns, len(results))):
             estimate = results[i]
             pictures = view_pictures(estimate, seen.near, seen.far, width=width)
-            drawn.append((estimate.view.name, [shrunk(pictures[name], width) for name in PICTURES]))
+            drawn.append((estimate.view.name, [downscale(pictures[name], width) for name in PICTURES]))
             progress.update("sheet", i + 1, len(results))
         strip = _Strip(max(pictures[0].shape[0] for _, pictures in drawn) + 34)
         for column, (name, pictures) in enumerate(drawn):

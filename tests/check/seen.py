@@ -53,7 +53,7 @@ def seen_by(scene: Scene, points: np.ndarray, noise_px: float = 0.0) -> Matches:
                 y=y,
                 count=len(ids),
                 residual_px=max(noise_px, 1e-3),
-                moved_px=moved,
+                median_flow_px=moved,
                 homography=None,
             )
             pairs.append(PairMatches(first=i, second=j, **pair))

@@ -66,25 +66,25 @@ def test_a_fault_exits_with_1_and_names_its_repair(run, files) -> None:
     assert "FAULT world-from-cam" in stdout and "repair: --fix world-from-cam" in stdout
     assert "epipolar error" in stdout and "in front of the cameras" in stdout and "plane sweep" in stdout
     code, stdout, stderr = run("check", *given(files, "cam-from-world"), "--fix", "world-from-cam", "--json")
-    told = json.loads(stdout)
-    assert code == 0 and told["faults"] == [] and "repaired as asked: world-from-cam" in stderr
-    assert told["given"] == told["repaired"] and told["given"]["median_epipolar_error_px"] < 0.4
+    reported = json.loads(stdout)
+    assert code == 0 and reported["faults"] == [] and "repaired as asked: world-from-cam" in stderr
+    assert reported["given"] == reported["repaired"] and reported["given"]["median_epipolar_error_px"] < 0.4
 
 
 def test_json_tells_what_the_report_tells(run, files) -> None:
     code, stdout, _ = run("check", *given(files, "world-from-cam"), "--fix", "order=reversed", "--json")
-    told = json.loads(stdout)
-    (fault,) = told["faults"]
-    assert code == 1 and fault["name"] == "order" and told["fixes"] == ["order=reversed"]
-    assert told["given"]["median_epipolar_error_px"] > 5 > 0.5 > told["repaired"]["median_epipolar_error_px"]
-    assert told["read"]["views"].startswith("5 ")
+    reported = json.loads(stdout)
+    (fault,) = reported["faults"]
+    assert code == 1 and fault["name"] == "order" and reported["fixes"] == ["order=reversed"]
+    assert reported["given"]["median_epipolar_error_px"] > 5 > 0.5 > reported["repaired"]["median_epipolar_error_px"]
+    assert reported["read"]["views"].startswith("5 ")
 
 
 def test_bad_input_exits_with_2(run, files) -> None:
     for arguments, said in [
         (["check", "nowhere"], "nowhere"),
         (["check", *given(files, "world-from-cam"), "--fix", "magic"], "no such fix"),
-        (["bench", "doctor", "--generated", "0"], "nothing to do"),
+        (["bench", "check", "--generated", "0"], "nothing to do"),
     ]:
         code, stdout, stderr = run(*arguments)
         assert (code, stdout) == (2, "") and said in stderr

@@ -1,4 +1,5 @@
-"""Faults are injected into sound sets, and the doctor must name each of them and its repair, and nothing in the sound ones.
+"""Faults are injected into sound sets, and the doctor must name each of them and its repair, and nothing in the
+sound ones.
 
 A fast part of what ``nasrecon bench doctor`` does on all sets.
 """
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 
 from nasrecon.bench.faults import FAULTS
-from nasrecon.bench.run import Trial, enough, run_trials, summary
+from nasrecon.bench.run import Trial, passed, run_trials, summary
 from nasrecon.check.diagnose import check_scene, diagnose
 from nasrecon.check.fixes import apply_fixes
 from nasrecon.errors import InputError
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.matching.match_scene import match_scene
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.matching.sampling import MatchOptions
 from nasrecon.types import Scene
 
@@ -34,8 +35,8 @@ def the_room() -> Scene:
     return scene.subset(range(3, 9))
 
 
-def told(trials: list[Trial]) -> list[tuple]:
-    return [(trial.fault, trial.found, trial.fixes, trial.repaired) for trial in trials if not trial.right]
+def reported(trials: list[Trial]) -> list[tuple]:
+    return [(trial.fault, trial.found, trial.fixes, trial.repaired) for trial in trials if not trial.correct]
 
 
 # Of each set the faults that are least like each other there: together every kind once. The bench tries all on all.
@@ -50,8 +51,8 @@ def test_faults_of_the_example_set_are_named_and_repaired() -> None:
     elsewhere = {name for _, names in REAL.values() for name in names}
     faults = [fault for fault in FAULTS if fault.name not in elsewhere]
     trials = run_trials("room", the_room(), faults)
-    assert told(trials) == [] and len(trials) >= len(faults) - 1  # fx is fy here, and half a pixel cannot be told
-    assert enough(trials) and summary(trials).startswith(f"room         {len(trials) - 1} of {len(trials) - 1} faults")
+    assert reported(trials) == [] and len(trials) >= len(faults) - 1  # fx is fy here, and half a pixel cannot be told
+    assert passed(trials) and summary(trials).startswith(f"room         {len(trials) - 1} of {len(trials) - 1} faults")
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -62,7 +63,7 @@ def test_faults_of_real_sets_are_named_and_sound_ones_are_fine(name: str) -> Non
     scene = open_scene(DATA / name)
     scene = scene.subset(range(0, len(scene.views), step))
     trials = run_trials(name, scene, [fault for fault in FAULTS if fault.name in faults])
-    assert told(trials) == [] and len(trials) == 1 + len(faults)
+    assert reported(trials) == [] and len(trials) == 1 + len(faults)
 
 
 @cache
@@ -98,8 +99,8 @@ def test_two_faults_at_once_are_two_findings() -> None:
     found = diagnose(broken, matches)
     assert sorted(fault.name for fault in found.faults) == ["opengl-axes", "translation-scale", "wrong-poses"]
     fixed = apply_fixes(broken, found.fixes)
-    fit = Observations(matches.moved_to(scene, fixed)).fit(Cameras.of(fixed))
-    assert fit.median_px < 0.3 and fit.in_front > 0.98 and len(fixed.views) == 5
+    fit = MatchArrays(matches.reindexed(scene, fixed)).evaluate(Cameras.of(fixed))
+    assert fit.median_px < 0.3 and fit.cheirality_share > 0.98 and len(fixed.views) == 5
 
 
 def test_cameras_that_nothing_explains_are_called_so() -> None:

@@ -24,37 +24,95 @@ from nasrecon.errors import NasReconError
 OPTIONS = {
     "": ["--version"],
     "infer": [
-        "--poses", "--intrinsics", "--convention", "--format", "--masks", "--ignore-hints", "--every", "--fix",
-        "--no-check", "--keep-poses", "--out", "--network", "--device", "--sources", "--min-depth", "--size", "--max-side", "--batch",
-        "--triangulate", "--overwrite", "--json",
+        "--poses",
+        "--intrinsics",
+        "--convention",
+        "--format",
+        "--masks",
+        "--ignore-hints",
+        "--every",
+        "--fix",
+        "--no-check",
+        "--keep-poses",
+        "--out",
+        "--network",
+        "--device",
+        "--sources",
+        "--min-depth",
+        "--size",
+        "--max-side",
+        "--batch",
+        "--triangulate",
+        "--overwrite",
+        "--json",
     ],
     "export": ["--format", "--out", "--scale", "--json"],
     "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],
-    "bench doctor": ["--generated", "--views", "--seed", "--json"],
+    "bench check": ["--generated", "--views", "--seed", "--json"],
     "fuse": [
-        "--out", "--cloud", "--min-confidence", "--max-relative-depth-error",
-        "--max-normal-angle-deg", "--min-support", "--max-neighbors", "--cell", "--voxel", "--min-component-faces", "--json",
+        "--out",
+        "--cloud",
+        "--min-confidence",
+        "--max-relative-depth-error",
+        "--max-normal-angle-deg",
+        "--min-support",
+        "--max-neighbors",
+        "--cell",
+        "--voxel",
+        "--min-component-faces",
+        "--json",
     ],
     "viz": ["--html", "--png", "--max-mb", "--port"],
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
     "train render": [
-        "--worlds", "--files", "--first", "--kind", "--models", "--width", "--height", "--textures", "--floating", "--seed", "--device",
+        "--worlds",
+        "--files",
+        "--first",
+        "--kind",
+        "--models",
+        "--width",
+        "--height",
+        "--textures",
+        "--floating",
+        "--seed",
+        "--device",
     ],
     "train preview": ["--out", "--count", "--kind", "--models", "--textures", "--floating", "--seed"],
     "train credits": ["--models"],
     "train": [
-        "--worlds", "--validation", "--run", "--steps", "--batch", "--crop-width", "--crop-height", "--network", "--stage", "--init", "--learning-rate",
-        "--resume", "--seed", "--device",
+        "--worlds",
+        "--validation",
+        "--run",
+        "--steps",
+        "--batch",
+        "--crop-width",
+        "--crop-height",
+        "--network",
+        "--stage",
+        "--init",
+        "--learning-rate",
+        "--resume",
+        "--seed",
+        "--device",
     ],
     "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
     "eval demon": ["--network", "--max-depth", "--keep-poses", "--device", "--json"],
     "eval frames": [
-        "--network", "--rule", "--every", "--offset", "--sources", "--min-depth", "--max-depth", "--keep-poses", "--device", "--json",
+        "--network",
+        "--rule",
+        "--every",
+        "--offset",
+        "--sources",
+        "--min-depth",
+        "--max-depth",
+        "--keep-poses",
+        "--device",
+        "--json",
     ],
     "eval mesh": ["--reference", "--every", "--distance", "--sampling", "--align", "--error-map", "--json"],
-}  # fmt: skip
+}
 
 
 def all_options(command, path=()):
@@ -96,9 +154,9 @@ def test_defaults_are_those_of_the_options_classes():
 
 
 def test_formats_are_the_layouts_that_are_read():
-    from nasrecon.ingest.open_scene import LAYOUTS
+    from nasrecon.ingest.open_scene import FORMATS
 
-    assert list(get_args(options.Format)) == [layout.key for layout in LAYOUTS]
+    assert list(get_args(options.Format)) == [each.key for each in FORMATS]
 
 
 @pytest.fixture
@@ -273,7 +331,7 @@ def test_json_is_all_there_is_on_stdout(run, files, tmp_path):
     told = json.loads(stdout)
     assert code == 0 and told["views"] == 3 and told["cloud"] == str(tmp_path / "c.ply")
     assert "mesh" not in told and told["voxel"] is told["faces"] is None
-    assert told["stages"]["pixels"] == 3 * 96 * 64 and 0 < told["stages"]["merged points"]
+    assert told["stages"]["pixels"] == 3 * 96 * 64 and told["stages"]["merged points"] > 0
 
 
 def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, monkeypatch):

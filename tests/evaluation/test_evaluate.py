@@ -21,7 +21,7 @@ from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, keyframes
 from nasrecon.evaluation.scoring import STAGES
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.passes import predict, predict_stages
-from nasrecon.matching.residuals import Fit
+from nasrecon.matching.residuals import Residuals
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.refine.poses import RefinedPoses
@@ -114,8 +114,9 @@ def test_demon_scores_each_stage_of_each_subset(pairs):
     assert [batch.src_images.shape for batch in network.batches] == [(1, 1, 3, 480, 640)] * 3
     assert recorder.updates[-1] == ("pairs", 3, 3)
     assert found.subsets == ("indoor", "made", "all") and [view.name for view in found.of("indoor")] == [
-        "indoor_test_1", "indoor_test_2",
-    ]  # fmt: skip
+        "indoor_test_1",
+        "indoor_test_2",
+    ]
     expected = {"Z1": (0.5, 0.5, 0.5), "Z2": (0.2, 0.4, 0.2), "refined": (0.1, 0.3, 0.0)}
     for stage, (one, two, three) in expected.items():
         # float32 of depth and K: a few parts in 1e7.
@@ -147,17 +148,28 @@ def refined(changed):
             views[-1] = replace(views[-1], cam_from_world=moved)
         still = np.zeros(len(views))
         return RefinedPoses(
-            scene=scene.replace_views(views), turn_rad=0.01, turned_deg=still, moved=still, before_px=3.0, after_px=0.3,
-            pairs=1, changed=len(calls) - 1 in changed,
-        )  # fmt: skip
+            scene=scene.replace_views(views),
+            turn_rad=0.01,
+            turned_deg=still,
+            moved=still,
+            before_px=3.0,
+            after_px=0.3,
+            pairs=1,
+            changed=len(calls) - 1 in changed,
+        )
 
     return refine
 
 
 def gate_opens(monkeypatch):
     """Let the quick check find matches that are off."""
-    fit = Fit(
-        error_px=np.array([3.0]), pair_px=np.array([3.0]), median_px=3.0, in_front=1.0, tested=1, depth_agrees=1.0
+    fit = Residuals(
+        error_px=np.array([3.0]),
+        pair_px=np.array([3.0]),
+        median_px=3.0,
+        cheirality_share=1.0,
+        tested=1,
+        depth_agreement=1.0,
     )
     monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=(), given=fit))
 
@@ -247,7 +259,7 @@ def test_demon_says_what_it_cannot_score(tmp_path):
     found = evaluate_demon(tmp_path / "set", KnowingNetwork(planes, 0.5, FACTORS))
     assert [view.name for view in found.views] == ["a_2"] and [name for name, _ in found.left_out] == ["a_1"]
     (tmp_path / "set" / "b").mkdir()
-    with pytest.raises(InputError, match="no poses.txt in b"):
+    with pytest.raises(InputError, match=r"no poses.txt in b"):
         evaluate_demon(tmp_path / "set", None)
 
 

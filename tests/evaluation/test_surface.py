@@ -73,18 +73,23 @@ def test_only_the_visible_part_counts(tmp_path: Path) -> None:
     camera = Camera(width=50, height=50, K=np.array([[50.0, 0, 25], [0, 50, 25], [0, 0, 1]]))
     view = DepthView(camera=camera, cam_from_world=np.eye(4), depth=np.full((50, 50), 2.0, np.float32))
     wall = grid_cloud(2.0, edge=0.5)
-    seen = SurfaceReference(samples=SurfaceSamples(xyz=wall.xyz, normal=wall.normal, unit="m"), cell=0.005, views=(view,))
-    beside, behind, near = wall.xyz + (5, 0, 0), wall.xyz + (0, 0, 3), wall.xyz + (0, 0, -0.3)
+    seen = SurfaceReference(
+        samples=SurfaceSamples(xyz=wall.xyz, normal=wall.normal, unit="m"), cell=0.005, views=(view,)
+    )
+    beside, behind, near = wall.xyz + (5, 0, 0), wall.xyz + (0, 0, 3), wall.xyz + (0, 0, -0.3)  # noqa: RUF005
     xyz = np.concatenate([wall.xyz, beside, behind, near])
     cloud = PointCloud(
-        xyz=xyz, normal=np.zeros(xyz.shape, np.float32), rgb=np.zeros(xyz.shape, np.uint8), support=np.ones(len(xyz), int)
+        xyz=xyz,
+        normal=np.zeros(xyz.shape, np.float32),
+        rgb=np.zeros(xyz.shape, np.uint8),
+        support=np.ones(len(xyz), int),
     )
     score = evaluate_surface(save_cloud(cloud, tmp_path / "c.ply"), seen)
     assert score.distances[0].precision == pytest.approx(50, abs=1)
     assert score.hidden == pytest.approx(score.points, rel=0.05)
     assert np.isnan(score.normal_mean_deg)
     with pytest.raises(EmptyResultError, match="one frame"):
-        evaluate_surface(save_cloud(replace(cloud, xyz=xyz + (0, 0, 90)), tmp_path / "far.ply"), seen)
+        evaluate_surface(save_cloud(replace(cloud, xyz=xyz + (0, 0, 90)), tmp_path / "far.ply"), seen)  # noqa: RUF005
 
 
 def test_alignment_takes_a_small_motion_back(tmp_path: Path) -> None:

@@ -61,19 +61,19 @@ def test_flat_texture_is_low_deviation() -> None:
 
 def test_outside_is_beyond_the_image_or_hidden_in_all_sources() -> None:
     """A wall at 4; sources 0.8 to the right and left see 20 columns less each; a post at 2 hides in one."""
-    ref, right, left = camera_at(0.0), camera_at(0.8), camera_at(-0.8)
+    ref, correct, left = camera_at(0.0), camera_at(0.8), camera_at(-0.8)
     wall = np.full((H, W), 4.0)
-    seen = seen_by_a_source(ref, wall, [(right, None)])
+    seen = seen_by_a_source(ref, wall, [(correct, None)])
     assert seen[:, 20:].all() and not seen[:, :20].any()
-    assert seen_by_a_source(ref, wall, [(right, None), (left, None)]).all()
+    assert seen_by_a_source(ref, wall, [(correct, None), (left, None)]).all()
     behind = camera_at(0.0, 180.0)
     assert not seen_by_a_source(ref, wall, [(behind, None)]).any()
     # In the source on the right the post covers columns 60 to 70: the wall there is at 80 to 90 in the reference.
     hidden = wall.copy()
     hidden[:, 60:70] = 2.0
-    seen = seen_by_a_source(ref, wall, [(right, hidden)])
+    seen = seen_by_a_source(ref, wall, [(correct, hidden)])
     assert not seen[:, 80:90].any() and seen[:, 91:].all() and seen[:, 20:79].all()
-    assert seen_by_a_source(ref, wall, [(right, hidden), (left, None)])[:, 80:90].all()
+    assert seen_by_a_source(ref, wall, [(correct, hidden), (left, None)])[:, 80:90].all()
 
 
 def test_zones_are_disjoint_in_their_order_and_scored_apart() -> None:

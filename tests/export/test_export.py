@@ -1,4 +1,5 @@
-"""Every format read back as its own tools read it: the depths lie on the plane that was photographed, to a part of a pixel."""
+"""Every format read back as its own tools read it: the depths lie on the plane that was photographed, to a part of a
+pixel."""
 
 from __future__ import annotations
 
@@ -39,9 +40,14 @@ def estimate(i: int, name: str) -> Estimate:
     ones = (depth > 0).astype(np.float32)
     others = tuple(NAMES[j] for j in (i - 1, i + 1) if 0 <= j < len(NAMES))
     return Estimate(
-        view=view, depth=depth, normal=normal, confidence=0.9 * ones, sigma=0.01 * depth, rgb=photograph(view),
+        view=view,
+        depth=depth,
+        normal=normal,
+        confidence=0.9 * ones,
+        sigma=0.01 * depth,
+        rgb=photograph(view),
         sources=others,
-    )  # fmt: skip
+    )
 
 
 NAMES = ("left/0 a.jpg", "left/1.png", "2.png", "3.tif", "../4.png")
@@ -63,7 +69,8 @@ def pixels(depth: np.ndarray, first_center=(0.5, 0.5)) -> tuple[np.ndarray, np.n
 
 
 def assert_on_plane(lift, depth: np.ndarray, tolerance: float) -> None:
-    """Lifted from the pixels' centres the depths lie on the plane; from half a pixel below or beside them they do not."""
+    """Lifted from the pixels' centres the depths lie on the plane; from half a pixel below or beside them they do
+    not."""
     assert (depth > 0).sum() == WIDTH * (HEIGHT - 4)
     assert np.abs(off_plane(lift(*pixels(depth)))).max() < tolerance
     beside, below = (abs(off_plane(lift(*pixels(depth, center))).mean()) for center in ((0.0, 0.5), (0.5, 0.0)))
@@ -160,7 +167,7 @@ def test_png16_says_its_scale_and_what_does_not_fit(estimates, tmp_path) -> None
     stored = [iio.imread(path) for path in sorted((tmp_path / "s" / "depth").iterdir())]
     lost = sum(int((found.depth > 65535.5 * 5e-5).sum()) for found in estimates)
     kept = sum(int((steps > 0).sum()) for steps in stored)
-    assert 0 < lost and kept == 5 * WIDTH * (HEIGHT - 4) - lost
+    assert lost > 0 and kept == 5 * WIDTH * (HEIGHT - 4) - lost
     assert said[1].startswith(f"{lost} of {5 * WIDTH * (HEIGHT - 4)} depths lie beyond 3.27675")
 
 

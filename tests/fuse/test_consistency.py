@@ -193,10 +193,14 @@ def test_normals_that_disagree_withhold_support_and_missing_ones_come_from_depth
     turned = [*estimates[:3], replace(estimates[3], normal=estimates[3].normal @ turn)]
     missing = [*estimates[:3], replace(estimates[3], normal=np.zeros_like(estimates[3].normal))]
     away = [*estimates[:3], replace(estimates[3], normal=-estimates[3].normal)]
-    np.testing.assert_array_equal(compared(turned, options=options).support, compared(estimates[:3], options=options).support)
+    np.testing.assert_array_equal(
+        compared(turned, options=options).support, compared(estimates[:3], options=options).support
+    )
     for replaced in (missing, away):
         assert (compared(replaced, options=options).support == full).mean() > 0.98
-        assert (compared(replaced[::-1], options=options).support == compared(estimates[::-1], options=options).support).mean() > 0.98
+        assert (
+            compared(replaced[::-1], options=options).support == compared(estimates[::-1], options=options).support
+        ).mean() > 0.98
     assert (full > compared(turned, options=options).support).any()
 
 

@@ -174,7 +174,7 @@ def test_no_estimates_is_an_input_error(estimates: list[Estimate]) -> None:
 
 
 def test_a_view_given_twice_is_refused(estimates: list[Estimate]) -> None:
-    with pytest.raises(InputError, match="000.png"):
+    with pytest.raises(InputError, match=r"000.png"):
         fuse_estimates([estimates[0], estimates[1], estimates[0]])
 
 

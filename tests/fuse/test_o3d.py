@@ -122,7 +122,7 @@ def test_rendered_depth_is_exact_and_normals_face_the_camera() -> None:
     camera = Camera(width=96, height=64, K=np.array([[80.0, 3, 41], [0, 85, 30], [0, 0, 1]]))
     view = look_at("a", (1e4 + 0.5, -0.3, 2e4), (1e4, 0, 2e4 + 3), camera)
     wall = square(3.0, (200, 100, 50))
-    wall = Mesh(vertices=wall.vertices + (1e4, 0, 2e4), faces=wall.faces, normal=wall.normal, rgb=wall.rgb)
+    wall = Mesh(vertices=wall.vertices + np.array([1e4, 0, 2e4]), faces=wall.faces, normal=wall.normal, rgb=wall.rgb)
     image = render_mesh_preview(wall, camera, view.cam_from_world)
     truth = render((Plane((0, 0, -1), -(2e4 + 3.0)),), view)
     np.testing.assert_allclose(image.depth, truth.depth, rtol=2e-5)

@@ -58,7 +58,7 @@ def test_views_that_look_elsewhere_or_are_walled_off_are_no_neighbors() -> None:
     behind = look_at("behind", (0.2, 0, 8), (0, 0, 4), camera)
     wall, back = WALL[0], Plane((0, 0, 1), 4.2)
     sketches = [sketch((wall,), v) for v in (front, beside)] + [
-        sketch(WALL + (Plane((0, 0, 1), -4.0),), away),
+        sketch((*WALL, Plane((0, 0, 1), -4.0)), away),
         sketch((back,), behind),
     ]
     chosen = neighbors(sketches, 5)

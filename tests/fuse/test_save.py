@@ -135,7 +135,7 @@ def test_files_that_are_not_ours_are_named(tmp_path: Path) -> None:
     text = tmp_path / "text.ply"
     text.write_text("hello\n")
     for load in (load_cloud, load_mesh):
-        with pytest.raises(InputError, match="text.ply"):
+        with pytest.raises(InputError, match=r"text.ply"):
             load(text)
     short = save_cloud(make_cloud(), tmp_path / "short.ply")
     short.write_bytes(short.read_bytes()[:-100])

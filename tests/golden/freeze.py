@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import trimesh
 
 TOP = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("NASRECON_DATA", TOP / "../shared/data"))
@@ -74,9 +75,12 @@ def frozen(folder: Path) -> dict[str, object]:
     if (folder / "manifest.json").is_file():
         for view in json.loads((folder / "manifest.json").read_text())["views"]:
             out[f"{view['name']} range and sources"] = view["depth_range"], view["sources"], view["cam_from_world"]
-    for name in ("cloud.ply", "mesh.ply"):
-        if (folder / name).is_file():
-            out[name] = digest((folder / name).read_bytes())
+    if (folder / "cloud.ply").is_file():
+        out["cloud.ply"] = digest((folder / "cloud.ply").read_bytes())
+    if (folder / "mesh.ply").is_file():  # Open3D's threads leave the order of the vertices open
+        mesh = trimesh.load(folder / "mesh.ply", process=False)
+        vertices = np.asarray(mesh.vertices).round(4)
+        out["mesh.ply"] = len(mesh.faces), digest(vertices[np.lexsort(vertices.T)].tobytes())
     return out
 
 

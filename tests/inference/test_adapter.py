@@ -47,9 +47,14 @@ class PlaneNetwork:
         normals = (-2 * normal)[:, :, None, None].expand(B, 3, H, W)
         half = torch.full_like(depth, 0.5)
         return Prediction(
-            depth_initial=depth, depth=depth, normal=normals, refined_depth=depth, refined_normal=normals,
-            confidence=half, sigma=0.01 * depth,
-        )  # fmt: skip
+            depth_initial=depth,
+            depth=depth,
+            normal=normals,
+            refined_depth=depth,
+            refined_normal=normals,
+            confidence=half,
+            sigma=0.01 * depth,
+        )
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e3, 1e-3])

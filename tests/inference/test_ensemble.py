@@ -16,14 +16,20 @@ SIZE = (4, 6)
 
 
 def says(depth: float, relative: float, normal: tuple[float, float, float] = (0.0, 0.0, -1.0)) -> Prediction:
-    """The same everywhere; confidence is Laplace's, as ``lite`` has it. Z1 is 1.2 times the refined depth, Z2 1.1 times."""
+    """The same everywhere; confidence is Laplace's, as ``lite`` has it. Z1 is 1.2 times the refined depth, Z2 1.1
+    times."""
     full = torch.full((1, *SIZE), depth)
     normals = torch.tensor(normal).view(1, 3, 1, 1).expand(1, 3, *SIZE).clone()
     certain = torch.full_like(full, 1 - math.exp(-0.05 * math.sqrt(2) / relative))
     return Prediction(
-        depth_initial=1.2 * full, depth=1.1 * full, normal=normals, refined_depth=full, refined_normal=normals.clone(),
-        confidence=certain, sigma=relative * full,
-    )  # fmt: skip
+        depth_initial=1.2 * full,
+        depth=1.1 * full,
+        normal=normals,
+        refined_depth=full,
+        refined_normal=normals.clone(),
+        confidence=certain,
+        sigma=relative * full,
+    )
 
 
 def test_one_prediction_stays_as_it_is() -> None:

@@ -140,8 +140,8 @@ def test_working_size(width, height, options, expected):
 
 def test_what_is_left_out_is_reported_with_its_reason(scene, monkeypatch, caplog):
     lonely = {1}
-    real = prepare.rank_sources
-    monkeypatch.setattr(prepare, "rank_sources", lambda s, i, n: () if i in lonely else real(s, i, n))
+    real = prepare.select_source_views
+    monkeypatch.setattr(prepare, "select_source_views", lambda s, i, n: () if i in lonely else real(s, i, n))
     ranged = scene.replace_views([replace(v, depth_range=(1.5, 9.0)) for v in scene.views[:4]] + [scene.views[4]])
     monkeypatch.setattr(prepare, "with_depth_ranges", lambda s, min_depth: s)
     recorder = Recorder()
@@ -370,7 +370,7 @@ def test_the_manifest_tells_the_run(scene, tmp_path):
 
 
 def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "rank_sources", lambda *_: ())
+    monkeypatch.setattr(prepare, "select_source_views", lambda *_: ())
     with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
         to_folder(scene, SweepNetwork(), tmp_path, dict(min_depth=1.5))
     with pytest.raises(EmptyResultError, match="no views"):

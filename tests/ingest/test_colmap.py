@@ -154,7 +154,7 @@ def test_a_rig_of_two_cameras_is_read_whole(tmp_path) -> None:
 def test_a_missing_part_is_named(tmp_path) -> None:
     worlds.write_colmap(scene_with_points(), tmp_path)
     (tmp_path / "sparse" / "0" / "points3D.bin").unlink()
-    with pytest.raises(InputError, match="lacks points3D.bin"):
+    with pytest.raises(InputError, match=r"lacks points3D.bin"):
         open_scene(tmp_path)
 
 

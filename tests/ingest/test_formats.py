@@ -40,11 +40,11 @@ def opened(folder, given):
     return open_scene(**{"images": folder, **given})
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-def test_the_same_scene_in_every_layout(layout, tmp_path) -> None:
+@pytest.mark.parametrize("format", WRITERS)
+def test_the_same_scene_in_every_layout(format, tmp_path) -> None:
     truth = worlds.small_scene()
-    scene = opened(tmp_path, WRITERS[layout](truth, tmp_path))
-    assert scene.source.startswith(layout.partition(",")[0])
+    scene = opened(tmp_path, WRITERS[format](truth, tmp_path))
+    assert scene.source.startswith(format.partition(",")[0])
     assert "5" in scene.source
     assert scene.dropped == ()
     assert len(scene.views) == len(truth.views)
@@ -53,17 +53,17 @@ def test_the_same_scene_in_every_layout(layout, tmp_path) -> None:
         np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-9)
         assert (found.camera.width, found.camera.height) == (24, 18)
         assert found.lens is None and found.image_path.is_file()
-    metric = layout.split()[0] in ("Redwood", "TUM", "7-Scenes", "ScanNet", "KITTI")
+    metric = format.split()[0] in ("Redwood", "TUM", "7-Scenes", "ScanNet", "KITTI")
     assert scene.unit == ("m" if metric else "unknown")
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-def test_one_unreadable_or_missing_image_is_dropped_with_its_name(layout, tmp_path) -> None:
+@pytest.mark.parametrize("format", WRITERS)
+def test_one_unreadable_or_missing_image_is_dropped_with_its_name(format, tmp_path) -> None:
     truth = worlds.small_scene()
-    given = WRITERS[layout](truth, tmp_path)
+    given = WRITERS[format](truth, tmp_path)
     victim = sorted(tmp_path.rglob("*.png"), key=lambda path: (len(path.name), path.name))[2]
     victim.unlink()
-    if layout in ("DeMoN folder", "plain matrices, one file"):  # rows without names: nobody can tell which is missing
+    if format in ("DeMoN folder", "plain matrices, one file"):  # rows without names: nobody can tell which is missing
         with pytest.raises(InputError, match=r"(all|poses)\.txt: expected one"):
             opened(tmp_path, given)
         return
@@ -85,16 +85,16 @@ def test_nothing_found_lists_what_was_looked_for(tmp_path) -> None:
     for word in ("COLMAP", "sparse/0", "trajectory.log", "groundtruth.txt", ".pose.txt", "cam.txt", "K.txt"):
         assert word in str(error.value)
     worlds.write_model(worlds.small_scene(), tmp_path / "sparse" / "0")
-    with pytest.raises(InputError, match="COLMAP model beside the images: pass .*sparse/0"):
+    with pytest.raises(InputError, match=r"COLMAP model beside the images: pass .*sparse/0"):
         open_scene(tmp_path / "images")
     assert len(open_scene(tmp_path / "images", tmp_path / "sparse" / "0").views) == 5
     assert len(open_scene(tmp_path / "images", tmp_path / "sparse").views) == 5
 
 
 def test_missing_paths_are_named(tmp_path) -> None:
-    with pytest.raises(InputError, match="nowhere: no such file or folder .images"):
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder .images"):
         open_scene(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="nowhere: no such file or folder .poses"):
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder .poses"):
         open_scene(tmp_path, tmp_path / "nowhere")
     with pytest.raises(InputError, match="convention must be"):
         open_scene(tmp_path, convention="c2w")
@@ -177,7 +177,7 @@ def test_seven_scenes_prefers_the_colour_cameras_intrinsics(tmp_path) -> None:
 def test_bad_intrinsics_are_named(text, tmp_path) -> None:
     worlds.write_seven_scenes(worlds.small_scene(), tmp_path)
     (tmp_path / "camera-intrinsics-color.txt").write_text(text)
-    with pytest.raises(InputError, match="camera-intrinsics-color.txt: "):
+    with pytest.raises(InputError, match=r"camera-intrinsics-color.txt: "):
         open_scene(tmp_path)
 
 
@@ -222,8 +222,8 @@ def test_two_layouts_that_fit_are_an_error_until_one_is_chosen(tmp_path) -> None
     for words in ("COLMAP model (", "transforms.json (", "--format colmap or --format transforms", "sparse/0"):
         assert words in str(error.value)
     for given, scale in (
-        ({"layout": "transforms"}, 1),
-        ({"layout": "colmap"}, 2),
+        ({"format": "transforms"}, 1),
+        ({"format": "colmap"}, 2),
         ({"poses": tmp_path / "transforms.json"}, 1),
         ({"poses": tmp_path / "sparse"}, 2),
     ):
@@ -257,14 +257,14 @@ EACH_ITS_OWN = {
 }
 
 
-@pytest.mark.parametrize("layout", EACH_ITS_OWN)
-def test_each_view_has_its_own_camera_and_size(layout, tmp_path) -> None:
+@pytest.mark.parametrize("format", EACH_ITS_OWN)
+def test_each_view_has_its_own_camera_and_size(format, tmp_path) -> None:
     base = worlds.small_scene()
     cameras = [
         Camera(width=24 + 2 * i, height=18 + i, K=[[20 + i, 0, 12 + i], [0, 21, 9], [0, 0, 1]]) for i in range(5)
     ]
     truth = replace(base, views=[replace(v, camera=c) for v, c in zip(base.views, cameras, strict=True)])
-    scene = opened(tmp_path, EACH_ITS_OWN[layout](truth, tmp_path))
+    scene = opened(tmp_path, EACH_ITS_OWN[format](truth, tmp_path))
     assert scene.dropped == ()
     for found, true in zip(scene.views, truth.views, strict=True):
         np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-12)
@@ -299,9 +299,9 @@ def test_every_layout_takes_other_intrinsics_for_each_view_where_it_has_none_of_
         assert "a K for each view (Ks.txt)" in scene.source
 
 
-@pytest.mark.parametrize("layout", ["7-Scenes folder", "transforms.json, instant-ngp", "MVSNet cams, two numbers"])
-def test_an_image_that_is_none_is_dropped_with_its_name(layout, tmp_path) -> None:
-    given = WRITERS[layout](worlds.small_scene(), tmp_path)
+@pytest.mark.parametrize("format", ["7-Scenes folder", "transforms.json, instant-ngp", "MVSNet cams, two numbers"])
+def test_an_image_that_is_none_is_dropped_with_its_name(format, tmp_path) -> None:
+    given = WRITERS[format](worlds.small_scene(), tmp_path)
     victim = sorted(tmp_path.rglob("*.png"))[2]
     victim.write_bytes(b"")
     scene = opened(tmp_path, given)

@@ -80,7 +80,10 @@ def test_every_kind_of_file_becomes_rgb(name, image, options, within, tmp_path) 
 def write_16_bit_png(path, values: np.ndarray) -> None:
     """Write (H, W, C) uint16, C 2 to 4 (grey and alpha, rgb, rgb and alpha), which Pillow does not write."""
     height, width, channels = values.shape
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
     header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
@@ -97,7 +100,7 @@ def test_16_bit_png_with_colours_and_alpha(channels, tmp_path) -> None:
 
 def test_floating_point_pixels_are_refused(tmp_path) -> None:
     Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(InputError, match="x.tif: pixels are float32; expected 8 or 16 bits"):
+    with pytest.raises(InputError, match=r"x.tif: pixels are float32; expected 8 or 16 bits"):
         read_image(tmp_path / "x.tif")
 
 
@@ -111,14 +114,14 @@ def test_exif_orientation_is_ignored(tmp_path) -> None:
 
 def test_unreadable_files_are_named(tmp_path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"not an image")
-    with pytest.raises(InputError, match="x.jpg: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"x.jpg: cannot be read as an image"):
         read_image(tmp_path / "x.jpg")
-    with pytest.raises(InputError, match="y.jpg: no such file"):
+    with pytest.raises(InputError, match=r"y.jpg: no such file"):
         read_view(make_view(tmp_path / "y.jpg", 8, 6))
     Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)).save(tmp_path / "z.jpg")
     data = (tmp_path / "z.jpg").read_bytes()
     (tmp_path / "z.jpg").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="z.jpg: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"z.jpg: cannot be read as an image"):
         read_image(tmp_path / "z.jpg")
 
 

@@ -51,11 +51,12 @@ def test_a_file_name_that_two_views_share_needs_its_subfolder(tmp_path) -> None:
 def test_views_without_a_mask_and_masks_without_a_view_are_said(tmp_path) -> None:
     scene = with_masks(named_scene(), put(tmp_path / "masks", "left/0.png", "right/2.png", "up/7.png"))
     assert scene.source == (
-        "a set; masks of 2 of 4 views (masks), none for left/1.png, right/0.png: these are used whole; no view for up/7.png"
+        "a set; masks of 2 of 4 views (masks), none for left/1.png, right/0.png: these are used whole; no view "
+        "for up/7.png"
     )
-    with pytest.raises(InputError, match="left/0.png has several masks, left/0.png, left/0.png.png; keep one"):
+    with pytest.raises(InputError, match=r"left/0.png has several masks, left/0.png, left/0.png.png; keep one"):
         with_masks(named_scene(), put(tmp_path / "masks", "left/0.png.png"))
-    with pytest.raises(InputError, match="no mask for any of the 4 views; it holds 9.png .*left/0.png"):
+    with pytest.raises(InputError, match=r"no mask for any of the 4 views; it holds 9.png .*left/0.png"):
         with_masks(named_scene(), put(tmp_path / "other", "9.png"))
 
 
@@ -67,7 +68,7 @@ def test_a_mask_of_another_size_is_refused_when_the_set_is_opened(tmp_path) -> N
     put(masks, "0001.png", size=(12, 9))
     with pytest.raises(InputError, match=r"0001.png: the mask is 12x9, its image 0001.png is 24x18"):
         open_scene(tmp_path / "images", tmp_path / "sparse", masks=masks)
-    with pytest.raises(InputError, match="no such file or folder .masks"):
+    with pytest.raises(InputError, match=r"no such file or folder .masks"):
         open_scene(tmp_path / "images", tmp_path / "sparse", masks=tmp_path / "nowhere")
 
 
@@ -120,5 +121,5 @@ def test_a_view_without_a_mask_has_none_and_a_broken_one_is_named(tmp_path) -> N
     view = worlds.small_scene(1).views[0]
     assert read_mask(view) is None
     (tmp_path / "m.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match="m.png: cannot be read as a mask"):
+    with pytest.raises(InputError, match=r"m.png: cannot be read as a mask"):
         read_mask(replace(view, mask_path=tmp_path / "m.png"))

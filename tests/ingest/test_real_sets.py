@@ -12,7 +12,7 @@ from nasrecon.ingest.images import read_view
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
-from nasrecon.scene.source_views import rank_sources, source_scores
+from nasrecon.scene.source_views import select_source_views, source_scores
 from nasrecon.types import Scene, View
 
 from .worlds import DATA, in_unit
@@ -186,6 +186,6 @@ def test_the_sweep_agrees_with_the_sparse_points_of_fountain() -> None:
 def test_fountain_sources_are_the_neighbours_of_the_row() -> None:
     scene = open_scene(dataset("fountain"))
     for ref in range(11):
-        ranked = rank_sources(scene, ref, 4)
+        ranked = select_source_views(scene, ref, 4)
         assert len(ranked) == 4 and np.abs(np.array(ranked) - ref).max() <= 4
         assert source_scores(scene, ref)[ranked[0]] > 0.3

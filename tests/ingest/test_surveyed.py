@@ -1,4 +1,5 @@
-"""MVSNet's, Middlebury's, Strecha's and KITTI's files: sources and depth ranges that they list, and what is wrong in them."""
+"""MVSNet's, Middlebury's, Strecha's and KITTI's files: sources and depth ranges that they list, and what is wrong in
+them."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from nasrecon.ingest.open_scene import open_scene
 from nasrecon.results.digest import scene_digest
 from nasrecon.results.writer import Run
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
-from nasrecon.scene.source_views import rank_sources, sources_origin
+from nasrecon.scene.source_views import select_source_views, sources_origin
 
 from . import worlds
 
@@ -48,15 +49,17 @@ def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> No
     (tmp_path / "pair.txt").write_text(PAIRS)
     scene = open_scene(tmp_path)
     assert "sources of 4 in pair.txt" in scene.source  # view 2 has none listed
-    assert rank_sources(scene, 0, 4) == (4, 3)
-    assert rank_sources(scene, 1, 4) == (0, 2) and rank_sources(scene, 1, 1) == (0,)  # 77 is not there
+    assert select_source_views(scene, 0, 4) == (4, 3)
+    assert select_source_views(scene, 1, 4) == (0, 2) and select_source_views(scene, 1, 1) == (0,)  # 77 is not there
     assert sources_origin(scene) == "pair.txt (4 of 5 views); else overlap and angle"
     own_choice = open_scene(tmp_path, use_hints=False)
-    assert rank_sources(scene, 2, 4) == rank_sources(own_choice, 2, 4) != ()
+    assert select_source_views(scene, 2, 4) == select_source_views(own_choice, 2, 4) != ()
     assert sources_origin(own_choice) == "overlap and angle"
     some = scene.subset([0, 1, 2])
-    assert rank_sources(some, 1, 4) == (0, 2) and sources_origin(some).startswith("pair.txt (1 of 3 views)")
-    about = Run.describe(scene, network="n", weights_sha256="", options={}).scene
+    assert select_source_views(some, 1, 4) == (0, 2) and sources_origin(some).startswith("pair.txt (1 of 3 views)")
+    about = Run.describe(
+        scene, digest="", sources_from=sources_origin(scene), network="n", weights_sha256="", options={}
+    ).scene
     assert about["sources_from"] == sources_origin(scene)
     assert scene_digest(scene) != scene_digest(own_choice)
 
@@ -90,7 +93,7 @@ def test_a_broken_camera_file_is_named(tmp_path) -> None:
 def test_two_images_for_one_camera_file_are_refused(tmp_path) -> None:
     worlds.write_mvsnet(worlds.small_scene(), tmp_path)
     (tmp_path / "images" / "00000001.jpg").write_bytes((tmp_path / "images" / "00000001.png").read_bytes())
-    with pytest.raises(InputError, match="00000001.jpg and 00000001.png both go with 00000001_cam.txt"):
+    with pytest.raises(InputError, match=r"00000001.jpg and 00000001.png both go with 00000001_cam.txt"):
         open_scene(tmp_path)
 
 

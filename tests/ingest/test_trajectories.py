@@ -81,7 +81,7 @@ def test_redwood_pixel_centres(tmp_path) -> None:
     K[:2, 2] += 0.5
     np.testing.assert_allclose(open_scene(tmp_path).views[0].camera.K, K)
     path.write_text('{"width": 24}')
-    with pytest.raises(InputError, match="camera.json: expected JSON with fx"):
+    with pytest.raises(InputError, match=r"camera.json: expected JSON with fx"):
         open_scene(tmp_path)
     path.unlink()
     with pytest.raises(InputError, match="Pass the intrinsics"):
@@ -124,7 +124,7 @@ def test_tum_knows_the_freiburg_cameras_by_the_header(which, tmp_path) -> None:
     worlds.write_tum(worlds.small_scene(), tmp_path)
     (tmp_path / "K.txt").unlink()
     path = tmp_path / "groundtruth.txt"
-    with pytest.raises(InputError, match="freiburg1, 2 or 3. Pass the intrinsics"):
+    with pytest.raises(InputError, match=r"freiburg1, 2 or 3. Pass the intrinsics"):
         open_scene(tmp_path)
     path.write_text(f"# file: 'rgbd_dataset_freiburg{which}_desk.bag'\n" + path.read_text())
     scene = open_scene(tmp_path)
@@ -143,6 +143,6 @@ def test_tum_knows_the_freiburg_cameras_by_the_header(which, tmp_path) -> None:
 def test_tum_without_any_match_says_so(tmp_path) -> None:
     worlds.write_tum(worlds.small_scene(), tmp_path)
     table = np.loadtxt(tmp_path / "groundtruth.txt")
-    np.savetxt(tmp_path / "groundtruth.txt", table + [1000, 0, 0, 0, 0, 0, 0, 0])
+    np.savetxt(tmp_path / "groundtruth.txt", table + np.array([1000, 0, 0, 0, 0, 0, 0, 0]))
     with pytest.raises(InputError, match="no image has both a file and a transform at its time"):
         open_scene(tmp_path)

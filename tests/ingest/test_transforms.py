@@ -53,7 +53,7 @@ def test_the_splits_of_a_nerf_scene_are_not_chosen_among(tmp_path) -> None:
     assert len(open_scene(tmp_path).views) == 4
     edit(tmp_path, lambda fields: fields["frames"].pop(), "transforms_train.json")
     (tmp_path / "transforms_test.json").write_text((tmp_path / "transforms_train.json").read_text())
-    with pytest.raises(InputError, match="transforms_test.json, transforms_train.json; pass the one to read"):
+    with pytest.raises(InputError, match=r"transforms_test.json, transforms_train.json; pass the one to read"):
         open_scene(tmp_path)
     scene = open_scene(tmp_path, tmp_path / "transforms_train.json")
     assert len(scene.views) == 3 and scene.dropped == (("0003.png", "not named by transforms_train.json"),)
@@ -188,5 +188,5 @@ def test_masks_of_the_frames_are_read(tmp_path) -> None:
     assert [view.mask_path is not None for view in scene.views] == [False, True, False, False]
     assert "masks of 1 frames" in scene.source
     edit(tmp_path, lambda fields: fields["frames"][2].update(mask_path="masks/2.png"))
-    with pytest.raises(InputError, match="mask_path masks/2.png: no such file"):
+    with pytest.raises(InputError, match=r"mask_path masks/2.png: no such file"):
         open_scene(tmp_path)

@@ -57,7 +57,7 @@ def test_frames_of_one_file_of_matrices(ending, tmp_path) -> None:
         np.testing.assert_allclose(view.cam_from_world, matrices[i], atol=1e-12)
         assert brightness(view) == i
     np.savetxt(tmp_path / "poses.txt", matrices[1:].reshape(-1, 16))
-    with pytest.raises(InputError, match="poses.txt: expected one 4x4 or 3x4 matrix for each of the 40 images"):
+    with pytest.raises(InputError, match=r"poses.txt: expected one 4x4 or 3x4 matrix for each of the 40 images"):
         open_scene(clip, convention="cam-from-world")
 
 
@@ -90,7 +90,7 @@ def test_what_a_video_cannot_be_is_said(tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match="frame 40 cannot be read"):
         video.read_frame(tmp_path / "clip.gif", 40)
     (tmp_path / "bad.gif").write_bytes(b"no video")
-    with pytest.raises(InputError, match="bad.gif: cannot be read as a video"):
+    with pytest.raises(InputError, match=r"bad.gif: cannot be read as a video"):
         open_scene(tmp_path / "bad.gif", convention="cam-from-world")
     (tmp_path / "notes.pdf").write_bytes(b"")
     with pytest.raises(InputError, match="expected a folder of images or a video, found a file"):
@@ -104,5 +104,5 @@ def test_what_a_video_cannot_be_is_said(tmp_path, monkeypatch) -> None:
 def test_a_broken_container_is_named(tmp_path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    with pytest.raises(InputError, match="clip.mp4: cannot be read as a video"):
+    with pytest.raises(InputError, match=r"clip.mp4: cannot be read as a video"):
         video.frame_count(tmp_path / "clip.mp4")

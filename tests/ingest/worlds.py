@@ -197,7 +197,10 @@ def write_kitti(scene: Scene, folder: Path) -> dict:
     cam_from_cam0 = np.eye(4)
     cam_from_cam0[0, 3] = -0.4
     K = scene.views[0].camera.K - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
-    row = lambda matrix: " ".join(f"{value:.17g}" for value in np.ravel(matrix))
+
+    def row(matrix):
+        return " ".join(f"{value:.17g}" for value in np.ravel(matrix))
+
     projections = {0: np.hstack([K, np.zeros((3, 1))]), 2: K @ cam_from_cam0[:3]}
     (sequence / "calib.txt").write_text("".join(f"P{i}: {row(P)}\n" for i, P in projections.items()) + "Tr: 1 0 0\n")
     (folder / "poses").mkdir()

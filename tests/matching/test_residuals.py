@@ -13,7 +13,7 @@ from nasrecon.check.order import matched_order
 from nasrecon.check.outlier_views import wrong_views
 from nasrecon.check.principal_point import fit_center_shift
 from nasrecon.geometry import transform
-from nasrecon.matching.residuals import WORST_PX, Cameras, Observations
+from nasrecon.matching.residuals import WORST_PX, Cameras, MatchArrays
 from nasrecon.types import Scene
 
 
@@ -28,9 +28,9 @@ def points() -> np.ndarray:
 
 
 def test_exact_cameras_have_no_error_and_exact_depths(scene: Scene, points: np.ndarray) -> None:
-    seen = Observations(seen_by(scene, points))
-    fit = seen.fit(Cameras.of(scene))
-    assert fit.median_px < 1e-9 and fit.error_px.max() < 1e-6 and fit.in_front == fit.depth_agrees == 1
+    seen = MatchArrays(seen_by(scene, points))
+    fit = seen.evaluate(Cameras.of(scene))
+    assert fit.median_px < 1e-9 and fit.error_px.max() < 1e-6 and fit.cheirality_share == fit.depth_agreement == 1
     depths, sound = seen.depths(Cameras.of(scene))
     assert sound.mean() > 0.9
     first = np.repeat(seen.first, 60)
@@ -42,30 +42,30 @@ def test_the_error_is_the_distance_to_the_epipolar_line(scene: Scene, points: np
     """A pixel moved across its line by d is off by d / sqrt(2) in Sampson's sense where both lines are as steep."""
     matches = seen_by(scene.subset([0, 1]), points)
     noisy = seen_by(scene.subset([0, 1]), points, noise_px=0.5)
-    exact, off = (Observations(m).fit(Cameras.of(scene.subset([0, 1]))).error_px for m in (matches, noisy))
+    exact, off = (MatchArrays(m).evaluate(Cameras.of(scene.subset([0, 1]))).error_px for m in (matches, noisy))
     assert exact.max() < 1e-6
     # Noise of sigma on four numbers leaves |N(0, sigma)| to first order: the median of that is 0.67 sigma.
     assert 0.5 * 0.4 < np.median(off) < 0.5 * 0.95
 
 
 def test_points_behind_the_cameras_count_as_far_off(scene: Scene, points: np.ndarray) -> None:
-    seen = Observations(seen_by(scene, points))
+    seen = MatchArrays(seen_by(scene, points))
     mirrored = Cameras.of(scene)
     mirrored.cam_from_world[:, :3, 3] *= -1  # turns every baseline round: the same epipolar lines
-    fit = seen.fit(mirrored)
-    assert fit.in_front == 0 and fit.median_px == WORST_PX
+    fit = seen.evaluate(mirrored)
+    assert fit.cheirality_share == 0 and fit.median_px == WORST_PX
 
 
 def test_without_a_baseline_a_match_has_one_place(scene: Scene, points: np.ndarray) -> None:
-    seen = Observations(seen_by(scene, points))
+    seen = MatchArrays(seen_by(scene, points))
     still = Cameras.of(scene)
     still.cam_from_world[:, :3, 3] = -still.cam_from_world[:, :3, :3] @ (5, -6, 7)
-    fit = seen.fit(still)
+    fit = seen.evaluate(still)
     assert fit.tested == 0 and fit.median_px > 5
     turning = scene.replace_views(
         [make_view(v.name, 640, 480, 500, (0, 3 * (i - 4), 0), (0, 0, 0)) for i, v in enumerate(scene.views)]
     )
-    assert Observations(seen_by(turning, points)).fit(Cameras.of(turning)).median_px < 1e-9
+    assert MatchArrays(seen_by(turning, points)).evaluate(Cameras.of(turning)).median_px < 1e-9
 
 
 def test_a_shuffled_set_is_put_in_order(scene: Scene, points: np.ndarray) -> None:
@@ -77,13 +77,13 @@ def test_a_shuffled_set_is_put_in_order(scene: Scene, points: np.ndarray) -> Non
 
 def test_pairs_vote_for_the_wrong_views_only(scene: Scene, points: np.ndarray) -> None:
     matches = seen_by(scene, points, noise_px=0.3)
-    sound = Observations(matches).fit(Cameras.of(scene))
+    sound = MatchArrays(matches).evaluate(Cameras.of(scene))
     assert wrong_views(matches, sound) == []
     cameras = Cameras.of(scene)
     for i in (2, 6):
         turned = make_view("x", 8, 8, 5, (7, 9, 3), (0, 0, 0)).cam_from_world
         cameras.cam_from_world[i] = turned @ cameras.cam_from_world[i]
-    assert sorted(wrong_views(matches, Observations(matches).fit(cameras))) == [2, 6]
+    assert sorted(wrong_views(matches, MatchArrays(matches).evaluate(cameras))) == [2, 6]
 
 
 def test_half_a_pixel_is_fitted_with_its_uncertainty(scene: Scene, points: np.ndarray) -> None:

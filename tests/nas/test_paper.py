@@ -72,7 +72,7 @@ def test_shapes_and_ranges(small: PaperNetwork) -> None:
     for name in NORMALS:
         length = getattr(found, name).norm(dim=1)
         torch.testing.assert_close(length, torch.ones_like(length))
-    assert 0 <= found.confidence.min() and found.confidence.max() <= 1 and found.confidence.std() > 0.01
+    assert found.confidence.min() >= 0 and found.confidence.max() <= 1 and found.confidence.std() > 0.01
     assert found.sigma.min() > 0
     # The mean of labels 0 ... D - 1 is nowhere nearer than the last plane.
     assert (found.depth >= batch.min_depth[:, None, None] * 16 / 15 * (1 - 1e-5)).all()

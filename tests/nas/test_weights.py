@@ -77,7 +77,7 @@ def test_half_is_stored_small_and_loads_as_float32(folder: Path) -> None:
     assert entries[1].bytes < 0.52 * entries[0].bytes
     stored, loaded = load_file(folder / "half.safetensors"), load_network("half", "cpu").state_dict()
     for key, value in network.state_dict().items():
-        of_norm = value.dim() == 1 and not key.endswith(("0.bias", "3.bias", "outc.conv.bias")) or value.dim() == 0
+        of_norm = (value.dim() == 1 and not key.endswith(("0.bias", "3.bias", "outc.conv.bias"))) or value.dim() == 0
         assert stored[key].dtype == (value.dtype if of_norm else torch.float16), key
         assert loaded[key].dtype == value.dtype
         torch.testing.assert_close(loaded[key], value, rtol=0 if of_norm else 2**-11, atol=0 if of_norm else 2**-24)
@@ -299,7 +299,7 @@ def test_variant_is_told_or_asked_for(
 ) -> None:
     pair = write_pair(tmp_path, with_steps(published["mvdnet"], steps), published["consistency"])
     if pool_slices is None:
-        with pytest.raises(WeightsError, match="--variant pool3 .* or --variant pool1"):
+        with pytest.raises(WeightsError, match=r"--variant pool3 .* or --variant pool1"):
             import_published(*pair, "nas", trained_min_depth=0.5)
     else:
         assert import_published(*pair, "nas", trained_min_depth=0.5).options["pool_slices"] == pool_slices

@@ -18,7 +18,7 @@ from nasrecon.evaluation.scoring import Scorer
 from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.ingest.open_scene import open_scene
-from nasrecon.matching.residuals import Fit
+from nasrecon.matching.residuals import Residuals
 from nasrecon.nas.weights import load_network
 from nasrecon.prepare.cache import REFINED_POSES
 from nasrecon.prepare.options import PrepareOptions
@@ -33,13 +33,13 @@ OPTIONS = PrepareOptions(min_depth=0.4)
 
 
 def diagnosis(median_px, *findings):
-    fit = Fit(
+    fit = Residuals(
         error_px=np.array([median_px]),
         pair_px=np.array([median_px]),
         median_px=median_px,
-        in_front=1.0,
+        cheirality_share=1.0,
         tested=1,
-        depth_agrees=1.0,
+        depth_agreement=1.0,
     )
     return Diagnosis(findings=findings, given=fit)
 

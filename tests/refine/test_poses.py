@@ -16,7 +16,7 @@ from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.matching.match_scene import match_pairs
 from nasrecon.matching.matches import Matches
-from nasrecon.matching.residuals import Cameras, Observations
+from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.prepare.cache import read_refinement, write_refinement
 from nasrecon.refine.poses import PAIR_TURN, RefinedPoses, refine_poses, refine_scene
 from nasrecon.refine.solver import TURNS
@@ -40,18 +40,21 @@ def shaken(scene: Scene, turn: float, move: float, seed: int = 0) -> Scene:
 
 
 def relative_errors(scene: Scene, true: Scene) -> tuple[float, float]:
-    """Median error of the poses of neighbours to each other: turn [rad], direction and length of the baseline [share]."""
+    """Median error of the poses of neighbours to each other: turn [rad], direction and length of the baseline
+    [share]."""
     turns, moves = [], []
     for i in range(len(scene.views) - 1):
-        found, right = (relative_pose(s.views[i + 1].cam_from_world, s.views[i].cam_from_world) for s in (scene, true))
-        turns.append(np.radians(rotation_angle_deg(found[:3, :3] @ right[:3, :3].T)))
-        moves.append(np.linalg.norm(found[:3, 3] - right[:3, 3]) / np.linalg.norm(right[:3, 3]))
+        found, correct = (
+            relative_pose(s.views[i + 1].cam_from_world, s.views[i].cam_from_world) for s in (scene, true)
+        )
+        turns.append(np.radians(rotation_angle_deg(found[:3, :3] @ correct[:3, :3].T)))
+        moves.append(np.linalg.norm(found[:3, 3] - correct[:3, 3]) / np.linalg.norm(correct[:3, 3]))
     return float(np.median(turns)), float(np.median(moves))
 
 
 def depth_errors(scene: Scene, matches: Matches) -> np.ndarray:
     """Relative errors of the depths that matches of POINTS triangulate to, of the first view of each pair."""
-    seen = Observations(matches)
+    seen = MatchArrays(matches)
     depths, _ = seen.depths(Cameras.of(scene))
     first = seen.first[seen.pair]
     true = np.array(
@@ -101,7 +104,7 @@ def test_a_single_pair_is_given_room_and_called_uncertain() -> None:
     for new, old in zip(refined.scene.views, scene.views, strict=True):
         assert (new.cam_from_world != old.cam_from_world).any()
     assert refined.after_px < 0.3 < 0.7 < refined.before_px
-    assert "depth is estimated under the poses given, too" in refined.in_words()
+    assert "depth is estimated under the given poses as well" in refined.in_words()
     assert scene_digest(refined.scene) != scene_digest(scene)
     # A pair with good poses stays as it is.
     scene, matches = first_pair(true, seen_by(true, POINTS, noise_px=0.3))
@@ -222,7 +225,8 @@ class TestDoubt:
 
 
 def sweep(x: np.ndarray, ys: list[np.ndarray], K: np.ndarray, src_from_ref: list[np.ndarray]) -> np.ndarray:
-    """Return the depths (M,) at which pixels x (M, 2) best meet their matches (NaN: none), as a plane sweep finds them."""
+    """Return the depths (M,) at which pixels x (M, 2) best meet their matches (NaN: none), as a plane sweep finds
+    them."""
     depths = 1 / np.linspace(1 / 0.5, 1 / 32, 200)
     ray = np.concatenate([(x - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((len(x), 1))], axis=1)
     cost = np.zeros((len(x), len(depths)))
@@ -288,7 +292,7 @@ def test_real_poses_of_a_tracker(every: int = 3) -> None:
     refined = refine_scene(scene)
     assert refined.changed
     matches = match_pairs(scene, [(i, i + 1) for i in range(14)])
-    seen = Observations(matches)
+    seen = MatchArrays(matches)
     true = [read_true_depth(view) for view in scene.views]
     errors = []
     for cameras in (Cameras.of(scene), Cameras.of(refined.scene)):

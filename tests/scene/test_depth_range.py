@@ -11,8 +11,8 @@ from ingest import worlds
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import rotation_from_quaternion, transform
-from nasrecon.scene.depth_range import LEAST_POINTS, depth_range_source, unseen_share, with_depth_ranges
-from nasrecon.scene.source_views import rank_sources, sees
+from nasrecon.scene.depth_range import MIN_POINTS, depth_range_source, unseen_share, with_depth_ranges
+from nasrecon.scene.source_views import sees, select_source_views
 from nasrecon.scene.sweep import sweep, thumbnail
 from nasrecon.types import Scene
 
@@ -158,7 +158,7 @@ def test_the_sweep_works_in_any_unit(swept_room, tmp_path) -> None:
         # the photographs may differ by a grey level of rounding here and there
         np.testing.assert_allclose(found.depth_range, np.array(true.depth_range) * 1000, rtol=0.05)
     for ref in range(6):
-        assert rank_sources(scaled, ref, 3) == rank_sources(swept_room, ref, 3)
+        assert select_source_views(scaled, ref, 3) == select_source_views(swept_room, ref, 3)
 
 
 def test_a_pair_is_enough_for_the_sweep(room) -> None:
@@ -190,7 +190,7 @@ def test_blank_images_leave_the_guess(unit, tmp_path) -> None:
 
 def test_too_few_sparse_points_call_for_the_sweep(room) -> None:
     room = room.subset([2, 3])
-    points = np.random.default_rng(0).uniform([-1, -1, 3.9], [1, 1, 4.0], (LEAST_POINTS // 2, 3))
+    points = np.random.default_rng(0).uniform([-1, -1, 3.9], [1, 1, 4.0], (MIN_POINTS // 2, 3))
     visible = tuple(np.flatnonzero(sees(view, points)) for view in room.views)
     scene = with_depth_ranges(replace(room, points_in_world=points, visible=visible))
     assert depth_range_source(scene) == "coarse sweep of the images (2 of 2 views)"

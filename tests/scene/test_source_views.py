@@ -13,8 +13,8 @@ from nasrecon.scene.source_views import (
     angle_weight,
     guess_depth_range,
     lifted_pixels,
-    rank_sources,
     sees,
+    select_source_views,
     source_scores,
 )
 from nasrecon.types import Camera, Scene, View
@@ -58,7 +58,7 @@ def test_the_weight_of_an_angle() -> None:
 def test_the_best_source_has_a_useful_angle(kind) -> None:
     angles = (0, 1.0, 2, 6, 25, 50)
     scene = scene_of([ring_view(angle) for angle in angles], kind)
-    ranked = rank_sources(scene, 0, 5)
+    ranked = select_source_views(scene, 0, 5)
     assert ranked[0] == 3
     assert set(ranked) >= {2, 3, 4}
     assert ranked.index(1) > ranked.index(2)
@@ -73,9 +73,9 @@ def test_views_that_show_nothing_of_the_reference_are_not_returned(kind) -> None
         replace(ring_view(0), name="twin"),  # the same place: no depth in it
     ]
     scene = scene_of(views, kind)
-    assert rank_sources(scene, 0, 9) == (1,)
-    assert rank_sources(scene_of([views[0], views[2], views[3]], kind), 0, 9) == ()
-    assert rank_sources(scene_of(views[:1], kind), 0, 3) == ()
+    assert select_source_views(scene, 0, 9) == (1,)
+    assert select_source_views(scene_of([views[0], views[2], views[3]], kind), 0, 9) == ()
+    assert select_source_views(scene_of(views[:1], kind), 0, 3) == ()
     assert source_scores(scene, 0)[0] == 0
 
 
@@ -83,8 +83,8 @@ def test_views_that_show_nothing_of_the_reference_are_not_returned(kind) -> None
 def test_the_second_source_is_no_neighbour_of_the_first(kind) -> None:
     # 6 and 6.1 degrees to one side are as good as one; 7.5 degrees to the other side is a little worse alone
     scene = scene_of([ring_view(angle) for angle in (0, 6, 6.1, -7.5)], kind)
-    assert rank_sources(scene, 0, 2)[1] == 3
-    assert set(rank_sources(scene, 0, 3)) == {1, 2, 3}
+    assert select_source_views(scene, 0, 2)[1] == 3
+    assert set(select_source_views(scene, 0, 3)) == {1, 2, 3}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,8 +97,8 @@ def test_the_unit_does_not_matter(kind, unit) -> None:
     if kind == "range":
         other = other.replace_views([replace(view, depth_range=(3.3 * unit, 4.7 * unit)) for view in other.views])
     for ref in range(9):
-        assert rank_sources(other, ref, 4) == rank_sources(scene, ref, 4)
-        assert len(rank_sources(scene, ref, 4)) == 4
+        assert select_source_views(other, ref, 4) == select_source_views(scene, ref, 4)
+        assert len(select_source_views(scene, ref, 4)) == 4
 
 
 def test_a_sliver_of_overlap_is_none() -> None:
@@ -108,20 +108,20 @@ def test_a_sliver_of_overlap_is_none() -> None:
     scene = scene_of(views, "range")
     overlaps = [sees(view, lifted_pixels(ref, np.geomspace(3.3, 4.7, 5))).mean() for view in views[1:]]
     assert overlaps[0] > 0.5 and 0 < overlaps[1] < 0.15
-    assert rank_sources(scene, 0, 5) == (1,)
+    assert select_source_views(scene, 0, 5) == (1,)
 
 
 def test_few_shared_points_are_no_overlap() -> None:
     views = [ring_view(angle) for angle in (0, 6, 8)]
     scene = scene_of(views, "sparse")
     few = replace(scene, visible=(scene.visible[0], scene.visible[1][:5], scene.visible[2]))
-    assert rank_sources(few, 0, 5) == (2,)
+    assert select_source_views(few, 0, 5) == (2,)
 
 
 def test_a_view_without_sparse_points_falls_back_on_the_cameras() -> None:
     scene = scene_of([ring_view(angle) for angle in (0, 6, 12)], "sparse")
     bare = replace(scene, visible=(np.empty(0, dtype=int), *scene.visible[1:]))
-    assert rank_sources(bare, 0, 2) == (1, 2)
+    assert select_source_views(bare, 0, 2) == (1, 2)
 
 
 def test_the_guess_of_an_orbit_is_about_its_radius() -> None:

@@ -1,4 +1,5 @@
-"""Cameras from images alone, and points under known cameras: on the example room, whose cameras and depths are known."""
+"""Cameras from images alone, and points under known cameras: on the example room, whose cameras and depths are
+known."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def found(photos, tmp_path_factory):
 
 def test_the_cameras_are_found(found, truth) -> None:
     """Up to a similarity: relative rotations, directions and ratios of the baselines are those of the true cameras."""
-    folder, model, scene, dropped, said = found
+    _folder, _model, scene, dropped, said = found
     assert [view.name.replace(" ", "_") for view in scene.views] == [view.name for view in truth.views]
     assert dropped == (
         ("zzz blank.jpg", "structure from motion could not register it (too few matches with the others)"),
@@ -76,7 +77,7 @@ def test_the_cameras_are_found(found, truth) -> None:
 
 
 def test_the_model_is_kept_and_used_again(found, photos) -> None:
-    folder, model, scene, dropped, _ = found
+    folder, model, _scene, dropped, _ = found
     assert {path.name for path in folder.iterdir()} == {"sparse", "made_from.json", "colmap.log"}
     before = (model / "images.bin").stat().st_mtime_ns
     said = Recorder()
@@ -93,7 +94,7 @@ def test_images_of_nothing_are_a_clear_error(tmp_path) -> None:
         iio.imwrite(tmp_path / f"{i}.png", np.full((60, 80, 3), 100 + i, dtype=np.uint8))
     with pytest.raises(NoPosesError, match="no cameras found"):
         open_scene(tmp_path)
-    with pytest.raises(InputError, match="found no cameras for its 3 images .0 pairs of them match"):
+    with pytest.raises(InputError, match=r"found no cameras for its 3 images .0 pairs of them match"):
         reconstruct_cameras(tmp_path, tmp_path / "out" / "sfm")
     assert not list((tmp_path / "out").iterdir())
     with pytest.raises(InputError, match="two images or more, found 1"):
@@ -101,7 +102,7 @@ def test_images_of_nothing_are_a_clear_error(tmp_path) -> None:
 
 
 def test_a_model_beside_the_images_is_named_not_replaced() -> None:
-    with pytest.raises(InputError, match="pass .*sparse") as caught:
+    with pytest.raises(InputError, match=r"pass .*sparse") as caught:
         open_scene(ROOM / "images")
     assert not isinstance(caught.value, NoPosesError)
 

@@ -19,13 +19,24 @@ CHROMIUM = next(
 WHY_NOT = "no Chromium on this machine (Debian: apt-get install chromium), so no page can be opened"
 
 _FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu-sandbox", "--no-first-run", "--disable-quic", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--mute-audio",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu-sandbox",
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
     # WebGL in software: no graphics card is needed.
-    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
     # Names are not even looked up: what is asked for all the same is in ``requests``.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-port=0",
-]  # fmt: skip
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--remote-debugging-port=0",
+]
 
 
 class Browser:
@@ -46,8 +57,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [CHROMIUM, *_FLAGS, f"--window-size={width},{height}", f"--user-data-dir={self._profile.name}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         where = Path(self._profile.name) / "DevToolsActivePort"
         _until(lambda: where.is_file() and len(where.read_text().split()) == 2, 60, "Chromium did not start")
         port, path = where.read_text().split()

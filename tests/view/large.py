@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from view.browser import Browser  # noqa: E402
-from view.synthetic import HillWorld, write_results  # noqa: E402
+from view.browser import Browser
+from view.synthetic import HillWorld, write_results
 
 
 def memory_mb(process: int, name: str) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.geometry import normals_from_depth, transform
+from nasrecon.results.digest import scene_digest
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.writer import ResultsWriter, Run
 from nasrecon.types import Camera, Estimate, Mesh, PointCloud, Scene, View
@@ -45,9 +46,12 @@ class HillWorld:
         cam_from_world[:3, :3], cam_from_world[:3, 3] = R, -R @ center
         K = np.array([[1.1 * width, 0, 0.49 * width], [0, 1.1 * width, 0.52 * height], [0, 0, 1]])
         return View(
-            name=f"hills/{i:04d}.jpg", image_path=Path(f"{i:04d}.jpg"), cam_from_world=cam_from_world,
-            camera=Camera(width=width, height=height, K=K), depth_range=(1.5 * self.unit, 8.0 * self.unit),
-        )  # fmt: skip
+            name=f"hills/{i:04d}.jpg",
+            image_path=Path(f"{i:04d}.jpg"),
+            cam_from_world=cam_from_world,
+            camera=Camera(width=width, height=height, K=K),
+            depth_range=(1.5 * self.unit, 8.0 * self.unit),
+        )
 
     def estimate(self, view, sources=()):
         """The exact depth where a ray meets the hills within their border, by stepping and halving; 0 elsewhere."""
@@ -74,10 +78,14 @@ class HillWorld:
         depth = np.where(inside, high, 0).astype(np.float32)
         x = np.linspace(0, 1, camera.width, dtype=np.float32)
         return Estimate(
-            view=view, depth=depth, normal=normals_from_depth(depth, camera), sigma=0.01 * depth,
-            confidence=np.broadcast_to(x, depth.shape).copy(), sources=tuple(sources),
+            view=view,
+            depth=depth,
+            normal=normals_from_depth(depth, camera),
+            sigma=0.01 * depth,
+            confidence=np.broadcast_to(x, depth.shape).copy(),
+            sources=tuple(sources),
             rgb=np.where(inside[..., None], self.rgb(points[..., :2]), np.uint8(200)),
-        )  # fmt: skip
+        )
 
     def mesh(self, grid):
         line = np.linspace(-self.half, self.half, grid) * self.unit
@@ -106,7 +114,9 @@ def write_results(folder, world, *, views, size, grid=0, points=0, finished=None
     all_views = [world.view(i, views, size) for i in range(views)]
     scene = Scene(root=Path("hills"), views=tuple(all_views), unit="m", source="synthetic hills")
     options = {"sources": 4, "max_side": max(size), "size": None, "min_depth": None}
-    run = Run.describe(scene, network="lite", weights="lite", weights_sha256="ab" * 32, options=options)
+    run = Run.describe(
+        scene, digest=scene_digest(scene), network="lite", weights="lite", weights_sha256="ab" * 32, options=options
+    )
     names = [view.name for view in all_views]
     done, made = views if finished is None else finished, []
     with ResultsWriter(folder, run, names) as writer:

@@ -17,7 +17,7 @@ import pytest
 
 from nasrecon.errors import InputError
 from nasrecon.results.reader import Results
-from nasrecon.view import live
+from nasrecon.view import layers
 from nasrecon.view.live import LivePage
 from nasrecon.view.page_frame import overview
 from nasrecon.view.report import write_report
@@ -321,7 +321,7 @@ def test_nothing_is_shared_over_the_internet(hills):
 
 
 def test_a_large_mesh_is_thinned_for_the_browser_and_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "MAX_FACES", 500)
+    monkeypatch.setattr(layers, "MAX_FACES", 500)
     folder = tmp_path / "run"
     write_results(folder, HillWorld(), views=1, size=(32, 24), grid=40)
     with serving(folder) as page:

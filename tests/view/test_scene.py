@@ -21,8 +21,8 @@ from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, ViewFacts, view_pictures
 from nasrecon.view.points import COLORINGS, points_of_cloud, points_of_view
 from nasrecon.view.sheet import write_sheet
+from nasrecon.view.simplify import simplify_mesh
 from nasrecon.view.tables import report_tables
-from nasrecon.view.thin import thin_mesh
 
 from .synthetic import HillWorld, write_results
 
@@ -76,7 +76,7 @@ def test_the_overview_shows_all_cameras_and_surfaces(aspect):
 
 
 def test_contents_say_what_is_missing(hills, unfused):
-    folder, views = hills
+    folder, _views = hills
     assert look(folder).missing == () and look(folder).expected_views == 6 and not look(folder).is_running
     contents = look(unfused)
     assert contents.mesh is None and contents.cloud is None and contents.is_running and contents.expected_views == 5
@@ -97,7 +97,7 @@ def test_an_old_mesh_is_said_to_be_old_and_found_where_it_was_written(tmp_path):
     os.utime(elsewhere, (1, 1))
     assert any("older than some of the views" in line for line in look(folder).missing)
     (folder / FUSION_FILE).write_text("{")
-    with pytest.raises(InputError, match="fusion.json: damaged"):
+    with pytest.raises(InputError, match=r"fusion.json: damaged"):
         read_fusion(folder)
 
 
@@ -125,7 +125,7 @@ def test_points_learn_depth_and_confidence_from_the_views_that_see_them(hills):
 
 
 def test_points_of_a_view_lie_on_the_surface(hills):
-    folder, views = hills
+    folder, _views = hills
     part = points_of_view(Results.open(folder)[2], 700)
     error = part.points_in_world[:, 2] - WORLD.height(part.points_in_world[:, :2])
     assert len(part) == 700 and np.abs(error).max() < 2e-3
@@ -148,14 +148,14 @@ def test_every_colouring_tells_unknown_from_known(hills):
 @pytest.mark.parametrize("wanted", [20_000, 3000, 400])
 def test_a_thinned_mesh_keeps_shape_and_colours(wanted):
     mesh = WORLD.mesh(120)
-    thinned = thin_mesh(mesh, wanted)
+    thinned = simplify_mesh(mesh, wanted)
     assert wanted / 4 < len(thinned.faces) <= wanted
     used = np.unique(thinned.faces)
     assert used.max() < len(thinned.vertices) and (thinned.faces[:, 0] != thinned.faces[:, 1]).all()
     cell = np.sqrt(16 / wanted)  # of the 4 x 4 ground, a triangle's share; the hills bend by about 1 / unit
     assert np.abs(thinned.vertices[:, 2] - WORLD.height(thinned.vertices[:, :2])).max() < 4 * cell**2 + 1e-3
     assert (thinned.normal[:, 2] > 0.3).all()
-    assert thin_mesh(mesh, len(mesh.faces)) is mesh
+    assert simplify_mesh(mesh, len(mesh.faces)) is mesh
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -188,7 +188,7 @@ def test_our_mesh_files_are_read_as_trimesh_reads_them(tmp_path):
     np.testing.assert_allclose(ours.normal, mesh.normal, atol=1e-6)
     assert ours.unit == "m"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="mesh.ply: expected a mesh, found"):
+    with pytest.raises(InputError, match=r"mesh.ply: expected a mesh, found"):
         load_mesh(path)
 
 

@@ -29,13 +29,13 @@ ROUNDING = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user gave ``open_scene``; the paths exist, ``layout`` is the key of one if it was chosen."""
+    """What the user gave ``open_scene``; the paths exist, ``format`` is the key of one if it was chosen."""
 
     images: Path
     poses: Path | None = None
     intrinsics: Path | None = None
     convention: Convention | None = None
-    layout: str | None = None
+    format: str | None = None
 
     @property
     def place(self) -> Path:
@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class Format:
     """One way of writing posed images to disk.
 
     Attributes:
@@ -64,7 +64,7 @@ class Layout:
     find: Callable[[Request], Path | None]
     read: Callable[[Request, Path], Scene]
     takes_video: bool = False
-    says_little: bool = False
+    is_fallback: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +145,13 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
         named = named_intrinsics(path)
         if named is None:
             return one_camera(read_intrinsics(path), first_center), f"K of {path.name}"
-        find = lambda name: named.get(name) or named.get(Path(name).with_suffix("").as_posix())
+
+        def find(name):
+            return named.get(name) or named.get(Path(name).with_suffix("").as_posix())
     else:
-        find = lambda name: None if (own := file_of(path, name, (".txt", ".json"))) is None else read_intrinsics(own)
+
+        def find(name):
+            return None if (own := file_of(path, name, (".txt", ".json"))) is None else read_intrinsics(own)
 
     def camera_of(frame: Frame) -> tuple[Camera, Lens | None]:
         own = find(frame.name)

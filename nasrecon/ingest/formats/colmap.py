@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Layout, Request, image_root
+from nasrecon.ingest.formats.base import Format, Request, image_root
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
 from nasrecon.types import Scene, View
@@ -158,7 +158,7 @@ def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, t
     return points, tuple(visible)
 
 
-LAYOUT = Layout(
+FORMAT = Format(
     key="colmap",
     name="COLMAP model",
     looks_for="cameras, images and points3D as .bin or .txt, in the folder or in its sparse/0",

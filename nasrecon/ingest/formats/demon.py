@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Frame, Layout, Request, cameras_of, choose_convention, posed_views
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import is_number, numbers, rows
 from nasrecon.types import Scene
@@ -19,7 +19,7 @@ from nasrecon.types import Scene
 def _find_demon(request: Request) -> Path | None:
     poses = request.place / "poses.txt"
     # Rows of 3x4 with another K are a DeMoN folder only if that is said: they may be anything's.
-    has_K = (request.place / "cam.txt").is_file() or (request.intrinsics is not None and request.layout == "demon")
+    has_K = (request.place / "cam.txt").is_file() or (request.intrinsics is not None and request.format == "demon")
     if not (poses.is_file() and has_K and request.images.is_dir() and direct_images(request.images)):
         return None
     first = rows(poses)[:1]
@@ -46,7 +46,7 @@ def _read_demon(request: Request, folder: Path) -> Scene:
     return Scene(root=request.images, views=views, source=source, dropped=lost)
 
 
-DEMON = Layout(
+DEMON = Format(
     key="demon",
     name="DeMoN folder",
     looks_for="images with cam.txt (3x3 K) and poses.txt (a 3x4 a row)",

@@ -14,7 +14,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse
-from nasrecon.ingest.formats.base import Frame, Layout, Request, choose_convention, posed_views, rigid
+from nasrecon.ingest.formats.base import Format, Frame, Request, choose_convention, posed_views, rigid
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, rows
 from nasrecon.types import Scene
@@ -90,7 +90,10 @@ def _read(request: Request, path: Path) -> Scene:
     if unused:
         more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
         dropped.append((f"{path.name} row {', '.join(unused[:5])}{more}", "there is no image of that number"))
-    camera_of = lambda frame: (cameras[frame.name].camera(image_size(frame.image_path), first_center=0.0), None)
+
+    def camera_of(frame):
+        return (cameras[frame.name].camera(image_size(frame.image_path), first_center=0.0), None)
+
     views, lost = posed_views(sorted(frames, key=lambda frame: frame.name), camera_of, "cam-from-world")
     which = ", ".join(folder.name for folder in folders.values())
     source = f"KITTI sequence: {len(views)} images of {which}, {path.name} ({words} of camera 0), K of calib.txt"
@@ -134,7 +137,7 @@ def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     return out
 
 
-LAYOUT = Layout(
+FORMAT = Format(
     key="kitti",
     name="KITTI sequence",
     looks_for="calib.txt (P0: ...), image_0/ ..., and poses.txt, or ../../poses/SEQUENCE.txt (12 numbers a row)",

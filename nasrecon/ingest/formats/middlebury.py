@@ -12,8 +12,8 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import (
+    Format,
     Frame,
-    Layout,
     Request,
     cameras_by_name,
     image_folder,
@@ -47,7 +47,8 @@ def _read_middlebury(request: Request, path: Path) -> Scene:
             )
     if not whole:
         raise InputError(
-            f"{path}: expected the number of images, then a row for each; found {' '.join(table[0]) if table else ''!r} "
+            f"{path}: expected the number of images, then a row for each; found "
+            f"{' '.join(table[0]) if table else ''!r} "
             f"and {max(0, len(table) - 1)} rows"
         )
     frames, intrinsics, dropped = [], {}, []
@@ -66,7 +67,7 @@ def _read_middlebury(request: Request, path: Path) -> Scene:
     return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
 
 
-MIDDLEBURY = Layout(
+MIDDLEBURY = Format(
     key="middlebury",
     name="Middlebury cameras",
     looks_for="NAME_par.txt (a row with name, K, R, t for each image) beside the images",

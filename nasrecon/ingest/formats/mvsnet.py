@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Frame, Layout, Request, choose_convention, posed_views
+from nasrecon.ingest.formats.base import Format, Frame, Request, choose_convention, posed_views
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, numbers, rows
 from nasrecon.types import Scene
@@ -60,7 +60,10 @@ def _read(request: Request, cams: Path) -> Scene:
             )
         )
     convention, words = choose_convention(request, "cam-from-world")
-    camera_of = lambda frame: (intrinsics[frame.name].camera(image_size(frame.image_path), first_center=0.5), None)
+
+    def camera_of(frame):
+        return (intrinsics[frame.name].camera(image_size(frame.image_path), first_center=0.5), None)
+
     views, lost = posed_views(frames, camera_of, convention)
     ranged, paired = (
         sum(view.depth_range is not None for view in views),
@@ -166,7 +169,7 @@ def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[st
     return {name: sources for name, sources in out.items() if sources}, path
 
 
-LAYOUT = Layout(
+FORMAT = Format(
     key="mvsnet",
     name="MVSNet cams",
     looks_for="cams/*_cam.txt with images/ (and pair.txt)",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Frame, Layout, Request, cameras_of, posed_views
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, posed_views
 from nasrecon.ingest.images import image_files, pictures
 from nasrecon.ingest.text import file_of, is_number, numbers, read_transform, rows
 from nasrecon.types import Scene
@@ -77,11 +77,11 @@ def _read(request: Request, place: Path) -> Scene:
     return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
 
 
-Posed = list[tuple[str, np.ndarray, str]]
+PosedImages = list[tuple[str, np.ndarray, str]]
 Dropped = list[tuple[str, str]]
 
 
-def _file_each(names: tuple[str, ...], folder: Path) -> tuple[Posed, Dropped]:
+def _file_each(names: tuple[str, ...], folder: Path) -> tuple[PosedImages, Dropped]:
     """Return (name, matrix, where it stood) of the images with a text file, and (name, reason) of those without."""
     posed, dropped = [], []
     taken = set()
@@ -99,7 +99,7 @@ def _file_each(names: tuple[str, ...], folder: Path) -> tuple[Posed, Dropped]:
     return posed, dropped
 
 
-def _one_file(names: tuple[str, ...], path: Path) -> tuple[Posed, Dropped]:
+def _one_file(names: tuple[str, ...], path: Path) -> tuple[PosedImages, Dropped]:
     """Return (name, matrix, where it stood) of the images: by the names in the rows, else in the order of the names."""
     table = rows(path)
     if any(not is_number(row[0]) for row in table):
@@ -115,7 +115,7 @@ def _one_file(names: tuple[str, ...], path: Path) -> tuple[Posed, Dropped]:
     return [(name, matrices[i], f"{path}, matrix {i + 1}") for i, name in enumerate(names)], []
 
 
-def _named_rows(names: tuple[str, ...], table: list[list[str]], path: Path) -> tuple[Posed, Dropped]:
+def _named_rows(names: tuple[str, ...], table: list[list[str]], path: Path) -> tuple[PosedImages, Dropped]:
     posed, dropped, listed = [], [], set()
     for i, row in enumerate(table):
         if len(row) not in (13, 17) or not all(map(is_number, row[1:])):
@@ -156,12 +156,12 @@ def _intrinsics(request: Request, place: Path, names: tuple[str, ...]) -> Path:
     )
 
 
-LAYOUT = Layout(
+FORMAT = Format(
     key="matrices",
     name="plain matrices",
     looks_for="a .txt with a 4x4 or 3x4 for each image (named after it), or one file with all, and K.txt",
     find=_find,
     read=_read,
     takes_video=True,
-    says_little=True,
+    is_fallback=True,
 )

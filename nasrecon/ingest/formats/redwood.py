@@ -14,8 +14,8 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import (
+    Format,
     Frame,
-    Layout,
     Request,
     cameras_of,
     choose_convention,
@@ -101,7 +101,7 @@ def _match_by_number(
     return pairs, dropped
 
 
-REDWOOD = Layout(
+REDWOOD = Format(
     key="redwood",
     name="Redwood trajectory",
     looks_for="trajectory.log (or another .log with 3 integers and a 4x4 a block) with camera.json",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Frame, Layout, Request, cameras_of, choose_convention, posed_views, stems
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
 from nasrecon.types import Scene
@@ -64,7 +64,7 @@ def _scannet_intrinsics(folder: Path) -> Path:
     )
 
 
-SCANNET = Layout(
+SCANNET = Format(
     key="scannet",
     name="ScanNet folder",
     looks_for="color/ and pose/ (a 4x4 for each image) with intrinsic/intrinsic_color.txt",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Frame, Layout, Request, cameras_of, choose_convention, posed_views, stems
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
 from nasrecon.types import Scene
@@ -60,7 +60,7 @@ def _seven_scenes_intrinsics(request: Request, poses: Path) -> Path:
     )
 
 
-SEVEN_SCENES = Layout(
+SEVEN_SCENES = Format(
     key="7scenes",
     name="7-Scenes folder",
     looks_for="frame-*.color.png|jpg with frame-*.pose.txt",

@@ -13,8 +13,8 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import (
+    Format,
     Frame,
-    Layout,
     Request,
     cameras_by_name,
     image_folder,
@@ -79,7 +79,8 @@ def _read_strecha_camera(path: Path) -> tuple[Intrinsics, np.ndarray]:
         )
     if values[9:12].any():
         raise InputError(
-            f"{path}: the three numbers after K should be zeros, found {values[9:12]}. Lens distortion is not read from "
+            f"{path}: the three numbers after K should be zeros, found {values[9:12]}. Lens distortion is not "
+            "read from "
             "these files; undistort the images first."
         )
     size = (int(values[24]), int(values[25])) if values.size == 26 else None
@@ -87,7 +88,7 @@ def _read_strecha_camera(path: Path) -> tuple[Intrinsics, np.ndarray]:
     return Intrinsics(path=path, K=values[:9].reshape(3, 3), size=size), matrix
 
 
-STRECHA = Layout(
+STRECHA = Format(
     key="strecha",
     name="Strecha cameras",
     looks_for="0000.jpg.camera for each image",

@@ -21,7 +21,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse
-from nasrecon.ingest.formats.base import Frame, Layout, NoCameraError, Request, image_root, posed_views, rigid
+from nasrecon.ingest.formats.base import Format, Frame, NoCameraError, Request, image_root, posed_views, rigid
 from nasrecon.ingest.images import ENDINGS, direct_images, image_size
 from nasrecon.types import Camera, Lens, Scene
 
@@ -207,7 +207,8 @@ def _clean(path: Path) -> Path:
 
 
 def _root(request: Request, files: list[Path]) -> Path:
-    """Return the folder that names start from: that of IMAGES (or its images/) if all are in it, else the common one."""
+    """Return the folder that names start from: that of IMAGES (or its images/) if all are in it, else the common
+    one."""
     for folder in (image_root(request.images), request.images):
         if all(file.is_relative_to(_clean(folder)) for file in files):
             return _clean(folder)
@@ -256,7 +257,10 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
         raise NoCameraError(
             f"{path.name}: camera model {fields.get('camera_model') or 'f-theta'} is not one that is read"
         )
-    number = lambda key, default: _number(fields, key, path) if fields.get(key) is not None else default
+
+    def number(key, default):
+        return _number(fields, key, path) if fields.get(key) is not None else default
+
     width, height = image_size(frame.image_path)
     width, height = int(number("w", width)), int(number("h", height))
     fx, fy = _focal_lengths(fields, own, width, height, path)
@@ -286,9 +290,10 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
 def _focal_lengths(
     fields: Mapping[str, Any], own: Mapping[str, Any], width: int, height: int, path: Path
 ) -> tuple[float, float]:
-    """Return fx and fy [px]: the frame's own words first, then those of the file's top; fy is fx where none is said."""
+    """Return fx and fy [px]: the frame's own words first, then those of the file's top; fy is fx where none is
+    stated."""
 
-    def said(place: Mapping[str, Any], axis: str, side: int) -> float | None:
+    def stated(place: Mapping[str, Any], axis: str, side: int) -> float | None:
         if place.get(f"fl_{axis}") is not None:
             return _number(place, f"fl_{axis}", path)
         if place.get(f"camera_angle_{axis}") is not None:
@@ -299,7 +304,7 @@ def _focal_lengths(
         return None
 
     for place in (own, fields):
-        fx, fy = said(place, "x", width), said(place, "y", height)
+        fx, fy = stated(place, "x", width), stated(place, "y", height)
         if fx is not None or fy is not None:
             fx, fy = fx if fx is not None else fy, fy if fy is not None else fx
             if min(fx, fy) <= 0:
@@ -308,7 +313,7 @@ def _focal_lengths(
     raise InputError(f"{path}: no focal length: neither fl_x nor camera_angle_x, at its top or in its frames")
 
 
-LAYOUT = Layout(
+FORMAT = Format(
     key="transforms",
     name="transforms.json",
     looks_for="transforms.json (nerfstudio, instant-ngp, Blender), or another .json with frames",

@@ -18,8 +18,8 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import rotation_from_quaternion
 from nasrecon.ingest.formats.base import (
     CameraOf,
+    Format,
     Frame,
-    Layout,
     Request,
     cameras_of,
     choose_convention,
@@ -142,7 +142,7 @@ def _freiburg_camera(which: int) -> tuple[Camera, Lens | None]:
     return pinhole_camera(lens), lens
 
 
-TUM = Layout(
+TUM = Format(
     key="tum",
     name="TUM trajectory",
     looks_for="groundtruth.txt (timestamp tx ty tz qx qy qz qw) with rgb.txt, or images named by their time",

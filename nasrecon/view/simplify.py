@@ -9,7 +9,7 @@ from nasrecon.types import Mesh
 _ATTEMPTS = 4
 
 
-def thin_mesh(mesh: Mesh, max_faces: int) -> Mesh:
+def simplify_mesh(mesh: Mesh, max_faces: int) -> Mesh:
     """Return a mesh of about ``max_faces`` triangles at most, itself where it has no more.
 
     The vertices of each cell of a grid are replaced by their mean, and triangles that lose a corner go: fast (a second

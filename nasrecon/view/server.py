@@ -1,0 +1,34 @@
+"""The viser server behind the live page: this machine only, nothing shared."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import viser
+
+HOST = "127.0.0.1"
+
+
+def start_server(port: int, label: str) -> viser.ViserServer:
+    """Start a server on ``port``, or on the next one that is free."""
+    import viser
+
+    with contextlib.redirect_stdout(io.StringIO()):  # viser reports to stdout, which is for results
+        # Silence websocket errors of clients that disconnect during the handshake.
+        logging.getLogger("websockets").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
+        server = viser.ViserServer(host=HOST, port=port, label=label, verbose=False)
+
+    def refuse(verbose: bool = True) -> None:
+        """Share nothing: viser would ask a server on the internet for a public address."""
+
+    server.request_share_url = refuse  # type: ignore[method-assign]
+    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153))
+    server.scene.set_up_direction("+z")
+    server.scene.world_axes.visible = False
+    return server
