@@ -85,7 +85,7 @@ def fuse(
     )
     with Bar() as bar:
         fusion = fuse_results(open_results(results), options, mesh=out, cloud=cloud, progress=bar)
-        for name in fusion.stats.alone:
-            bar.note(f"{name}: overlaps with no other view, so nothing of it could be confirmed")
+        for note in fusion.stats.notes():
+            bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
     print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else fusion_table(fusion, files))

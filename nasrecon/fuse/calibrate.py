@@ -61,7 +61,7 @@ class PairOffset:
         ref, source: the views' numbers.
         offset: the median over the pixels.
         gain: how the offset follows the source's scale.
-        error: how far the offset may be off: the median distance of the pixels from it, at least 0.003.
+        error: how far the offset may be off: 0.003 where the pixels are as near to it, more where they scatter.
     """
 
     ref: int
@@ -97,7 +97,9 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
         if np.count_nonzero(near) < _MIN_PIXELS:
             return None
         middle = float(np.median(off[near]))
-    error = max(_PAIR_ERROR, float(np.median(np.abs(off[near] - middle))))
+    scatter = max(_PAIR_ERROR, float(np.median(np.abs(off[near] - middle))))
+    # Most of the scatter is fine noise, which the median is free of.
+    error = float(np.sqrt(_PAIR_ERROR * scatter))
     return PairOffset(ref=ref, source=source, offset=middle, gain=float(np.median(gain[near])), error=error)
 
 

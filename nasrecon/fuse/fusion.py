@@ -22,6 +22,7 @@ from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Mesh, PointCloud, Unit
 
 _CELL_PIXELS = 2.0
+_MIN_COMPARISONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,8 +93,10 @@ def fuse_estimates(
     averaged = Store()
     with ThreadPoolExecutor(THREADS) as pool:
         for i, sources in enumerate(chosen):
-            near = [survey.maps(j) for j in sources]
+            near, before = [survey.maps(j) for j in sources], (stats.seen, stats.near)
             averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
+            if (seen := stats.seen - before[0]) > _MIN_COMPARISONS:
+                stats.agreement[sketches[i].view.name] = (stats.near - before[1]) / seen
             progress.update("average", i + 1, len(estimates))
         survey.forget_planes()
         clock.lap("average")

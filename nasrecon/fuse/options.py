@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from nasrecon.errors import InputError
 
+_LARGE_SCALE = 0.04
+
 
 @dataclass(frozen=True, kw_only=True)
 class FuseOptions:
@@ -80,6 +82,7 @@ class FilterStats:
         agreed: pairs of ``near`` that agree in their normals as well.
         free_space_violations: pixels with support that were dropped because more views look through them than agree.
         scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
+        agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
         alone: names of the views that overlap with no other.
         min_support: the support asked of a view that has enough neighbours.
     """
@@ -95,8 +98,31 @@ class FilterStats:
     agreed: int = 0
     free_space_violations: int = 0
     scales: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)
     min_support: int = 1
+
+    def contradicting(self) -> list[str]:
+        """Return the names of the views that agree with others less than half as often as the middle one does."""
+        shares = sorted(self.agreement.values())
+        middle = shares[len(shares) // 2] if len(shares) >= 3 else 0.0
+        return [name for name, share in self.agreement.items() if share < 0.5 * middle]
+
+    def notes(self) -> list[str]:
+        """Return what is wrong with single views, one line for people each: what was found, and what to do."""
+        lines = [f"{name}: overlaps with no other view, so nothing of it could be confirmed" for name in self.alone]
+        for name, factor in self.scales.items():
+            if abs(math.log(factor)) > _LARGE_SCALE:
+                lines.append(
+                    f"{name}: the other views ask for its depths times {factor:.3f}; they were multiplied. If its depths "
+                    f"are right, check its camera with `nasrecon check`"
+                )
+        lines += [
+            f"{name}: its depths agree with other views in {100 * self.agreement[name]:.0f} % of the comparisons only, "
+            f"far below the other views; its pose or its depths are wrong: see `nasrecon check`, or leave it out"
+            for name in self.contradicting()
+        ]
+        return lines
 
     def stages(self) -> list[tuple[str, int]]:
         """Return (stage, what was left after it) in order, for a table."""

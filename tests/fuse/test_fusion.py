@@ -166,6 +166,27 @@ def test_views_apart_from_the_rest_are_named(estimates: list[Estimate]) -> None:
     assert nearest_distance(result.cloud.xyz, np.zeros((1, 3))).max() < 10
 
 
+def test_a_view_that_contradicts_the_rest_is_named_and_its_pixels_go(estimates: list[Estimate]) -> None:
+    moved = estimates[6].view.cam_from_world.copy()
+    moved[:3, 3] += (0.5, 0.3, -0.4)
+    spoiled = [*estimates[:6], replace(estimates[6], view=replace(estimates[6].view, cam_from_world=moved))]
+    result = fuse_estimates([*spoiled, *estimates[7:]], mesh=False)
+    assert result.stats.contradicting() == [estimates[6].view.name]
+    assert any(estimates[6].view.name in note and "pose" in note for note in result.stats.notes())
+    assert np.quantile(distance(WORLD, result.cloud.xyz), 0.95) < 0.02
+
+
+def test_a_view_in_another_scale_is_named_with_its_factor(estimates: list[Estimate]) -> None:
+    scaled_view = replace(estimates[3], depth=estimates[3].depth * np.float32(1.1))
+    stats = fuse_estimates([*estimates[:3], scaled_view, *estimates[4:]], mesh=False).stats
+    assert [note for note in stats.notes() if "multiplied" in note][0].startswith(f"{estimates[3].view.name}: ")
+    assert stats.scales[estimates[3].view.name] == pytest.approx(1 / 1.1, abs=0.02)
+
+
+def test_nothing_is_noted_where_all_is_well(fusion: Fusion) -> None:
+    assert fusion.stats.notes() == []
+
+
 def test_no_estimates_is_an_input_error(estimates: list[Estimate]) -> None:
     once = iter(estimates[:1])
     fuse_estimates(once, mesh=False)
