@@ -19,8 +19,10 @@ import pytest
 from ingest import worlds
 
 from nasrecon.inference.estimate import estimate_views
-from nasrecon.inference.options import InferOptions
+from nasrecon.inference.options import EstimateOptions
 from nasrecon.ingest.open_scene import open_scene
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.prepare import prepare_scene
 from nasrecon.scene.depth_range import with_depth_ranges
 from nasrecon.scene.source_views import select_source_views
 
@@ -73,6 +75,10 @@ def off(found, expected):
     return relative, float(((found.depth > 0) != (expected.depth > 0)).mean())
 
 
+def ready(scene, sources=2):
+    return prepare_scene(scene, options=PrepareOptions(check=False, refine=False, sources=sources))
+
+
 @pytest.fixture(scope="module")
 def network():
     from nasrecon.nas.weights import load_network
@@ -84,11 +90,11 @@ def test_fountain_in_other_formats_gives_colmaps_depths(network, tmp_path, monke
     if not FOUNTAIN.is_dir():
         pytest.skip("needs the development set fountain at ../shared/data")
     colmap = colmap_scene([5], 2)
-    options = InferOptions(size=(128, 96), sources=2)
-    (expected,) = estimate_views(colmap, network, options, views=[5])
+    options = EstimateOptions(size=(128, 96))
+    (expected,) = estimate_views(ready(colmap), network, options, views=[5])
     assert (expected.depth > 0).mean() > 0.5
     for name, scene in written(colmap, tmp_path, monkeypatch).items():
-        (found,) = estimate_views(as_chosen_by(colmap, scene), network, options, views=[5])
+        (found,) = estimate_views(ready(as_chosen_by(colmap, scene)), network, options, views=[5])
         assert found.sources == expected.sources, name
         relative, only_one = off(found, expected)
         assert relative.max() <= BAR and only_one <= 1e-4, name
@@ -98,15 +104,15 @@ def measure(max_side: int, refs: list[int]) -> None:
     from nasrecon.nas.weights import load_network
 
     loaded, colmap = load_network("lite", device="cpu"), colmap_scene(refs, 4)
-    options = InferOptions(max_side=max_side)
+    options = EstimateOptions(max_side=max_side)
     since = time.perf_counter()
-    expected = list(estimate_views(colmap, loaded, options, views=refs))
+    expected = list(estimate_views(ready(colmap, 4), loaded, options, views=refs))
     print(
         f"COLMAP: {len(expected)} views of {expected[0].depth.shape}, {time.perf_counter() - since:.0f} s", flush=True
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         for name, scene in written(colmap, Path(folder), monkeypatch).items():
-            estimates = list(estimate_views(as_chosen_by(colmap, scene), loaded, options, views=refs))
+            estimates = list(estimate_views(ready(as_chosen_by(colmap, scene), 4), loaded, options, views=refs))
             offs = [off(found, own) for found, own in zip(estimates, expected, strict=True)]
             relative = np.concatenate([each for each, _ in offs])
             print(

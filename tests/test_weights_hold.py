@@ -13,7 +13,6 @@ import pytest
 
 import nasrecon as nr
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
-from nasrecon.inference.options import InferOptions
 from nasrecon.types import Estimate
 
 ROOM = Path(__file__).parents[1] / "examples" / "room"
@@ -31,8 +30,8 @@ def truth(estimate: Estimate) -> np.ndarray:
 def estimates() -> list[Estimate]:
     scene = nr.open_scene(ROOM / "images", ROOM / "sparse" / "0")
     network = nr.load_network("lite", device="cpu")
-    options = InferOptions(size=SIZE, sources=3)
-    return list(nr.estimate_views(scene, network, options, views=[2, 3, 4, 5, 6]))
+    ready = nr.prepare_scene(scene, options=nr.PrepareOptions(sources=3))
+    return list(nr.estimate_views(ready, network, nr.EstimateOptions(size=SIZE), views=[2, 3, 4, 5, 6]))
 
 
 def test_depth_and_normals_are_right(estimates: list[Estimate]) -> None:
@@ -59,7 +58,7 @@ def test_confidence_and_sigma_are_honest(estimates: list[Estimate]) -> None:
 def test_the_cloud_lies_on_the_room(estimates: list[Estimate]) -> None:
     from nasrecon.fuse.o3d import nearest_distance
 
-    cloud = nr.fuse_points(estimates)
+    cloud = nr.fuse_estimates(estimates, mesh=False).cloud
     true_points = [
         transform(e.view.world_from_cam, e.view.camera.unproject_depth(truth(e).astype(np.float64)).reshape(-1, 3))
         for e in estimates

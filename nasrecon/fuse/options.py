@@ -114,7 +114,7 @@ class FilterStats:
         for name, factor in self.scales.items():
             if abs(math.log(factor)) > _LARGE_SCALE:
                 lines.append(
-                    f"{name}: the other views ask for its depths times {factor:.3f}; they were multiplied. If its depths "
+                    f"{name}: the other views ask for its depths times {factor:.3f}; they were multiplied. If its depths "  # noqa: E501
                     f"are right, check its camera with `nasrecon check`"
                 )
         lines += [

@@ -179,7 +179,7 @@ def test_a_view_that_contradicts_the_rest_is_named_and_its_pixels_go(estimates: 
 def test_a_view_in_another_scale_is_named_with_its_factor(estimates: list[Estimate]) -> None:
     scaled_view = replace(estimates[3], depth=estimates[3].depth * np.float32(1.1))
     stats = fuse_estimates([*estimates[:3], scaled_view, *estimates[4:]], mesh=False).stats
-    assert [note for note in stats.notes() if "multiplied" in note][0].startswith(f"{estimates[3].view.name}: ")
+    assert [note for note in stats.notes() if "multiplied" in note][0].startswith(f"{estimates[3].view.name}: ")  # noqa: RUF015
     assert stats.scales[estimates[3].view.name] == pytest.approx(1 / 1.1, abs=0.02)
 
 
