@@ -19,6 +19,7 @@ _FOOTPRINTS = 2.0
 _TRUNCATION = 4.0
 _BAND = 8.0
 _GRID_BYTES = 3e9
+_LEAST_AREA = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,31 +123,56 @@ class MeshBuilder:
                 f"all parts of the mesh are small: the largest has {sizes.max()} faces, min_component_faces asks for "
                 f"{min_component_faces}. Lower min_component_faces (0 keeps all)"
             )
-        vertices, faces, rgb = _used(vertices, faces[keep], rgb)
+        faces = faces[keep & (_areas(vertices, faces) > _LEAST_AREA * self._voxel.size**2)]
+        vertices, faces, rgb = split_touching(vertices, faces, rgb)
         return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
 
 
 def component_sizes(faces: np.ndarray, vertex_count: int) -> np.ndarray:
     """Return for each face (F,) the number of faces of its part; faces that share a vertex are of one part."""
-    root = np.arange(vertex_count)
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    of_face = _roots(edges, vertex_count)[faces[:, 0]]
+    return np.bincount(of_face, minlength=vertex_count)[of_face]
+
+
+def _roots(edges: np.ndarray, count: int) -> np.ndarray:
+    """Return for each of ``count`` nodes (n,) the smallest node that the edges (E, 2) connect it with."""
+    root = np.arange(count)
     while len(edges):
-        # Hang the larger root of every edge under the smaller, then let every vertex point straight at its root.
+        # Hang the larger root of every edge under the smaller, then let every node point straight at its root.
         ends = np.sort(root[edges], axis=1)
         np.minimum.at(root, ends[:, 1], ends[:, 0])
         while not np.array_equal(root, above := root[root]):
             root = above
         edges = edges[root[edges[:, 0]] != root[edges[:, 1]]]
-    of_face = root[faces[:, 0]]
-    return np.bincount(of_face, minlength=vertex_count)[of_face]
+    return root
 
 
-def _used(vertices: np.ndarray, faces: np.ndarray, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drop the vertices that no face uses."""
-    used = np.zeros(len(vertices), bool)
-    used[faces] = True
-    index = np.cumsum(used, dtype=np.int32) - 1
-    return vertices[used], index[faces], rgb[used]
+def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return the area (F,) of each face."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+
+
+def split_touching(
+    vertices: np.ndarray, faces: np.ndarray, rgb: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give every fan of faces around a vertex a vertex of its own, so that no vertex is non-manifold.
+
+    Corners of faces at one vertex stay together where the faces share an edge there. Vertices that no face uses go.
+    """
+    corner = np.arange(faces.size).reshape(-1, 3)
+    start = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    ends = np.concatenate([corner[:, [0, 1]], corner[:, [1, 2]], corner[:, [2, 0]]])
+    turned = start[:, 0] > start[:, 1]
+    start[turned], ends[turned] = start[turned][:, ::-1], ends[turned][:, ::-1]
+    order = np.lexsort((start[:, 1], start[:, 0]))
+    start, ends = start[order], ends[order]
+    same = (start[1:] == start[:-1]).all(axis=1)
+    joined = np.concatenate([np.stack([ends[:-1][same, k], ends[1:][same, k]], axis=1) for k in (0, 1)])
+    first, index = np.unique(_roots(joined, faces.size), return_inverse=True)
+    chosen = faces.ravel()[first]
+    return vertices[chosen], index.reshape(-1, 3).astype(np.int32), rgb[chosen]
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import mesh as mesh_module
 from nasrecon.fuse.fusion import fuse_estimates
-from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, vertex_normals
+from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, split_touching, vertex_normals
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import Sketch, median_footprint
 from nasrecon.types import Estimate, Mesh
@@ -171,3 +171,28 @@ def test_no_surface_and_only_crumbs_are_errors(estimates: list[Estimate]) -> Non
     )
     with pytest.raises(EmptyResultError, match="no surface"):
         fuse_estimates([lonely], cloud=False)
+
+
+def test_two_fans_that_touch_in_a_point_get_a_vertex_each() -> None:
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [9, 9, 9], [1, 1, 0]], float)
+    faces = np.array([[0, 1, 2], [0, 3, 4], [1, 6, 2]], np.int32)
+    rgb = np.arange(21, dtype=np.uint8).reshape(7, 3)
+    points, split, colors = split_touching(vertices, faces, rgb)
+    assert len(points) == 7
+    np.testing.assert_array_equal(points[split], vertices[faces])
+    np.testing.assert_array_equal(colors[split], rgb[faces])
+    assert len(set(split[0]) & set(split[1])) == 0
+    assert len(set(split[0]) & set(split[2])) == 2
+
+
+def test_no_face_is_degenerate_and_no_vertex_non_manifold(mesh: Mesh) -> None:
+    import open3d as o3d
+
+    corners = mesh.vertices[mesh.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
+    assert area.min() > 0
+    checked = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    assert len(checked.get_non_manifold_vertices()) == 0
+    assert len(checked.get_non_manifold_edges(allow_boundary_edges=True)) == 0
