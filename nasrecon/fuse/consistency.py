@@ -141,9 +141,7 @@ def _compare_rows(
     if not has.any():
         return 0, 0, 0
     depth = 1 / np.where(has, inv_depth, np.float32(1))
-    normal = [-dot(K[:, k], own) for k in range(3)]
-    length = np.sqrt(dot(normal, normal))
-    normal = [component / np.where(has, length, 1) for component in normal]
+    normal = _unit_normal(own, K, has)
     variance = own[3]
     weight = np.where(has, 1 / np.where(has, variance, 1), 0)
     sums = [weight * inv_depth, *(weight * component for component in normal)]
@@ -153,26 +151,18 @@ def _compare_rows(
     limits = [np.float32(v) for v in (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2)]
     least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
     for pair in pairs:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            A, b = pair.A, pair.b
-            V = [A[k, 0] * x + (A[k, 1] * y + A[k, 2]) + b[k] * inv_depth for k in range(3)]
-            u, v = (np.floor(V[k] / V[2]).astype(np.int32) for k in (0, 1))
-        # As unsigned numbers, negative places are beyond the image too.
-        inside = (u.view(np.uint32) < pair.size[0]) & (v.view(np.uint32) < pair.size[1]) & (V[2] > 0) & has
-        pixel = np.where(inside, v * pair.size[0] + u, len(pair.plane) - 1)
-        if not inside.any():
+        V, pixel = _project(pair, x, y, inv_depth, has)
+        if pixel is None:
             continue
         m = np.ascontiguousarray(pair.plane.take(pixel.ravel(), axis=0).T).reshape(4, height, width)
         there = m[3] > 0
-        mV, mb = dot(m, V), dot(m, b)
+        mV, mb = dot(m, V), dot(m, pair.b)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             cut = (mV - inv_depth * mb) / (1 - mb)
-            off = cut * depth - 1
-            off *= off
+            off = np.square(cut * depth - 1)
             allowed = np.minimum(np.maximum(limits[0] * (variance + m[3]), limits[1]), limits[2])
             near = (off <= allowed) & there
-            B = pair.normal_from_plane
-            other = [dot(B[k], m) for k in range(3)]
+            other = [dot(row, m) for row in pair.normal_from_plane]
             scale = np.where(there, 1 / np.sqrt(dot(other, other)), 0)
             agree = (dot(other, normal) * scale >= least_cosine) & near
             # Biweight: pairs at the edge of the tolerance count least.
@@ -187,12 +177,43 @@ def _compare_rows(
         seen += there
         violations += behind & there
         counts += np.count_nonzero(there), np.count_nonzero(near), np.count_nonzero(agree)
-    safe = np.where(has, weight, 1)
+    _store_average(out, span, sums, weight, has)
+    out.support[span], out.seen[span], out.violations[span] = support.ravel(), seen.ravel(), violations.ravel()
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def _unit_normal(own: np.ndarray, K: np.ndarray, has: np.ndarray) -> list[np.ndarray]:
+    """Return the unit normals, three maps (h, W), of planes (4, h, W) where they exist (h, W)."""
+    normal = [-dot(K[:, k], own) for k in range(3)]
+    length = np.sqrt(dot(normal, normal))
+    return [component / np.where(has, length, 1) for component in normal]
+
+
+def _project(
+    pair: _Pair, x: np.ndarray, y: np.ndarray, inv_depth: np.ndarray, has: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Project pixels (h, W) into a source.
+
+    Returns:
+        homogeneous source coordinates, three maps (h, W), and the index of the source's plane (h, W): the empty plane
+        at the end where a pixel is outside; None where all are.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        A, b = pair.A, pair.b
+        V = [A[k, 0] * x + (A[k, 1] * y + A[k, 2]) + b[k] * inv_depth for k in range(3)]
+        u, v = (np.floor(V[k] / V[2]).astype(np.int32) for k in (0, 1))
+    # As unsigned numbers, negative places are beyond the image too.
+    inside = (u.view(np.uint32) < pair.size[0]) & (v.view(np.uint32) < pair.size[1]) & (V[2] > 0) & has
+    return V, np.where(inside, v * pair.size[0] + u, len(pair.plane) - 1) if inside.any() else None
+
+
+def _store_average(
+    out: Comparison, span: slice, sums: Sequence[np.ndarray], weight: np.ndarray, has: np.ndarray
+) -> None:
+    """Write the weighted averages of inverse depth and unit normal of the rows into ``out``."""
     length = np.sqrt(dot(sums[1:], sums[1:]))
     length = np.where(length > 0, length, 1)
-    out.inv_depth[span] = (sums[0] / safe).ravel()
+    out.inv_depth[span] = (sums[0] / np.where(has, weight, 1)).ravel()
     for k in range(3):
         out.normal[span, k] = (sums[1 + k] / length).ravel()
     out.weight[span] = weight.ravel()
-    out.support[span], out.seen[span], out.violations[span] = support.ravel(), seen.ravel(), violations.ravel()
-    return int(counts[0]), int(counts[1]), int(counts[2])

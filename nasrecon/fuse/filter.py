@@ -117,6 +117,6 @@ def _supported(ref: PlaneMap, found: Comparison, required: int) -> np.ndarray:
     variance = ref.plane[:-1, 3]
     if required <= 1:
         return found.support >= 1
-    enough = (found.support >= required) & (found.violations < found.support)
+    supported = (found.support >= required) & (found.violations < found.support)
     sure = (variance > 0) & (variance < _SURE**2) & (found.violations == 0) & (found.seen <= found.support)
-    return enough | (sure & (found.support >= max(required - 1, 2)))
+    return supported | (sure & (found.support >= max(required - 1, 2)))

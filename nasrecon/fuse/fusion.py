@@ -61,8 +61,7 @@ def fuse_estimates(
         estimates: one per view. Of a sequence, each view is taken once, by index, so one that reads from disk on
             ``[i]`` keeps memory bounded; an iterator is read into a list first.
         options: see ``FuseOptions``.
-        cloud: whether to make the point cloud.
-        mesh: whether to make the mesh.
+        cloud, mesh: whether to make the one and the other.
         unit: the scene's unit, handed on to the results.
         progress: receives the reports: a step after every view of the passes "survey", "average" and "fuse".
 
@@ -74,8 +73,7 @@ def fuse_estimates(
     if not (hasattr(estimates, "__getitem__") and hasattr(estimates, "__len__")):
         estimates = list(estimates)
     seconds: dict[str, float] = {}
-    clock = _Clock(seconds)
-    stats = FilterStats(views=len(estimates))
+    clock, stats = _Clock(seconds), FilterStats(views=len(estimates))
     survey = _survey(estimates, options, stats, progress)
     sketches = survey.sketches
     chosen = neighbors(sketches, options.max_neighbors)
@@ -83,36 +81,21 @@ def fuse_estimates(
     cell = options.cell or _CELL_PIXELS * median_footprint(sketches)
     voxel = choose_voxel(sketches, options) if mesh else None
     required = [required_support(options, len(estimates), len(sources)) for sources in chosen]
-    stats.min_support = max(required)
-    if len(estimates) > 1:
-        stats.alone = [s.view.name for s, sources in zip(sketches, chosen, strict=True) if not sources]
-    survey.scales = view_scales(survey.samples, chosen)
-    stats.scales = {s.view.name: float(c) for s, c in zip(sketches, survey.scales, strict=True) if c != 1}
+    _note_survey(survey, chosen, required, stats)
     clock.lap("survey")
-
-    averaged = Store()
     with ThreadPoolExecutor(THREADS) as pool:
-        for i, sources in enumerate(chosen):
-            near, before = [survey.maps(j) for j in sources], (stats.seen, stats.near)
-            averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
-            if (seen := stats.seen - before[0]) > _MIN_COMPARISONS:
-                stats.agreement[sketches[i].view.name] = (stats.near - before[1]) / seen
-            progress.update("average", i + 1, len(estimates))
-        survey.forget_planes()
+        averaged = _average_views(survey, chosen, required, options, stats, pool, progress)
         clock.lap("average")
-
         merger = PointMerger(cell, origin) if cloud else None
         builder = MeshBuilder(voxel, origin) if voxel else None
         for i, sources in enumerate(chosen):
             ref, *near = (PlaneMap(view=sketches[j].view, plane=averaged[j]) for j in (i, *sources))
             filtered = filter_view(ref, near, survey.colors[i], required[i], options, stats, pool)
             clock.lap("filter")
-            if merger:
-                merger.add(filtered)
-                clock.lap("points")
-            if builder:
-                builder.add(filtered)
-                clock.lap("mesh")
+            for sink, name in ((merger, "points"), (builder, "mesh")):
+                if sink:
+                    sink.add(filtered)
+                    clock.lap(name)
             progress.update("fuse", i + 1, len(estimates))
     if not stats.supported:
         raise EmptyResultError(_nothing_agrees(stats, options))
@@ -122,6 +105,37 @@ def fuse_estimates(
     surface = builder.mesh(options.min_component_faces, min(stats.min_support, 3), unit) if builder else None
     clock.lap("mesh")
     return Fusion(cloud=points, mesh=surface, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
+
+
+def _note_survey(survey: _Survey, chosen: Sequence[Sequence[int]], required: Sequence[int], stats: FilterStats) -> None:
+    """Find the scales of the views; note these, the support required, and the views without a neighbour."""
+    names = [sketch.view.name for sketch in survey.sketches]
+    stats.min_support = max(required)
+    if len(names) > 1:
+        stats.alone = [name for name, sources in zip(names, chosen, strict=True) if not sources]
+    survey.scales = view_scales(survey.samples, chosen)
+    stats.scales = {name: float(scale) for name, scale in zip(names, survey.scales, strict=True) if scale != 1}
+
+
+def _average_views(
+    survey: _Survey,
+    chosen: Sequence[Sequence[int]],
+    required: Sequence[int],
+    options: FuseOptions,
+    stats: FilterStats,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> Store:
+    """Return the planes of every view averaged with its sources ``chosen``; the survey's own are freed."""
+    averaged = Store()
+    for i, sources in enumerate(chosen):
+        near, before = [survey.maps(j) for j in sources], (stats.seen, stats.near)
+        averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
+        if (seen := stats.seen - before[0]) > _MIN_COMPARISONS:
+            stats.agreement[survey.sketches[i].view.name] = (stats.near - before[1]) / seen
+        progress.update("average", i + 1, len(chosen))
+    survey.forget_planes()
+    return averaged
 
 
 class _Survey:

@@ -146,8 +146,7 @@ class Store:
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0, prefix="nasrecon")  # noqa: SIM115
-        self._file.seek(0, 2)
-        self._places[number] = (self._file.tell(), array.shape, array.dtype)
+        self._places[number] = (self._file.seek(0, 2), array.shape, array.dtype)
         self._file.write(np.ascontiguousarray(array).data)
 
     def __getitem__(self, number: int) -> np.ndarray:

@@ -202,8 +202,8 @@ def render_mesh_preview(
     o3d = _open3d()
     size = (camera.height, camera.width)
     vertices = transform(cam_from_world, mesh.vertices)
-    in_front = vertices[:, 2][vertices[:, 2] > 0]
-    scale = float(np.median(in_front)) if len(in_front) else 1.0
+    positive = vertices[:, 2][vertices[:, 2] > 0]
+    scale = float(np.median(positive)) if len(positive) else 1.0
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
         o3d.core.Tensor((vertices / scale).astype(np.float32)), o3d.core.Tensor(mesh.faces.astype(np.uint32))

@@ -1,4 +1,4 @@
-"""What a fusion can be told, and what it counts. Without numpy: the command line reads the defaults at no cost."""
+"""Options of a fusion, and what it counts. Without numpy: the command line reads the defaults at no cost."""
 
 from __future__ import annotations
 

@@ -101,10 +101,10 @@ def _overlap_scores(
     """
     projected = points @ np.swapaxes(P[:, :, :3], 1, 2) + P[:, None, :, 3]
     z = projected[..., 2]
-    in_front = z > 0
+    positive = z > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         place = projected[..., :2] / z[..., None] / size[:, None]
-    inside = in_front & ((place >= 0) & (place < 1)).all(axis=-1)
+    inside = positive & ((place >= 0) & (place < 1)).all(axis=-1)
     cell = np.where(inside[..., None], place, 0) * coarse.shape[:0:-1]
     seen = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
     shared = inside & (seen > 0) & (np.abs(z - seen) < _SAME_SURFACE * seen)
