@@ -169,8 +169,8 @@ def split_touching(
     order = np.lexsort((start[:, 1], start[:, 0]))
     start, ends = start[order], ends[order]
     same = (start[1:] == start[:-1]).all(axis=1)
-    joined = np.concatenate([np.stack([ends[:-1][same, k], ends[1:][same, k]], axis=1) for k in (0, 1)])
-    first, index = np.unique(_roots(joined, faces.size), return_inverse=True)
+    connected = np.concatenate([np.stack([ends[:-1][same, k], ends[1:][same, k]], axis=1) for k in (0, 1)])
+    first, index = np.unique(_roots(connected, faces.size), return_inverse=True)
     chosen = faces.ravel()[first]
     return vertices[chosen], index.reshape(-1, 3).astype(np.int32), rgb[chosen]
 
