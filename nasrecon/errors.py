@@ -1,5 +1,9 @@
 """The errors that nasrecon raises on purpose. The command line turns them into a message and an exit code."""
 
+from __future__ import annotations
+
+import errno
+
 
 class NasReconError(Exception):
     """Base of all errors of this package: the run failed for a reason that the message explains (exit code 1)."""
@@ -24,3 +28,42 @@ class WeightsError(InputError):
 
 class EmptyResultError(NasReconError):
     """Report a stage that dropped everything; the message names the stage and how to loosen it (exit code 1)."""
+
+
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "access is not permitted",
+    errno.EPERM: "access is not permitted",
+    errno.EROFS: "the disk is read-only",
+    errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "it is there already, as a file",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EMFILE: "too many files are open",
+    errno.EIO: "the disk reports a fault",
+}
+
+
+_PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def is_place_at_fault(error: OSError) -> bool:
+    """Return whether an error of the system is about a path that the user can choose anew, and no failure of the disk."""
+    return error.errno in _PLACE_ERRORS
+
+
+def in_words(error: BaseException) -> str:
+    """Return the reason of an error of the system or of a library as one line, without error numbers and class names."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return _SYSTEM_ERRORS.get(error.errno, (error.strerror or "the system refused it").lower())
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not text in UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing" if error.args else "an entry is missing"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

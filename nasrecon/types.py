@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 Unit = Literal["m", "mm", "unknown"]
 
+MAX_TRANSLATION = 1e9
+"""The largest translation of a pose [scene units]; beyond it single precision says nothing of a scene."""
+MAX_FOCAL_SIDES = 1000.0
+"""The longest focal length, in longer sides of the image: its angle of view is 0.06 degrees."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
@@ -161,6 +166,11 @@ class View:
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise InputError(
                 f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}"
+            )
+        if np.abs(matrix).max() > MAX_TRANSLATION:
+            raise InputError(
+                f"{self.name}: cam_from_world holds the number {matrix.flat[np.abs(matrix).argmax()]:.3g}; positions "
+                f"reach {MAX_TRANSLATION:g} at most"
             )
         R = matrix[:3, :3]
         off = np.abs(R @ R.T - np.eye(3)).max()

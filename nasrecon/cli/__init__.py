@@ -14,7 +14,9 @@ import typer
 
 from nasrecon import __version__
 from nasrecon.cli import bench, check, eval, export, fuse, infer, train, viz, weights
-from nasrecon.errors import NasReconError
+from nasrecon.cli.interrupt import EXIT_CODE, interruptible, message
+from nasrecon.cli.threads import set_waiting
+from nasrecon.errors import NasReconError, in_words, is_place_at_fault
 
 app = typer.Typer(
     name="nasrecon",
@@ -28,14 +30,25 @@ app = typer.Typer(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit. ``argv``: the arguments, default those of the process."""
+    set_waiting()
     try:
-        app(args=None if argv is None else list(argv), prog_name="nasrecon")
+        with interruptible():
+            try:
+                app(args=None if argv is None else list(argv), prog_name="nasrecon")
+            except SystemExit as end:
+                if end.code == EXIT_CODE:
+                    print(message(), file=sys.stderr)
+                raise
+    except KeyboardInterrupt:
+        print(message(), file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
     except NasReconError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{in_words(error)}", file=sys.stderr)
+        raise SystemExit(2 if is_place_at_fault(error) else 1) from error
 
 
 def _print_version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from nasrecon.cli.options import (
     JsonFlag,
     ResultsFolder,
 )
+from nasrecon.errors import InputError
 from nasrecon.fuse.options import FuseOptions
 
 FUSE_DEFAULTS = FuseOptions()
@@ -64,6 +65,7 @@ def fuse(
     Example: nasrecon fuse nasrecon_out
     """
     from nasrecon.cli.console import Bar, fusion_table
+    from nasrecon.cli.interrupt import on_interrupt
     from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
     from nasrecon.pipeline import fuse_results
     from nasrecon.results.reader import open_results, read_fusion
@@ -73,6 +75,12 @@ def fuse(
     for path, endings, what in ((out, MESH_ENDINGS, "mesh"), (cloud, CLOUD_ENDINGS, "cloud")):
         if path is not None:
             check_ending(path, endings, what)
+    if out is not None and cloud is not None and out.resolve() == cloud.resolve():
+        raise InputError(f"{out}: --out and --cloud name one file; the mesh and the cloud are two: give two names")
+    for path in (out, cloud):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path}: it is a folder; give the name of a file")
+    on_interrupt(lambda: f"interrupted: nothing of this fusion is written, the views in {results} are as they were")
     options = FuseOptions(
         min_confidence=min_confidence,
         max_relative_depth_error=max_relative_depth_error,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,13 +28,17 @@ from nasrecon.cli.options import (
     Masks,
     Network,
     Poses,
+    Threads,
 )
+from nasrecon.cli.threads import set_threads
 from nasrecon.errors import InputError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
     from nasrecon.inference.run import RunSummary
+
+REMARKS_SHOWN = 12
 
 PREPARE, ESTIMATE = PrepareOptions(), EstimateOptions()
 
@@ -106,6 +111,7 @@ def infer(
     batch: BatchOption = ESTIMATE.batch,
     triangulate: TriangulateOption = PREPARE.triangulate,
     overwrite: OverwriteOption = False,
+    threads: Threads = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Images to depth, normals and confidence of every view. A rerun continues where the last one stopped.
@@ -114,6 +120,9 @@ def infer(
 
     Example: nasrecon infer photos --out results
     """
+    if str(out) in ("", "."):
+        raise InputError("--out is empty: name a folder for the results")
+    set_threads(threads)
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side give two sizes; give one")
     prepare = PrepareOptions(
@@ -144,28 +153,30 @@ def _run(
 ) -> RunSummary:
     """Prepare the scene and estimate its views, with progress on stderr."""
     from nasrecon.cli.console import Bar
-    from nasrecon.inference.run import estimate_to_folder
+    from nasrecon.cli.interrupt import on_interrupt
+    from nasrecon.inference.run import claimed, estimate_to_folder
     from nasrecon.nas.precision import device_of
     from nasrecon.nas.weights import load_network
     from nasrecon.prepare.prepare import prepare_scene
     from nasrecon.results.reader import count_finished
 
-    with Bar() as bar:
+    on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
+    with Bar() as bar, claimed(out):
         scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=bar, **reading)
         loaded = load_network(network, device=device)
         bar.note(f"network {loaded.name} on {device_of(loaded)}")
-        try:
-            return estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
-        except KeyboardInterrupt:
-            bar.note(f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
-            raise typer.Exit(130) from None
+        return estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
 
 
 def _print_summary(run: RunSummary, out: Path, as_json: bool) -> None:
     if as_json:
         skipped = [{"name": name, "reason": reason} for name, reason in run.skipped]
         counts = {"estimated": run.estimated, "kept": run.kept, "dropped": skipped, "seconds": round(run.seconds, 3)}
+        counts["remarks"] = [{"name": name, "remark": remark} for name, remark in run.remarks]
         print(json.dumps({"results": str(out), **counts}))
         return
     counts = f"{run.estimated} views estimated, {run.kept} kept, {len(run.skipped)} left out, {run.seconds:.1f} s"
-    print(f"{out}: {counts}\nnext: nasrecon fuse {out}")
+    lines = [f"{out}: {counts}", *(f"  {name}: {remark}" for name, remark in run.remarks[:REMARKS_SHOWN])]
+    if len(run.remarks) > REMARKS_SHOWN:
+        lines.append(f"  ... and {len(run.remarks) - REMARKS_SHOWN} more remarks (all with --json)")
+    print("\n".join([*lines, f"next: nasrecon fuse {shlex.quote(str(out))}"]))

@@ -33,7 +33,7 @@ CAMERAS, CHECKS, ESTIMATION, OUTPUT = "Cameras", "Checks", "Estimation", "Output
 def parse_size(text: str) -> tuple[int, int]:
     """Return (width, height) [px] of a text like 640x480."""
     width, x, height = text.lower().partition("x")
-    if not (x and width.isdigit() and height.isdigit()):
+    if not (x and width.isdecimal() and height.isdecimal() and text.isascii()):
         raise typer.BadParameter(f"expected WIDTHxHEIGHT in pixels, as in 640x480, found {text!r}")
     return int(width), int(height)
 
@@ -126,6 +126,17 @@ MapSize = Annotated[
         parser=parse_size,
         metavar="WxH",
         help="Size of all maps in px, instead of --max-side.",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of the CPU.",
+        metavar="N",
+        show_default="as many as there are cores",
         rich_help_panel=ESTIMATION,
     ),
 ]

@@ -33,6 +33,11 @@ def viz(
     Example: nasrecon viz nasrecon_out --html report.html
     """
     from nasrecon.cli.console import Bar
+    from nasrecon.errors import InputError
+
+    for path, endings, what in ((html, (".html", ".htm"), "a report"), (png, (".png",), "a contact sheet")):
+        if path is not None and path.suffix.lower() not in endings:
+            raise InputError(f"{path}: {what} is written as {endings[0]}; give a name with this ending")
 
     if html is None and png is None:
         from nasrecon.cli.console import Printer

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nasrecon.errors import InputError
 from nasrecon.export.files import camera_entry, map_name, write_cameras
 from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit
@@ -80,6 +81,19 @@ def saturation(beyond: int, pixels: int, scale: Scale) -> tuple[str, ...]:
     )
 
 
+def refuse_lost(pixels: int, beyond: int, scale: Scale) -> None:
+    """Refuse a scale at which no depth is left.
+
+    Raises:
+        InputError: if all depths lie beyond the last step.
+    """
+    if pixels and beyond == pixels:
+        raise InputError(
+            f"all {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g}, the last of {LAST_STEP} steps, and would "
+            "be lost; give a larger --scale"
+        )
+
+
 def write(
     estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
@@ -93,5 +107,6 @@ def write(
         pixels += int((estimate.depth > 0).sum())
         entries.append(camera_entry(estimate.view) | {"depth_file": name})
     progress.update("views", len(estimates), len(estimates))
+    refuse_lost(pixels, beyond, scale)
     write_cameras(out / "cameras.json", entries, unit, depth_units_per_step=scale.units_per_step)
     return f"{len(entries)} depth maps, 16-bit PNG, {scale.words}", *saturation(beyond, pixels, scale)

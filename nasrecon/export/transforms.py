@@ -17,7 +17,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, map_name, write_image
-from nasrecon.export.png16 import choose_scale, saturation, write_depth
+from nasrecon.export.png16 import choose_scale, refuse_lost, saturation, write_depth
 from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit, View
 
@@ -40,6 +40,7 @@ def write(
         pixels += int((estimate.depth > 0).sum())
         frames.append(frame(estimate.view) | {"file_path": image, "depth_file_path": depth, "depth_path": depth})
     progress.update("views", len(estimates), len(estimates))
+    refuse_lost(pixels, beyond, scale)
     content = {"camera_model": "OPENCV", "integer_depth_scale": scale.units_per_step, "frames": frames}
     (out / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     text = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]

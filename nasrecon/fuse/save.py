@@ -9,12 +9,11 @@ colours nor shared vertices.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
+from nasrecon.atomic import make_folder, write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.types import Mesh, PointCloud, Unit
@@ -251,12 +250,6 @@ def _columns(rows: np.ndarray, names: tuple[str, ...], dtype: type) -> np.ndarra
 
 
 def _write(path: Path, data: bytes) -> Path:
-    """Write a file beside its place and rename it, so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    make_folder(path.parent)
+    write_atomically(path, data)
     return path

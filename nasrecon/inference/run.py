@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nasrecon.errors import EmptyResultError
+from nasrecon.errors import InputError
 from nasrecon.inference.estimate import estimate_batches
+from nasrecon.inference.memory import refuse_too_large
 from nasrecon.inference.options import EstimateOptions
+from nasrecon.inference.remarks import estimate_remarks, scene_remarks
+from nasrecon.ingest.images import direct_images
 from nasrecon.nas.network import Network, network_info
 from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
+from nasrecon.results.lock import locked
 from nasrecon.results.reader import Results
 from nasrecon.results.writer import ResultsWriter, Run
 from nasrecon.scene.source_views import sources_origin
@@ -31,6 +37,7 @@ class RunSummary:
         estimated: how many views this run estimated.
         kept: how many were finished before.
         skipped: (name, reason) of every input that was left out.
+        remarks: (name, remark) of views that are odd: no texture, nothing confident, the pose of another.
         seconds: duration of the run.
     """
 
@@ -38,6 +45,7 @@ class RunSummary:
     estimated: int
     kept: int
     skipped: tuple[tuple[str, str], ...]
+    remarks: tuple[tuple[str, str], ...]
     seconds: float
 
 
@@ -64,8 +72,7 @@ def estimate_to_folder(
         same call continues with the rest.
 
     Raises:
-        InputError: if the folder holds views made under other settings, or files that are not nasrecon's.
-        EmptyResultError: if every view was left out.
+        InputError: if the folder holds views made under other settings, or files that are not nasrecon's; if every view was left out.
     """
     options, progress = options or EstimateOptions(), progress or LogProgress()
     since = time.perf_counter()
@@ -82,7 +89,9 @@ def estimate_to_folder(
         options={**prepared.settings, **options.settings()},
     )
     order = [view.name for view in scene.views]
-    with ResultsWriter(folder, run, order, overwrite=overwrite) as writer:
+    refuse_too_large(scene, options)
+    remarks = scene_remarks(scene)
+    with claimed(folder), ResultsWriter(folder, run, order, overwrite=overwrite) as writer:
         todo = [i for i, view in enumerate(scene.views) if view.name not in writer.finished]
         kept = len(order) - len(todo)
         if kept:
@@ -92,12 +101,37 @@ def estimate_to_folder(
                 thread.skipped(name, reason)
             for estimates, seconds in estimate_batches(prepared, network, options, todo, thread):
                 for estimate in estimates:
+                    remarks += estimate_remarks(estimate)
                     thread.add(estimate, seconds / len(estimates))
         if not writer.finished:
-            raise EmptyResultError(_nothing_left(scene, writer.dropped))
+            raise InputError(_nothing_left(prepared, writer.dropped))
         skipped = tuple(writer.dropped.items())
     seconds, results = time.perf_counter() - since, Results.open(folder)
-    return RunSummary(results=results, estimated=thread.written, kept=kept, skipped=skipped, seconds=seconds)
+    return RunSummary(
+        results=results,
+        estimated=thread.written,
+        kept=kept,
+        skipped=skipped,
+        remarks=tuple(remarks),
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """Hold the lock of a results folder (``results.lock``), once it is clear that results may go there.
+
+    Raises:
+        InputError: if another run holds it, it cannot be made, or it holds photographs.
+    """
+    folder = Path(folder)
+    if photographs := direct_images(folder) if folder.is_dir() else ():
+        raise InputError(
+            f"{folder}: it holds photographs ({', '.join(photographs[:3])}); results do not go among them: give another "
+            "folder with --out"
+        )
+    with locked(folder):
+        yield
 
 
 class _WriterThread:
@@ -149,6 +183,10 @@ class _WriterThread:
         self.progress.update("infer", self.written, self.total)
 
 
-def _nothing_left(scene: Scene, dropped: dict[str, str]) -> str:
-    reasons = "; ".join(sorted(set(dropped.values()))[:3])
-    return f"{scene.root}: none of {len(scene.views)} views could be estimated ({reasons or 'the scene has no views'})"
+def _nothing_left(prepared: PreparedScene, dropped: dict[str, str]) -> str:
+    scene, near = prepared.scene, prepared.settings.get("min_depth")
+    reasons = "; ".join(f"{reason} ({name})" for reason, name in list({dropped[n]: n for n in reversed(dropped)}.items())[:3])
+    hint = f"; min_depth is {near:g}, as given" if near is not None else ""
+    if len(scene.views) < 2:
+        hint += "; depth needs two views or more of one place"
+    return f"{scene.root}: none of {len(scene.views)} views could be estimated: {reasons or 'the scene has none'}{hint}"

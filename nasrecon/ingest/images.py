@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 from nasrecon.ingest import video
 from nasrecon.types import View
 
@@ -77,7 +78,7 @@ def image_mode(path: Path) -> str:
     try:
         with Image.open(path) as image:
             return image.mode
-    except OSError as error:
+    except Exception as error:
         raise _unreadable(path, error) from error
 
 
@@ -95,7 +96,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except OSError as error:
+    except Exception as error:
         raise _unreadable(path, error) from error
 
 
@@ -115,7 +116,7 @@ def read_image(path: Path, video_frame: int | None = None) -> np.ndarray:
     deep = image_mode(path) in DEEP_MODES
     try:
         stored = iio.imread(path, plugin="pillow", index=0, **({} if deep else {"mode": "RGB"}))
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise _unreadable(path, error) from error
     return _eight_bit(stored, path) if deep else np.ascontiguousarray(stored)
 
@@ -132,8 +133,17 @@ def _eight_bit(stored: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    """Return the error for whatever a decoder raised; over damaged bytes Pillow raises almost anything."""
+    from PIL import Image
+
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = re.search(r"\d+", str(error))
+        return UnreadableImageError(
+            f"{path}: cannot be read as an image: its {pixels[0] if pixels else 'many'} pixels are above the decoder's "
+            f"limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)}; shrink the image (and its camera)"
+        )
     what = "cannot be read as an image" if path.is_file() else "no such file"
-    return UnreadableImageError(f"{path}: {what} ({error})")
+    return UnreadableImageError(f"{path}: {what} ({in_words(error)})")
 
 
 def read_view(view: View, width: int | None = None, height: int | None = None) -> tuple[np.ndarray, View]:

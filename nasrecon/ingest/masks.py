@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 from nasrecon.ingest.images import ENDINGS, image_files, image_size
 from nasrecon.types import Scene, View
 
@@ -127,7 +127,7 @@ def _stored(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             bands = image.getbands()
             stored = np.asarray(image.convert("RGB") if image.mode == "P" or len(bands) > 1 else image)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a mask ({error})") from error
+    except Exception as error:  # over damaged bytes Pillow raises almost anything
+        raise InputError(f"{path}: cannot be read as a mask ({in_words(error)})") from error
     stored = stored >= 128 if path.suffix.lower() in JPEG else stored != 0
     return stored if stored.ndim == 2 else stored.any(axis=-1)

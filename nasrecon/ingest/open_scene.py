@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasrecon.errors import InputError, NoPosesError
+from nasrecon.ingest.cameras import with_sound_cameras
 from nasrecon.ingest.formats import (
     colmap,
     demon,
@@ -92,6 +93,7 @@ def open_scene(
     if not scene.views:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scene.dropped[:3])
         raise InputError(f"{mark}: {chosen.name}, but no image of it can be used ({reasons})")
+    scene = with_sound_cameras(scene)
     if masks is not None:
         scene = with_masks(scene, masks)
     check_sizes(scene)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 from nasrecon.types import Camera
 
 
@@ -21,7 +21,7 @@ def rows(path: Path) -> list[list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from error
+        raise InputError(f"{path}: cannot be read as text ({in_words(error)})") from error
     lines = (line.partition("#")[0].replace(",", " ").split() for line in text.splitlines())
     return [words for words in lines if words]
 
@@ -171,9 +171,9 @@ def _intrinsics_from_json(path: Path) -> Intrinsics:
         else:
             fx, fy, cx, cy = (float(fields[name]) for name in ("fx", "fy", "cx", "cy"))
             K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(
             f"{path}: expected JSON with fx, fy, cx, cy (and width, height, pixel_center_of_first), "
-            f"or Open3D's intrinsic_matrix; {type(error).__name__}: {error}"
+            f"or Open3D's intrinsic_matrix; {in_words(error)}"
         ) from error
     return Intrinsics(path=path, K=K, size=size, first_center=None if center is None else float(center))

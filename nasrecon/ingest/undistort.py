@@ -23,6 +23,24 @@ def pinhole_camera(lens: Lens) -> Camera:
     return camera_from_colmap(pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), _colmap_camera(lens)))
 
 
+def parameter_names(lens: Lens) -> list[str]:
+    """Return the names of a lens's parameters, in their order."""
+    return [name.strip() for name in _colmap_camera(lens).params_info.split(",")]
+
+
+def is_absurd(lens: Lens) -> bool:
+    """Return whether a lens bends rays as none does: halfway to the corners by less than 0.6 or more than 4 times."""
+    camera = _colmap_camera(lens)
+    center = np.array([camera.principal_point_x, camera.principal_point_y])
+    corners = np.array([[0, 0], [lens.width, 0], [0, lens.height], [lens.width, lens.height]], dtype=float)
+    pixels = center + 0.5 * (corners - center)
+    with np.errstate(all="ignore"):
+        rays = np.array([np.asarray(ray, dtype=float) if ray is not None else (np.nan, np.nan) for ray in camera.cam_from_img(pixels)])
+        straight = (pixels - center) / [camera.focal_length_x, camera.focal_length_y]
+        ratio = np.linalg.norm(rays[:, :2], axis=1) / np.linalg.norm(straight, axis=1)
+    return not bool(((ratio > 0.6) & (ratio < 4)).all())
+
+
 def resized_lens(lens: Lens, width: int, height: int) -> Lens:
     """Return the lens of the same photographs resized to other files [px]."""
     camera = _colmap_camera(lens)

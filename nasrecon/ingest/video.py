@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 
 ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif")
 
@@ -49,7 +49,7 @@ def read_frame(path: Path, number: int) -> np.ndarray:
     try:
         return np.ascontiguousarray(iio.imread(path, plugin=plugin, index=number, **wanted))
     except (OSError, ValueError, IndexError, EOFError, StopIteration) as error:
-        raise InputError(f"{path}: frame {number} cannot be read ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path}: frame {number} cannot be read ({in_words(error)})") from error
 
 
 def _properties(path: Path) -> tuple[int, int, int]:
@@ -71,7 +71,7 @@ def _properties_at(path: Path, changed_at: int) -> tuple[int, int, int]:
         return count or _packet_count(path), width, height
     except (OSError, ValueError, IndexError, StopIteration) as error:
         what = "cannot be read as a video" if path.is_file() else "no such file"
-        raise InputError(f"{path}: {what} ({error})") from error
+        raise InputError(f"{path}: {what} ({in_words(error)})") from error
 
 
 def _packet_count(path: Path) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from nasrecon.errors import WeightsError
+from nasrecon.errors import WeightsError, in_words
 
 MANIFEST = "manifest.json"
 METADATA_KEY = "nasrecon"
@@ -121,8 +121,8 @@ def read_manifest(folder: Path) -> tuple[WeightsEntry, ...]:
     path = folder / MANIFEST
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["weights"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise WeightsError(f'{path}: expected {{"weights": [...]}}, found {type(e).__name__}: {e}') from e
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise WeightsError(f'{path}: expected {{"weights": [...]}}, but {in_words(e)}') from e
     if not isinstance(rows, list):
         raise WeightsError(f'{path}: expected a list under "weights", found {type(rows).__name__}')
     return tuple(replace(entry_from_json(row, str(path)), folder=folder) for row in rows)

@@ -211,6 +211,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], source
     if any(problems.values()):
         summary = "; ".join(f"{len(keys)} {what}: {some_names(keys)}" for what, keys in problems.items() if keys)
         raise WeightsError(f"{source}: does not fit {type(network).__name__}, which has {len(own)} tensors: {summary}")
+    if spoilt := [key for key, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise WeightsError(f"{source}: {len(spoilt)} tensors hold values that are not finite: {some_names(spoilt)}")
     network.load_state_dict(dict(tensors), strict=True)
 
 

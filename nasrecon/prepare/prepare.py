@@ -9,6 +9,7 @@ The commands ``infer`` and ``eval`` and the Python API take this way, so equal i
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -104,10 +105,10 @@ def prepare_scene(
     options = replace(options, fixes=tuple(fix for fix in options.fixes if fix != REFINE))
     folder = None if work_dir is None else Path(work_dir)
     if isinstance(scene, Scene):
-        read, arguments = select_and_fix(scene, options, progress), str(scene.root)
+        read, arguments = select_and_fix(scene, options, progress), shlex.quote(str(scene.root))
     else:
         read = read_scene(scene, poses, options, progress, work_dir=folder, overwrite=overwrite, **reading)
-        arguments = f"{scene}{f' --poses {poses}' if poses else ''}"
+        arguments = shlex.join([str(scene), *(['--poses', str(poses)] if poses else [])])
     store = FeatureStore()
     diagnosis = _quick_check(read, options, forced, store, progress, arguments)
     refinement = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from nasrecon.types import Scene
 
 
 def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
-    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, sizes of the files,
+    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, content of the image files,
     masks.
 
     Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of
@@ -18,8 +20,7 @@ def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
     """
     digest = hashlib.sha256()
     for i, view in enumerate(scene.views):
-        size = view.image_path.stat().st_size if view.image_path.exists() else -1
-        digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{size}|{view.lens}|".encode())
+        digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{file_digest(view.image_path)}|{view.lens}|".encode())
         digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
         if given_poses is not None:
             digest.update(given_poses[i].tobytes())
@@ -30,3 +31,18 @@ def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
     if scene.points_in_world is not None:
         digest.update(np.ascontiguousarray(scene.points_in_world, dtype=np.float64).tobytes())
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 (hex) of the whole content of a file, "" without one; it is read once while it stays the same."""
+    try:
+        state = path.stat()
+        return _digest_of(path, state.st_size, state.st_mtime_ns, state.st_ino) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=100_000)
+def _digest_of(path: Path, size: int, changed_at: int, inode: int) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

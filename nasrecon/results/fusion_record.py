@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrecon.atomic import write_atomically
-from nasrecon.results.reader import FUSION_FILE
+from nasrecon.results.reader import FUSION_FILE, Results, view_files
 
 
 def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, Any]:
@@ -45,4 +45,6 @@ def write_fusion(folder: str | Path, facts: dict[str, Any]) -> None:
             path = Path(facts[what]).resolve()
             inside = path.is_relative_to(folder.resolve())  # such a folder can be moved
             facts[what] = str(path.relative_to(folder.resolve()) if inside else path)
+    if view_files(folder):
+        facts["views_sha256"] = Results.open(folder).digest
     write_atomically(folder / FUSION_FILE, json.dumps(facts, indent=1).encode())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 from nasrecon.results.view_file import FORMAT, Record, file_name, read_estimate, read_record, view_of
 from nasrecon.types import Estimate, Unit, View
 
@@ -47,7 +49,7 @@ class Results(Sequence[Estimate]):
         lines = [] if manifest is None else manifest["views"]
         if not files and not lines:
             what = "holds no finished view (views/*.npz)" if folder.is_dir() else "no such folder"
-            raise InputError(f"{folder}: {what}; run `nasrecon infer IMAGES --out {folder}` first")
+            raise InputError(f"{folder}: {what}; run `nasrecon infer IMAGES --out {shlex.quote(str(folder))}` first")
         for line in lines:
             if not (folder / line["file"]).is_file():
                 raise InputError(
@@ -77,6 +79,12 @@ class Results(Sequence[Estimate]):
         if isinstance(index, slice):
             return Results(self.folder, self.manifest | {"views": self._lines[index]})
         return read_estimate(self.folder / self._lines[index]["file"])
+
+    @property
+    def digest(self) -> str:
+        """Hash of the maps of all views, from what their files record; no map is read for it."""
+        parts = sorted((line["name"], line.get("maps_sha256", "")) for line in self._lines)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,8 +123,9 @@ def read_fusion(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         facts = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}); run `nasrecon fuse {folder}` again") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        command = f"nasrecon fuse {shlex.quote(str(folder))}"
+        raise InputError(f"{path}: damaged ({in_words(error)}); run `{command}` again") from error
     return facts | {what: str(folder / facts[what]) for what in ("mesh", "cloud") if what in facts}
 
 
@@ -137,9 +146,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text())
         found = manifest["format"]
-    except (ValueError, LookupError, TypeError) as error:
+        lines = [(line["name"], line["file"]) for line in manifest["views"]]
+        if not all(isinstance(word, str) for line in lines for word in line) or not isinstance(manifest["scene"], dict):
+            raise ValueError("its entries are not those of nasrecon")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: not a manifest of nasrecon, or a damaged one ({error}); if it is one, delete it: it is rebuilt "
+            f"{path}: not a manifest of nasrecon, or a damaged one ({in_words(error)}); if it is one, delete it: it is rebuilt "
             f"from views/*.npz"
         ) from error
     if found != FORMAT:

@@ -30,6 +30,7 @@ import numpy as np
 
 from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
+from nasrecon.results.digest import file_digest
 from nasrecon.types import Camera, Estimate, Lens, View
 
 FORMAT = "nasrecon results 1"
@@ -67,6 +68,8 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
         "depth_range_from": view.depth_range_from,
         "sources": list(estimate.sources),
         "image_path": str(view.image_path),
+        "image_sha256": file_digest(view.image_path),
+        "maps_sha256": _maps_digest(estimate),
         "lens": asdict(view.lens) if view.lens else None,
         "mask_path": str(view.mask_path) if view.mask_path else None,
         "video_frame": view.video_frame,
@@ -87,6 +90,13 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
     )
     write_atomically(path, content.getvalue())
     return record
+
+
+def _maps_digest(estimate: Estimate) -> str:
+    digest = hashlib.sha256()
+    for name in ("depth", "normal", "confidence", "sigma", "rgb"):
+        digest.update(np.ascontiguousarray(getattr(estimate, name)).tobytes())
+    return digest.hexdigest()
 
 
 def read_estimate(path: str | Path) -> Estimate:
@@ -150,7 +160,7 @@ def _opened(path: Path) -> Iterator[Any]:
     # Over flipped or missing bytes zipfile, zlib and numpy raise almost anything, a TokenError among it.
     except Exception as error:
         raise InputError(
-            f"{path}: damaged, or not a view of nasrecon ({type(error).__name__}: {error}); delete it and run the same "
+            f"{path}: damaged, or not a view of nasrecon; delete it and run the same "
             f"`nasrecon infer` again: that redoes this view only"
         ) from error
 

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from nasrecon import __version__
-from nasrecon.atomic import write_atomically
+from nasrecon.atomic import make_folder, remove_stale_parts, write_atomically
 from nasrecon.errors import InputError
+from nasrecon.results.digest import file_digest
 from nasrecon.results.preview import color_normal, depth_preview, png_bytes
 from nasrecon.results.reader import MANIFEST_FILE, manifest_line, read_manifest, view_files
 from nasrecon.results.view_file import FORMAT, Record, file_name, read_record, write_view
@@ -108,7 +109,9 @@ class ResultsWriter:
         else:
             self._records = self._kept(files)
         for part in ("views", *_PREVIEWS):
-            (self.folder / part).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / part)
+            remove_stale_parts(self.folder / part)
+        remove_stale_parts(self.folder)
         self.write_manifest(complete=False)
 
     def _kept(self, files: Sequence[Path]) -> dict[str, Record]:
@@ -119,7 +122,7 @@ class ResultsWriter:
             except InputError:
                 continue  # damaged: not finished, it will be written anew
             if record["settings"] != self.run.settings:
-                raise InputError(_other_settings(self.folder, record["settings"], self.run.settings))
+                raise InputError(_other_settings(self.folder, record["settings"], self.run.settings, _replaced(files)))
             out[record["name"]] = record
         return out
 
@@ -207,7 +210,21 @@ def _is_view(path: Path) -> bool:
     return True
 
 
-def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _replaced(files: Sequence[Path]) -> list[str]:
+    """Return the views whose image file has another content than when they were estimated."""
+    out = []
+    for path in files:
+        try:
+            record = read_record(path)
+        except InputError:
+            continue
+        now = file_digest(Path(record["image_path"]))
+        if now and record.get("image_sha256") and now != record["image_sha256"]:
+            out.append(record["name"])
+    return out
+
+
+def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], replaced: Sequence[str]) -> str:
     """Say which settings of the views that are there differ from those that are wanted, and what to do."""
     before, now = ({**settings, **settings["options"]} for settings in (found, wanted))
     lines = [f"{folder}: it holds views that were made under other settings:"]
@@ -219,6 +236,8 @@ def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any])
             old, new = str(old)[:12], str(new)[:12]
         hint = " (other images, cameras or points)" if key == "scene_sha256" else ""
         lines.append(f"  {key}{hint}: {old} there, {new} now")
+    if replaced:
+        lines.append(f"  {len(replaced)} images are other files than they were: {', '.join(replaced[:5])}")
     return "\n".join([*lines, "give another folder with --out, or --overwrite to remove them and start again"])
 
 

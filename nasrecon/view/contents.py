@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,19 +60,14 @@ def look(folder: str | Path) -> Contents:
         path = Path((fusion or {}).get(what, folder / f"{what}.ply"))
         files[what] = path if path.is_file() else None
         if files[what] is None:
-            missing.append(f"No {what} yet: run nasrecon fuse {folder}")
-        elif _is_older(path, folder):
-            missing.append(f"The {what} is older than some of the views: run nasrecon fuse {folder} again")
+            missing.append(f"No {what} yet: run nasrecon fuse {shlex.quote(str(folder))}")
+        elif fusion and fusion.get("views_sha256", results.digest) != results.digest:
+            missing.append(f"The {what} is of other views than these: run nasrecon fuse {shlex.quote(str(folder))} again")
     expected = int(results.manifest["scene"].get("views", 0))
     dropped = len(results.manifest["dropped"])
     if len(results) + dropped < expected:
         missing.append(f"{len(results)} of {expected} views are finished")
     return Contents(results=results, fusion=fusion, missing=tuple(missing), **files)
-
-
-def _is_older(path: Path, folder: Path) -> bool:
-    """Whether a file was written before the newest view."""
-    return path.stat().st_mtime < max(file.stat().st_mtime for file in (folder / "views").glob("*.npz"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

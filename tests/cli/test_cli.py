@@ -44,7 +44,7 @@ OPTIONS = {
         "--batch",
         "--triangulate",
         "--overwrite",
-        "--json",
+        "--threads", "--json",
     ],
     "export": ["--format", "--out", "--scale", "--json"],
     "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],

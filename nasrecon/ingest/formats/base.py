@@ -19,7 +19,7 @@ from nasrecon.ingest.text import (
     read_intrinsics,
     rows,
 )
-from nasrecon.types import Camera, Lens, Scene, View
+from nasrecon.types import MAX_TRANSLATION, Camera, Lens, Scene, View
 
 Convention = Literal["cam-from-world", "world-from-cam"]
 
@@ -91,12 +91,22 @@ class NoCameraError(InputError):
     """Report that one image has no usable intrinsics; the rest of its set goes on without it."""
 
 
+def check_size(matrix: np.ndarray, origin: str) -> None:
+    """Refuse numbers that no camera has: beyond ``MAX_TRANSLATION``; ``origin`` says where they stood."""
+    if np.isfinite(matrix).all() and np.abs(matrix).max() > MAX_TRANSLATION:
+        raise InputError(
+            f"{origin}: expected a rotation and a translation, found the number {matrix.flat[np.abs(matrix).argmax()]:.3g}; "
+            f"positions reach {MAX_TRANSLATION:g} at most"
+        )
+
+
 def rigid(matrix: np.ndarray, origin: str) -> np.ndarray:
     """Return the rigid transform (4, 4) nearest to a matrix (3, 4) or (4, 4) that was rounded when it was written.
 
     Raises:
         InputError: if it is not a rotation and a translation; ``origin`` says where it stood.
     """
+    check_size(matrix, origin)
     R, t = matrix[:3, :3], matrix[:3, 3]
     off = np.abs(R @ R.T - np.eye(3)).max()
     last_row_wrong = matrix.shape == (4, 4) and np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6

@@ -42,7 +42,7 @@ def _read(request: Request, cams: Path) -> Scene:
     dropped = [(files[stem].name, "there is no image of that name") for stem in sorted(files.keys() - names.keys())]
     dropped += [(names[stem], f"there is no {stem}{ENDING}") for stem in sorted(names.keys() - files.keys())]
     stems = sorted(files.keys() & names.keys())
-    pairs, pairs_file = _pairs(request, cams, {stem: names[stem] for stem in stems})
+    pairs, pairs_file, notes = _pairs(request, cams, {stem: names[stem] for stem in stems})
     frames, intrinsics, no_range = [], {}, []
     for stem in stems:
         matrix, own, depth_range, why = _read_camera(files[stem])
@@ -72,6 +72,7 @@ def _read(request: Request, cams: Path) -> Scene:
     source = f"MVSNet cams: {len(views)} images ({words}), depth ranges of {ranged}"
     source += f" (not of {'; '.join(no_range[:3])})" if no_range else ""
     source += f", sources of {paired} in {pairs_file.name}" if pairs_file else ", no pair.txt"
+    source += f" ({'; '.join(notes)})" if notes else ""
     return Scene(
         root=root,
         views=views,
@@ -138,8 +139,8 @@ def _depth_range(depths: list[float]) -> tuple[tuple[float, float] | None, str]:
     return (near, far), ""
 
 
-def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[str, tuple[str, ...]], Path | None]:
-    """Return the names of the sources of each image that pair.txt lists, best first, and the file; ({}, None) without.
+def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[str, tuple[str, ...]], Path | None, list[str]]:
+    """Return the names of the sources of each image that pair.txt lists, best first, and the file; and notes; ({}, None, []) without.
 
     Args:
         request, cams: where it may be: beside the camera files, above them, or in IMAGES.
@@ -148,25 +149,46 @@ def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[st
     folders = dict.fromkeys((cams, cams.parent, request.place, request.images, request.images.parent))
     path = next((folder / "pair.txt" for folder in folders if (folder / "pair.txt").is_file()), None)
     if path is None:
-        return {}, None
-    values = numbers(path)
+        return {}, None, []
     name_of = {int(found[-1]): name for stem, name in names.items() if (found := re.findall(r"\d+", stem))}
-    out, at = {}, 1
-    try:
-        for _ in range(int(values[0])):
-            ref, count = int(values[at]), int(values[at + 1])
-            listed = values[at + 2 : at + 2 + 2 * count : 2].astype(int)
-            if len(values) < at + 2 + 2 * count:
-                raise IndexError
-            at += 2 + 2 * count
-            if ref in name_of and count:
-                out[name_of[ref]] = tuple(name_of[i] for i in listed if i in name_of and i != ref)
-    except IndexError as error:
+    out, bad, unknown = {}, 0, []
+    for ref, listed in _pair_rows(path):
+        if ref not in name_of:
+            unknown.append(ref)
+            continue
+        good = [i for i in dict.fromkeys(listed) if i in name_of and i != ref]
+        bad += len(listed) - len(good)
+        if good:
+            out[name_of[ref]] = tuple(name_of[int(i)] for i in good)
+    notes = [f"{bad} {'entry' if bad == 1 else 'entries'} of it left out: no such view, or the view itself"] if bad else []
+    notes += [f"no such view {', '.join(f'{ref:g}' for ref in unknown[:3])}"] if unknown else []
+    return out, path, notes
+
+
+def _pair_rows(path: Path) -> list[tuple[float, list[float]]]:
+    """Return the view and its sources of each row of pair.txt, as they stand.
+
+    Raises:
+        InputError: if it is cut short, or a count is none.
+    """
+    values = numbers(path)
+    out, at = [], 1
+    count = values[0] if len(values) else np.nan
+    for _ in range(int(count) if 0 <= count <= len(values) else len(values) + 1):
+        length = values[at + 1] if at + 1 < len(values) else np.nan
+        if not (0 <= length <= len(values) and length == int(length) and np.isfinite(values[at])):
+            break
+        end = at + 2 + 2 * int(length)
+        if end > len(values):
+            break
+        out.append((float(values[at]), values[at + 2 : end : 2].tolist()))
+        at = end
+    if len(out) != count:
         raise InputError(
-            f"{path}: cut short: it promises {int(values[0]) if len(values) else 'a number of'} views, each with its "
-            "number and a row of its sources (n id score id score ...)"
-        ) from error
-    return {name: sources for name, sources in out.items() if sources}, path
+            f"{path}: cut short or damaged after {len(out)} views: it promises {f'{count:g}' if len(values) else 'no number of'} "
+            "views, each with its number and a row of its sources (n id score id score ...)"
+        )
+    return out
 
 
 FORMAT = Format(

@@ -19,9 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, in_words
 from nasrecon.geometry import inverse
-from nasrecon.ingest.formats.base import Format, Frame, NoCameraError, Request, image_root, posed_views, rigid
+from nasrecon.ingest.formats.base import (
+    Format,
+    Frame,
+    NoCameraError,
+    Request,
+    check_size,
+    image_root,
+    posed_views,
+    rigid,
+)
 from nasrecon.ingest.images import ENDINGS, direct_images, image_size
 from nasrecon.types import Camera, Lens, Scene
 
@@ -30,6 +39,8 @@ OURS_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 BROWN = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 SAME_COLUMN = 1e-3
+MAX_PATH = 1000
+MAX_SIDE = 1e9
 
 
 def _find(request: Request) -> Path | None:
@@ -56,8 +67,8 @@ def _is_transforms(path: Path) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({in_words(error)})") from error
     if not isinstance(fields, dict):
         raise InputError(f"{path}: expected a JSON object with frames, found {type(fields).__name__}")
     return fields
@@ -131,8 +142,8 @@ def _matrix(value: Any, origin: str) -> np.ndarray:
     """Return a 3x4 or 4x4 of a JSON file as (4, 4)."""
     try:
         matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{origin}: expected a 4x4 or 3x4 matrix ({error})") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{origin}: expected a 4x4 or 3x4 matrix of numbers") from error
     if matrix.shape not in ((3, 4), (4, 4)):
         raise InputError(f"{origin}: expected a 4x4 or 3x4 matrix, found shape {matrix.shape}")
     return matrix if len(matrix) == 4 else np.vstack([matrix, (0, 0, 0, 1)])
@@ -146,6 +157,7 @@ def _world_from_cam(frame: Mapping[str, Any], undo: tuple[np.ndarray, float], or
     if not np.isfinite(matrix).all():
         return matrix, ""
     source_from_world, scale = undo
+    check_size(matrix, origin)
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     note = ""
     if np.abs(lengths - 1).max() > SAME_COLUMN and lengths.min() > 0:
@@ -163,6 +175,8 @@ def _files(listed: list[dict[str, Any]], request: Request, path: Path) -> tuple[
         written = frame.get("file_path")
         if not isinstance(written, str) or not written:
             raise InputError(f"{path}, frame {i + 1}: there is no file_path")
+        if "\0" in written or len(written) > MAX_PATH:
+            raise InputError(f"{path}, frame {i + 1}: file_path {written[:40]!r} is not the name of a file")
         file = _file(written.replace("\\", "/"), request, path)
         if file is None:
             dropped.append((written, f"named by {path.name}, but no such image file"))
@@ -235,7 +249,7 @@ def _mask(frame: Mapping[str, Any], path: Path) -> Path | None:
 def _number(fields: Mapping[str, Any], key: str, path: Path) -> float:
     try:
         value = float(fields[key])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: {key} must be a number, found {fields[key]!r}") from error
     if not np.isfinite(value):
         raise InputError(f"{path}: {key} must be finite, found {value}")
@@ -262,7 +276,7 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
         return _number(fields, key, path) if fields.get(key) is not None else default
 
     width, height = image_size(frame.image_path)
-    width, height = int(number("w", width)), int(number("h", height))
+    width, height = (int(min(number(key, side), MAX_SIDE)) for key, side in (("w", width), ("h", height)))
     fx, fy = _focal_lengths(fields, own, width, height, path)
     cx, cy = number("cx", width / 2), number("cy", height / 2)
     distortion = {key: number(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
