@@ -1,0 +1,147 @@
+"""Two runs, interrupted runs, and input of any bytes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.harness import INFER, arguments, snapshot, write_inputs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nasrecon.cli import interrupt
+from nasrecon.errors import InputError
+from nasrecon.ingest.images import read_image
+from nasrecon.ingest.open_scene import open_scene
+from nasrecon.results.lock import LOCK_FILE, locked
+from nasrecon.results.reader import Results, read_fusion
+from nasrecon.types import Scene
+
+ANY = settings(max_examples=25, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_a_second_run_is_refused_and_names_the_owner(tmp_path):
+    """The lock is one of the system: another open file stands for another process."""
+    out = tmp_path / "out"
+    with locked(out):
+        owner = (out / LOCK_FILE).read_bytes()
+        assert json.loads(owner)["process"] == os.getpid()
+        code = f"from nasrecon.results.lock import locked\nwith locked({str(out)!r}): pass"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr
+        with locked(out):
+            pass  # nested calls of one process
+        assert (out / LOCK_FILE).read_bytes() == owner
+    assert not out.exists()
+
+
+def test_the_lock_of_a_process_that_is_gone_holds_nothing(tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"process": 1, "host": "x", "since": "y"}')
+    with locked(tmp_path):
+        pass
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_a_run_in_a_locked_folder_exits_before_any_work(tmp_path, monkeypatch, capsys):
+    from nasrecon import cli
+
+    write_inputs(tmp_path)
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / LOCK_FILE).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = snapshot(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments(INFER))
+        assert end.value.code == 2 and "another run writes to this folder" in capsys.readouterr().err
+        assert snapshot(tmp_path) == before
+
+
+STUCK = """
+import time
+from nasrecon.cli import interrupt
+with interrupt.interruptible():
+    interrupt.on_interrupt(lambda: "interrupted: 3 finished views")
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_that_does_not_react(number):
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == interrupt.EXIT_CODE and "3 finished views" in stderr
+
+
+PARSED = {
+    "transforms.json": {},
+    "poses.txt": {"convention": "cam-from-world"},
+    "groundtruth.txt": {"format": "tum"},
+    "trajectory.log": {"format": "redwood"},
+    "dino_par.txt": {"format": "middlebury"},
+    "cameras.bin": {"format": "colmap"},
+    "images.bin": {"format": "colmap"},
+    "points3D.bin": {"format": "colmap"},
+    "0000_cam.txt": {"format": "mvsnet"},
+    "pair.txt": {"format": "mvsnet"},
+}
+NUMBERS = st.lists(st.one_of(st.floats(), st.integers(-5, 5), st.just("x")), max_size=40)
+CONTENT = st.one_of(st.binary(max_size=400), NUMBERS.map(lambda row: " ".join(map(str, row)).encode()))
+
+
+@pytest.mark.parametrize("name", PARSED)
+@ANY
+@given(content=CONTENT)
+def test_any_bytes_give_an_error_or_a_scene(tmp_path_factory, name, content):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("any")
+    Image.new("RGB", (8, 6)).save(folder / "0000.png")
+    (folder / "K.txt").write_text("8 8 4 3")
+    if name.endswith(".bin"):
+        for part in ("cameras", "images", "points3D"):
+            (folder / f"{part}.bin").write_bytes(bytes(8))
+    (folder / "0000_cam.txt").write_text("extrinsic\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\nintrinsic\n8 0 4\n0 8 3\n0 0 1\n1 1")
+    (folder / name).write_bytes(content)
+    if PARSED[name].get("format") != "mvsnet":
+        (folder / "0000_cam.txt").unlink()
+    try:
+        assert isinstance(open_scene(folder, **PARSED[name]), Scene)
+    except InputError as error:
+        assert str(error)
+
+
+@ANY
+@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"RIFF"]))
+def test_any_bytes_give_an_error_or_an_image(tmp_path_factory, content, head):
+    path = tmp_path_factory.mktemp("any") / "a.png"
+    path.write_bytes(head + content)
+    try:
+        assert read_image(path).shape[2] == 3
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+@ANY
+@given(content=st.binary(max_size=300))
+def test_any_bytes_give_an_error_or_results(tmp_path_factory, content):
+    folder: Path = tmp_path_factory.mktemp("any")
+    (folder / "manifest.json").write_bytes(content)
+    (folder / "fusion.json").write_bytes(content)
+    for read in (Results.open, read_fusion):
+        with pytest.raises(InputError):
+            read(folder)
