@@ -18,7 +18,7 @@ from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, SweepNetwor
 from nasrecon import __version__, cli
 from nasrecon.cli import options
 from nasrecon.cli.console import rate, table
-from nasrecon.errors import NasReconError
+from nasrecon.errors import NasReconError, in_words
 
 # A new option is a promise for years: it is added here on purpose, with the issue that asks for it.
 OPTIONS = {
@@ -448,7 +448,7 @@ def test_other_failures_exit_with_1_and_one_message(run, files, tmp_path, monkey
 
     monkeypatch.setattr("nasrecon.inference.run.estimate_to_folder", fail)
     code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path)
-    assert code == 1 and stdout == "" and f"error: {error}" in stderr and "Traceback" not in stderr
+    assert code == 1 and stdout == "" and f"error: {in_words(error)}" in stderr and "Traceback" not in stderr
 
 
 def test_a_programming_error_keeps_its_traceback(run, files, tmp_path, monkeypatch):
