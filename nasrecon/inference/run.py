@@ -189,4 +189,4 @@ def _nothing_left(prepared: PreparedScene, dropped: dict[str, str]) -> str:
     hint = f"; min_depth is {near:g}, as given" if near is not None else ""
     if len(scene.views) < 2:
         hint += "; depth needs two views or more of one place"
-    return f"{scene.root}: none of {len(scene.views)} views could be estimated: {reasons or 'the scene has none'}{hint}"
+    return f"{scene.root}: none of {len(scene.views)} views could be estimated: {reasons or 'the scene has no views'}{hint}"

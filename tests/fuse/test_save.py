@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nasrecon.errors import InputError
-from nasrecon.fuse import save as files
+from nasrecon.errors import InputError, NasReconError
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.fuse.save import load_cloud, load_mesh, save_cloud, save_mesh
 from nasrecon.types import Mesh, PointCloud
@@ -115,10 +115,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     path.write_bytes(b"old")
 
     def full_disk(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(NasReconError, match=r"mesh\.ply: cannot be written: the disk is full"):
         save_mesh(make_mesh(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,7 @@ from PIL import Image
 from plane_world import SweepNetwork, make_view, plane_depth, write_scene
 from recorder import Recorder
 
-from nasrecon.errors import EmptyResultError, InputError, NasReconError
+from nasrecon.errors import InputError, NasReconError
 from nasrecon.geometry import transform
 from nasrecon.inference import estimate, loader, run
 from nasrecon.inference import estimate as estimation
@@ -371,9 +371,9 @@ def test_the_manifest_tells_the_run(scene, tmp_path):
 
 def test_nothing_estimated_is_an_error_with_the_reasons(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "select_source_views", lambda *_: ())
-    with pytest.raises(EmptyResultError, match=r"none of 5 views.*source"):
+    with pytest.raises(InputError, match=r"none of 5 views.*source"):
         to_folder(scene, SweepNetwork(), tmp_path, dict(min_depth=1.5))
-    with pytest.raises(EmptyResultError, match="no views"):
+    with pytest.raises(InputError, match="no views"):
         to_folder(Scene(root=tmp_path, views=()), SweepNetwork(), tmp_path / "empty", dict(min_depth=1.5))
 
 
