@@ -11,7 +11,7 @@ _PART = ".part"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under another name in the same folder, then give it its name: nobody ever sees a part of it.
+    """Write a file under another name in the same folder, then give it its name: at no time is a part of it there.
 
     Raises:
         InputError: if the place is one that cannot be written to.

@@ -46,16 +46,25 @@ _SYSTEM_ERRORS = {
 }
 
 
-_PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_PLACE_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 
 
 def is_place_at_fault(error: OSError) -> bool:
-    """Return whether an error of the system is about a path that the user can choose anew, and no failure of the disk."""
+    """Return whether an error of the system is about a path that the user can choose anew, no failure of the disk."""
     return error.errno in _PLACE_ERRORS
 
 
 def in_words(error: BaseException) -> str:
-    """Return the reason of an error of the system or of a library as one line, without error numbers and class names."""
+    """Return the reason of an error of the system or a library as one line, without error numbers and class names."""
     if isinstance(error, OSError) and error.errno is not None:
         return _SYSTEM_ERRORS.get(error.errno, (error.strerror or "the system refused it").lower())
     if isinstance(error, UnicodeDecodeError):

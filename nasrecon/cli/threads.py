@@ -6,8 +6,8 @@ import os
 import sys
 
 SPINS = "1000"
-"""Rounds that an idle thread spins before it sleeps. Spinning for as long as OpenMP does by default takes the cores from
-another run on the same machine."""
+"""Rounds that an idle thread spins before it sleeps. Spinning for as long as OpenMP does by default takes the cores
+from another run on the same machine."""
 
 
 def set_waiting() -> None:

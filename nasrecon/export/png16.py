@@ -89,8 +89,8 @@ def refuse_lost(pixels: int, beyond: int, scale: Scale) -> None:
     """
     if pixels and beyond == pixels:
         raise InputError(
-            f"all {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g}, the last of {LAST_STEP} steps, and would "
-            "be lost; give a larger --scale"
+            f"all {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g}, the last of {LAST_STEP} steps, "
+            "and would be lost; give a larger --scale"
         )
 
 

@@ -22,12 +22,14 @@ def refuse_too_large(scene: Scene, options: EstimateOptions) -> None:
     free = free_memory()
     if free is None or not scene.views:
         return
-    width, height = max((working_size(view.camera, options) for view in scene.views), key=lambda side: side[0] * side[1])
+    width, height = max(
+        (working_size(view.camera, options) for view in scene.views), key=lambda side: side[0] * side[1]
+    )
     needed = width * height * BYTES_PER_PIXEL
     if needed > free:
         raise InputError(
-            f"maps of {width}x{height} need {needed / 1e9:.3g} GB of memory or more, {free / 1e9:.3g} GB are free; use a "
-            "smaller --size or --max-side"
+            f"maps of {width}x{height} need {needed / 1e9:.3g} GB of memory or more, {free / 1e9:.3g} GB are free; "
+            "use a smaller --size or --max-side"
         )
 
 

@@ -44,7 +44,7 @@ def _size_remarks(scene: Scene) -> list[Remark]:
 
 
 def estimate_remarks(estimate: Estimate) -> list[Remark]:
-    """Return (name, remark) of an image without texture, a mask that keeps nothing, and maps without a confident pixel."""
+    """Return (name, remark) of an image without texture, an empty mask, and maps without a confident pixel."""
     rgb, name = estimate.rgb, estimate.view.name
     remarks = []
     low, high = int(rgb.min()), int(rgb.max())

@@ -72,22 +72,14 @@ def estimate_to_folder(
         same call continues with the rest.
 
     Raises:
-        InputError: if the folder holds views made under other settings, or files that are not nasrecon's; if every view was left out.
+        InputError: if the folder holds views made under other settings, or files that are not nasrecon's; if every
+            view was left out.
     """
     options, progress = options or EstimateOptions(), progress or LogProgress()
     since = time.perf_counter()
-    info = network_info(network)
     prepared = scene if isinstance(scene, PreparedScene) else prepare_scene(scene, work_dir=folder, progress=progress)
     scene = prepared.scene
-    run = Run.describe(
-        scene,
-        digest=prepared.digest,
-        sources_from=sources_origin(scene),
-        network=info.name,
-        weights=info.weights,
-        weights_sha256=info.sha256,
-        options={**prepared.settings, **options.settings()},
-    )
+    run = _describe_run(prepared, network, options)
     order = [view.name for view in scene.views]
     refuse_too_large(scene, options)
     remarks = scene_remarks(scene)
@@ -117,6 +109,20 @@ def estimate_to_folder(
     )
 
 
+def _describe_run(prepared: PreparedScene, network: Network, options: EstimateOptions) -> Run:
+    """Describe what the estimates of a run depend on."""
+    info = network_info(network)
+    return Run.describe(
+        prepared.scene,
+        digest=prepared.digest,
+        sources_from=sources_origin(prepared.scene),
+        network=info.name,
+        weights=info.weights,
+        weights_sha256=info.sha256,
+        options={**prepared.settings, **options.settings()},
+    )
+
+
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
     """Hold the lock of a results folder (``results.lock``), once it is clear that results may go there.
@@ -127,8 +133,8 @@ def claimed(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     if photographs := direct_images(folder) if folder.is_dir() else ():
         raise InputError(
-            f"{folder}: it holds photographs ({', '.join(photographs[:3])}); results do not go among them: give another "
-            "folder with --out"
+            f"{folder}: it holds photographs ({', '.join(photographs[:3])}); results do not go among them: give "
+            "another folder with --out"
         )
     with locked(folder):
         yield
@@ -185,8 +191,11 @@ class _WriterThread:
 
 def _nothing_left(prepared: PreparedScene, dropped: dict[str, str]) -> str:
     scene, near = prepared.scene, prepared.settings.get("min_depth")
-    reasons = "; ".join(f"{reason} ({name})" for reason, name in list({dropped[n]: n for n in reversed(dropped)}.items())[:3])
+    reasons = "; ".join(
+        f"{reason} ({name})" for reason, name in list({dropped[n]: n for n in reversed(dropped)}.items())[:3]
+    )
     hint = f"; min_depth is {near:g}, as given" if near is not None else ""
     if len(scene.views) < 2:
         hint += "; depth needs two views or more of one place"
-    return f"{scene.root}: none of {len(scene.views)} views could be estimated: {reasons or 'the scene has no views'}{hint}"
+    reasons = reasons or "the scene has no views"
+    return f"{scene.root}: none of {len(scene.views)} views could be estimated: {reasons}{hint}"

@@ -126,7 +126,9 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        raise WeightsError(f"{path}: expected a checkpoint of tensors (.pth.tar), found a damaged one, or objects that are no tensors") from e
+        raise WeightsError(
+            f"{path}: expected a checkpoint of tensors (.pth.tar), found a damaged one, or objects that are no tensors"
+        ) from e
     if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
         stored = stored["state_dict"]
     if not isinstance(stored, Mapping) or not stored or not all(isinstance(v, torch.Tensor) for v in stored.values()):

@@ -108,7 +108,7 @@ def prepare_scene(
         read, arguments = select_and_fix(scene, options, progress), shlex.quote(str(scene.root))
     else:
         read = read_scene(scene, poses, options, progress, work_dir=folder, overwrite=overwrite, **reading)
-        arguments = shlex.join([str(scene), *(['--poses', str(poses)] if poses else [])])
+        arguments = shlex.join([str(scene), *(["--poses", str(poses)] if poses else [])])
     store = FeatureStore()
     diagnosis = _quick_check(read, options, forced, store, progress, arguments)
     refinement = None

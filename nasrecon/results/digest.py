@@ -12,15 +12,16 @@ from nasrecon.types import Scene
 
 
 def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
-    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, content of the image files,
-    masks.
+    """Return a hash of what the estimates of a scene depend on: names, cameras, sparse points, images, masks.
 
     Sources and depth ranges count where they were read with the scene, not where they were found in it. The place of
     the scene is not part of it. ``given_poses`` (N, 4, 4): those that were read, where poses were refined.
     """
     digest = hashlib.sha256()
     for i, view in enumerate(scene.views):
-        digest.update(f"{view.name}|{view.camera.width}x{view.camera.height}|{file_digest(view.image_path)}|{view.lens}|".encode())
+        digest.update(
+            f"{view.name}|{view.camera.width}x{view.camera.height}|{file_digest(view.image_path)}|{view.lens}|".encode()
+        )
         digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
         if given_poses is not None:
             digest.update(given_poses[i].tobytes())
@@ -34,7 +35,7 @@ def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 (hex) of the whole content of a file, "" without one; it is read once while it stays the same."""
+    """Return the sha256 (hex) of the content of a file, "" without one; it is read once while it stays the same."""
     try:
         state = path.stat()
         return _digest_of(path, state.st_size, state.st_mtime_ns, state.st_ino) if path.is_file() else ""

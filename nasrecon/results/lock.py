@@ -22,7 +22,8 @@ _held: set[Path] = set()
 def locked(folder: str | Path) -> Iterator[None]:
     """Hold the lock of a results folder; the folder is made, and goes again at the end if it is empty.
 
-    The system releases the lock when the process ends, also by SIGKILL, so a file of a process that is gone holds nothing.
+    The system releases the lock when the process ends, also by SIGKILL, so a file of a process that is gone
+    holds nothing.
     Nested calls of one process are allowed. Where the system has no ``flock`` (Windows) nothing is locked.
 
     Raises:

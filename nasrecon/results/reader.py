@@ -151,8 +151,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             raise ValueError("its entries are not those of nasrecon")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: not a manifest of nasrecon, or a damaged one ({in_words(error)}); if it is one, delete it: it is rebuilt "
-            f"from views/*.npz"
+            f"{path}: not a manifest of nasrecon, or a damaged one ({in_words(error)}); if it is one, delete it: it is "
+            f"rebuilt from views/*.npz"
         ) from error
     if found != FORMAT:
         raise InputError(f"{path}: its format is {found!r}, this nasrecon reads {FORMAT!r}; run infer again")

@@ -62,7 +62,9 @@ def look(folder: str | Path) -> Contents:
         if files[what] is None:
             missing.append(f"No {what} yet: run nasrecon fuse {shlex.quote(str(folder))}")
         elif fusion and fusion.get("views_sha256", results.digest) != results.digest:
-            missing.append(f"The {what} is of other views than these: run nasrecon fuse {shlex.quote(str(folder))} again")
+            missing.append(
+                f"The {what} is of other views than these: run nasrecon fuse {shlex.quote(str(folder))} again"
+            )
     expected = int(results.manifest["scene"].get("views", 0))
     dropped = len(results.manifest["dropped"])
     if len(results) + dropped < expected:

@@ -73,9 +73,7 @@ def write_inputs(folder: Path) -> None:
         lines.append(f"{i + 1} {' '.join(map(str, values))} 1 {view.name}\n30.0 20.0 {1 if i < 2 else -1}\n")
     (folder / "model" / "images.txt").write_text("".join(lines))
     axes = np.diag([1.0, -1, -1, 1])
-    frames = [
-        {"file_path": f"photos/{v.name}", "transform_matrix": (v.world_from_cam @ axes).tolist()} for v in views
-    ]
+    frames = [{"file_path": f"photos/{v.name}", "transform_matrix": (v.world_from_cam @ axes).tolist()} for v in views]
     shared = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": 64, "h": 48}
     (folder / "nerf.json").write_text(json.dumps(shared | {"frames": frames}))
     write_mvsnet(Scene(root=folder, views=views), folder / "mvs")

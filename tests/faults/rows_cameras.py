@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from faults.harness import CAMERAS, INFER, QUICK, Row, copy, cut, every, line, remove, sub, write
 
 POSE = "poses/0000.txt"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from faults.harness import RERUN, Edit, Row, copy, cut, every, fields, flip, folder, image, remove, sub, write
 
 VIEW = "results/views/0000.png.npz"

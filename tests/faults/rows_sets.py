@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from faults.harness import COLMAP, JSON, MVSNET, QUICK, Edit, Row, cut, every, fields, frame, line, remove, sub, write
 from ingest import worlds
+
+from faults.harness import COLMAP, JSON, MVSNET, QUICK, Edit, Row, cut, every, fields, frame, line, remove, sub, write
 
 IDENTITY = np.eye(4).tolist()
 
@@ -160,7 +161,10 @@ def _format_rows(key: str) -> list[Row]:
     """Damage the file that holds the cameras of a format in ways that no reader can take."""
     writer, file, images = FORMATS[key]
     command = f"infer set/{images} --format {key} {QUICK} --out out"
-    make = lambda w: writer(worlds.small_scene(), w / "set")
+
+    def make(w):
+        return writer(worlds.small_scene(), w / "set")
+
     name, stem = f"set/{file}", Path(file).name
     damage = {
         "is empty": write(name, ""),
@@ -175,14 +179,15 @@ def _format_rows(key: str) -> list[Row]:
     if key in ("scannet", "7scenes", "strecha"):
         del damage["is gone"]  # one file of many: that view is left out
     return [
-        Row(f"{key}: {stem} {how}", (make, edit), command, 2, (_word(key, stem, how),))
-        for how, edit in damage.items()
+        Row(f"{key}: {stem} {how}", (make, edit), command, 2, (_word(key, stem, how),)) for how, edit in damage.items()
     ]
 
 
 def _word(key: str, stem: str, how: str) -> str:
     """Return what the message must name: the file, or the format where the file marks it."""
-    return key_name(key) if how == "is gone" or (key == "kitti" and how in ("is empty", "is bytes", "is words")) else stem
+    return (
+        key_name(key) if how == "is gone" or (key == "kitti" and how in ("is empty", "is bytes", "is words")) else stem
+    )
 
 
 def key_name(key: str) -> str:

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.harness import INFER, arguments, snapshot, write_inputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faults.harness import INFER, arguments, snapshot, write_inputs
 from nasrecon.cli import interrupt
 from nasrecon.errors import InputError
 from nasrecon.ingest.images import read_image
@@ -115,7 +115,9 @@ def test_any_bytes_give_an_error_or_a_scene(tmp_path_factory, name, content):
     if name.endswith(".bin"):
         for part in ("cameras", "images", "points3D"):
             (folder / f"{part}.bin").write_bytes(bytes(8))
-    (folder / "0000_cam.txt").write_text("extrinsic\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\nintrinsic\n8 0 4\n0 8 3\n0 0 1\n1 1")
+    (folder / "0000_cam.txt").write_text(
+        "extrinsic\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\nintrinsic\n8 0 4\n0 8 3\n0 0 1\n1 1"
+    )
     (folder / name).write_bytes(content)
     if PARSED[name].get("format") != "mvsnet":
         (folder / "0000_cam.txt").unlink()
@@ -126,7 +128,10 @@ def test_any_bytes_give_an_error_or_a_scene(tmp_path_factory, name, content):
 
 
 @ANY
-@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"RIFF"]))
+@given(
+    content=st.binary(max_size=300),
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"RIFF"]),
+)
 def test_any_bytes_give_an_error_or_an_image(tmp_path_factory, content, head):
     path = tmp_path_factory.mktemp("any") / "a.png"
     path.write_bytes(head + content)

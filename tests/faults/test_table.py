@@ -7,10 +7,10 @@ import shutil
 import warnings
 
 import pytest
-from faults import rows_cameras, rows_images, rows_options, rows_results, rows_sets
-from faults.harness import FORBIDDEN, RERUN, Row, arguments, plain, snapshot, write_inputs
 from plane_world import SweepNetwork
 
+from faults import rows_cameras, rows_images, rows_options, rows_results, rows_sets
+from faults.harness import FORBIDDEN, RERUN, Row, arguments, plain, snapshot, write_inputs
 from nasrecon import cli
 
 ROWS = [row for table in (rows_images, rows_cameras, rows_sets, rows_results, rows_options) for row in table.ROWS]

@@ -95,8 +95,8 @@ def check_size(matrix: np.ndarray, origin: str) -> None:
     """Refuse numbers that no camera has: beyond ``MAX_TRANSLATION``; ``origin`` says where they stood."""
     if np.isfinite(matrix).all() and np.abs(matrix).max() > MAX_TRANSLATION:
         raise InputError(
-            f"{origin}: expected a rotation and a translation, found the number {matrix.flat[np.abs(matrix).argmax()]:.3g}; "
-            f"positions reach {MAX_TRANSLATION:g} at most"
+            f"{origin}: expected a rotation and a translation, found the number "
+            f"{matrix.flat[np.abs(matrix).argmax()]:.3g}; positions reach {MAX_TRANSLATION:g} at most"
         )
 
 

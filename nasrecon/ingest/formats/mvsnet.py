@@ -139,8 +139,12 @@ def _depth_range(depths: list[float]) -> tuple[tuple[float, float] | None, str]:
     return (near, far), ""
 
 
-def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[str, tuple[str, ...]], Path | None, list[str]]:
-    """Return the names of the sources of each image that pair.txt lists, best first, and the file; and notes; ({}, None, []) without.
+def _pairs(
+    request: Request, cams: Path, names: dict[str, str]
+) -> tuple[dict[str, tuple[str, ...]], Path | None, list[str]]:
+    """Return the names of the sources of each image that pair.txt lists, best first, the file, and notes.
+
+    Without a pair.txt: ({}, None, []).
 
     Args:
         request, cams: where it may be: beside the camera files, above them, or in IMAGES.
@@ -160,7 +164,9 @@ def _pairs(request: Request, cams: Path, names: dict[str, str]) -> tuple[dict[st
         bad += len(listed) - len(good)
         if good:
             out[name_of[ref]] = tuple(name_of[int(i)] for i in good)
-    notes = [f"{bad} {'entry' if bad == 1 else 'entries'} of it left out: no such view, or the view itself"] if bad else []
+    notes = (
+        [f"{bad} {'entry' if bad == 1 else 'entries'} of it left out: no such view, or the view itself"] if bad else []
+    )
     notes += [f"no such view {', '.join(f'{ref:g}' for ref in unknown[:3])}"] if unknown else []
     return out, path, notes
 
@@ -185,8 +191,9 @@ def _pair_rows(path: Path) -> list[tuple[float, list[float]]]:
         at = end
     if len(out) != count:
         raise InputError(
-            f"{path}: cut short or damaged after {len(out)} views: it promises {f'{count:g}' if len(values) else 'no number of'} "
-            "views, each with its number and a row of its sources (n id score id score ...)"
+            f"{path}: cut short or damaged after {len(out)} views: it promises "
+            f"{f'{count:g}' if len(values) else 'no number of'} views, each with "
+            "its number and a row of its sources (n id score id score ...)"
         )
     return out
 
