@@ -69,9 +69,11 @@ import time
 from nasrecon.cli import interrupt
 with interrupt.interruptible():
     interrupt.on_interrupt(lambda: "interrupted: 3 finished views")
-    print("ready", flush=True)
+    words = ["ready"]
     while True:
-        try:
+        try:  # the signal may come as soon as the word is out
+            if words:
+                print(words.pop(), flush=True)
             time.sleep(30)
         except KeyboardInterrupt:
             pass
