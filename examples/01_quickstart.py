@@ -15,7 +15,7 @@ out = Path(sys.argv[1] if len(sys.argv) > 1 else "nasrecon_out")
 network = nr.load_network(sys.argv[2] if len(sys.argv) > 2 else "lite")
 
 scene = nr.prepare_scene(room / "images", room / "sparse" / "0", nr.PrepareOptions(every=4))
-print(scene.scene.source)
+print(scene.scene.origin.in_words())
 
 estimates = list(nr.estimate_views(scene, network, nr.EstimateOptions(max_side=256)))
 for e in estimates:

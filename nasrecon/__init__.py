@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nasrecon.progress import Progress
     from nasrecon.refine.poses import RefinedPoses, refine_scene
     from nasrecon.results.reader import Results, open_results
-    from nasrecon.types import Camera, Estimate, Lens, Mesh, PointCloud, Scene, View
+    from nasrecon.types import Camera, Estimate, Lens, Mesh, PointCloud, Scene, SceneOrigin, View
     from nasrecon.view.report import write_report
     from nasrecon.view.sheet import write_sheet
 
@@ -61,6 +61,7 @@ __all__ = [
     "Results",
     "RunSummary",
     "Scene",
+    "SceneOrigin",
     "StereoBatch",
     "View",
     "__version__",
@@ -110,7 +111,7 @@ _HOMES = {
     "progress": ("Progress",),
     "refine.poses": ("RefinedPoses", "refine_scene"),
     "results.reader": ("Results", "open_results"),
-    "types": ("Camera", "Estimate", "Lens", "Mesh", "PointCloud", "Scene", "View"),
+    "types": ("Camera", "Estimate", "Lens", "Mesh", "PointCloud", "Scene", "SceneOrigin", "View"),
     "view.report": ("write_report",),
     "view.sheet": ("write_sheet",),
 }

@@ -25,17 +25,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from nasrecon.camera import Camera, Lens
 from nasrecon.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
+__all__ = ["Camera", "Convention", "Estimate", "Lens", "Mesh", "PointCloud", "Scene", "SceneOrigin", "Unit", "View"]
 
 Unit = Literal["m", "mm", "unknown"]
+Convention = Literal["cam-from-world", "world-from-cam"]
 
 MAX_TRANSLATION = 1e9
 """The largest translation of a pose [scene units]; beyond it single precision says nothing of a scene."""
@@ -43,89 +43,45 @@ MAX_FOCAL_SIDES = 1000.0
 """The longest focal length, in longer sides of the image: its angle of view is 0.06 degrees."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Camera:
-    """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention
-    above.
-
-    Raises:
-        InputError: if K is not an upper-triangular pinhole matrix with positive focal lengths, or a side is not
-            positive.
-    """
-
-    width: int
-    height: int
-    K: np.ndarray
-
-    def __post_init__(self) -> None:
-        K = np.array(self.K, dtype=np.float64)
-        object.__setattr__(self, "K", K)
-        if self.width <= 0 or self.height <= 0:
-            raise InputError(f"camera size must be positive, found {self.width}x{self.height}")
-        if K.shape != (3, 3) or not np.isfinite(K).all():
-            raise InputError(f"K must be a finite 3x3 matrix, found shape {K.shape}:\n{K}")
-        if K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - (0, 0, 1)).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
-            raise InputError(f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive fx and fy, found\n{K}")
-
-    def resized(self, width: int, height: int) -> Camera:
-        """Return the camera of the same view sampled at another size [px]; x and y scale independently."""
-        scale = np.diag([width / self.width, height / self.height, 1.0])
-        return Camera(width=width, height=height, K=scale @ self.K)
-
-    def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
-        """Return the camera of the window with top-left corner (left, top) [px]; the window may exceed the image
-        (padding)."""
-        K = self.K.copy()
-        K[0, 2] -= left
-        K[1, 2] -= top
-        return Camera(width=width, height=height, K=K)
-
-    def project(self, points_in_cam: np.ndarray) -> np.ndarray:
-        """Project points (..., 3) in the camera frame to pixels (..., 2). Points at or behind the camera give NaN."""
-        points_in_cam = np.asarray(points_in_cam, dtype=np.float64)
-        z = points_in_cam[..., 2:]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            flat = np.where(z > 0, points_in_cam / z, np.nan)
-        return (flat @ self.K.T)[..., :2]
-
-    def unproject(self, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        """Lift pixels (..., 2) with z-depth (...) [scene units] to points (..., 3) in the camera frame."""
-        pixels = np.asarray(pixels, dtype=np.float64)
-        depth = np.asarray(depth, dtype=np.float64)
-        homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
-        return homogeneous @ np.linalg.inv(self.K).T * depth[..., None]
-
-    def pixel_centers(self) -> np.ndarray:
-        """Return the pixel centres (H, W, 2), x before y; the first is (0.5, 0.5)."""
-        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
-        return np.stack([x, y], axis=-1)
-
-    def unproject_depth(self, depth: np.ndarray) -> np.ndarray:
-        """Lift a depth map (H, W) of this camera to points (H, W, 3) in the camera frame; invalid pixels give
-        (0, 0, 0).
-
-        Raises:
-            InputError: if the map's size is not the camera's.
-        """
-        if depth.shape != (self.height, self.width):
-            raise InputError(f"depth map is {depth.shape}, the camera is {(self.height, self.width)} (height, width)")
-        return self.unproject(self.pixel_centers(), depth)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Lens:
-    """The camera that took a distorted image file, as COLMAP describes it; the file's pixels are in its frame.
+class SceneOrigin:
+    """What a scene was read from, as data; ``in_words`` is the only sentence made of it.
 
     Attributes:
-        model: COLMAP's name of the model ("OPENCV", "SIMPLE_RADIAL", "FOV" ...).
-        width, height: size of the file [px].
-        params: the model's parameters in COLMAP's order [px and none].
+        format: the name of the format ("COLMAP model", "DeMoN folder" ...); "" for a scene made in Python.
+        images: how many images were read, with what they are ("11 of 12 images", "40 frames of clip.mp4").
+        poses: the file or folder of the poses ("poses.txt"); "" where there is none.
+        pose_convention: which way the transforms of the files go.
+        convention_given: whether the user gave ``pose_convention``.
+        axes: the camera axes of the files; OpenGL's are turned to OpenCV's while reading.
+        intrinsics: the file of K, or the published calibration.
+        found_cameras: whether structure from motion made the poses.
+        notes: what else was read or changed since, one phrase each.
     """
 
-    model: str
-    width: int
-    height: int
-    params: tuple[float, ...]
+    format: str = ""
+    images: str = ""
+    poses: str = ""
+    pose_convention: Convention = "cam-from-world"
+    convention_given: bool = False
+    axes: Literal["OpenCV", "OpenGL"] = "OpenCV"
+    intrinsics: str = ""
+    found_cameras: bool = False
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> SceneOrigin:
+        """Return the origin with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
+    def in_words(self) -> str:
+        """Return one line for people; no program reads it."""
+        parts = [self.images] if self.images else []
+        if self.poses:
+            way = self.pose_convention.replace("-", "_") + (", as given" if self.convention_given else "")
+            parts.append(f"{self.poses} ({way}{', OpenGL axes' if self.axes == 'OpenGL' else ''})")
+        parts += [f"K of {self.intrinsics}"] if self.intrinsics else []
+        start = "structure from motion: " if self.found_cameras else ""
+        return f"{start}{self.format or 'scene'}: " + "; ".join([", ".join(parts) or "made in Python", *self.notes])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,7 +157,7 @@ class Scene:
         points_in_world: sparse points (P, 3) or None.
         visible: for each view the indices (n,) into ``points_in_world`` that it sees, or None.
         unit: "m", "mm" or "unknown".
-        source: what ingest recognised ("COLMAP model (bin), 11 images"), one line for people.
+        origin: what it was read from.
         dropped: (name, reason) of every input that was left out.
         depth_ranges_from: how the views' depth ranges were found, one line; "" while they are not.
         sources_from: where the lists of sources in the views come from ("pair.txt"); "" where there are none.
@@ -212,7 +168,7 @@ class Scene:
     points_in_world: np.ndarray | None = None
     visible: tuple[np.ndarray, ...] | None = None
     unit: Unit = "unknown"
-    source: str = ""
+    origin: SceneOrigin = SceneOrigin()
     dropped: tuple[tuple[str, str], ...] = ()
     depth_ranges_from: str = ""
     sources_from: str = ""

@@ -20,7 +20,7 @@ from nasrecon.train.render import render
 from nasrecon.train.sensor import expose
 from nasrecon.train.textures import TextureBank
 from nasrecon.train.worlds import Worlds, draw_worlds
-from nasrecon.types import Camera, Scene, View
+from nasrecon.types import Camera, Scene, SceneOrigin, View
 
 SIZES = ((400, 300), (300, 400))
 TEXTURES = 24
@@ -61,7 +61,7 @@ def generate_scene(folder: Path, seed: int, views: int = 8) -> Scene:
         points_in_world=points,
         visible=visible,
         unit="m",
-        source=f"generated world {seed}: {len(made)} images",
+        origin=SceneOrigin(format=f"generated world {seed}", images=f"{len(made)} images"),
     )
 
 

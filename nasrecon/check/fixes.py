@@ -63,7 +63,7 @@ def apply_fixes(scene: Scene, fixes: Sequence[str]) -> Scene:
         if value and not FIXES[name].values:
             raise InputError(f"--fix {text}: {name} takes no value")
         scene = FIXES[name].apply(scene, value or None)
-    return replace(scene, source=f"{scene.source}; repaired: {', '.join(fixes)}") if fixes else scene
+    return replace(scene, origin=scene.origin.with_note(f"repaired: {', '.join(fixes)}")) if fixes else scene
 
 
 def _each_transform(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Scene, str | None], Scene]:

@@ -77,10 +77,10 @@ WIDEST_STEP, VIEWS_A_STEP = 3, 5
 
 def conventions(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of the transforms; names say how this scene was read."""
-    inverted = "world_from_cam" in scene.source or "transforms.json" in scene.source
+    inverted = scene.origin.pose_convention == "world-from-cam"
     other = "cam-from-world" if inverted else "world-from-cam"
     axes, have, taken = (
-        ("opencv-axes", "OpenCV", "OpenGL") if "OpenGL" in scene.source else ("opengl-axes", "OpenGL", "OpenCV")
+        ("opencv-axes", "OpenCV", "OpenGL") if scene.origin.axes == "OpenGL" else ("opengl-axes", "OpenGL", "OpenCV")
     )
     turned = f"the transforms are {other.replace('-', '_')}, and were read the other way round"
     flipped = f"the cameras have {have} axes, and were read as {taken}'s"

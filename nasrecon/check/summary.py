@@ -30,7 +30,7 @@ def facts(scene: Scene, matches: Matches) -> tuple[tuple[str, str], ...]:
     looked = f", {len(matches.views)} looked at" if len(matches.views) < len(cameras) else ""
     rows = [
         ("views", f"{len(cameras)}{looked} ({len(scene.dropped)} inputs left out)"),
-        ("read as", scene.source or "-"),
+        ("read as", scene.origin.in_words()),
         ("image sizes", ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))),
         ("focal lengths", f"fx {_span(fx)} px, fy {_span(fy)} px"),
         ("field of view", f"{_span(across)} x {_span(down)} degrees"),

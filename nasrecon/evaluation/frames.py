@@ -69,5 +69,5 @@ def evaluate_frames(
             "poses refined by the matches of the images" if not prepared.poses_exact else "poses as given",
             *scorer.rules("frame"),
         ),
-        data=f"{scene.root}: {scene.source}",
+        data=f"{scene.root}: {scene.origin.in_words()}",
     )

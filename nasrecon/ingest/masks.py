@@ -55,7 +55,7 @@ def with_masks(scene: Scene, folder: Path) -> Scene:
         words += f", none for {_some(without)}: these are used whole"
     if len(files) > len(used):
         words += f"; no view for {_some([file for file in files if file not in used])}"
-    return replace(scene, views=tuple(views), source=f"{scene.source}; {words}")
+    return replace(scene, views=tuple(views), origin=scene.origin.with_note(words))
 
 
 def _some(names: list[str]) -> str:

@@ -21,10 +21,10 @@ from nasrecon.ingest.formats import (
     transforms,
     tum,
 )
-from nasrecon.ingest.formats.base import Convention, Format, Request
+from nasrecon.ingest.formats.base import Format, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
 from nasrecon.ingest.video import is_video
-from nasrecon.types import Scene
+from nasrecon.types import Convention, Scene
 
 FORMATS: tuple[Format, ...] = (
     colmap.FORMAT,
@@ -69,7 +69,7 @@ def open_scene(
             are chosen as for any other set.
 
     Returns:
-        The scene: views in the order of their names (of time, in a trajectory); ``source`` says what was recognised,
+        The scene: views in the order of their names (of time, in a trajectory); ``origin`` says what was recognised,
         ``dropped`` what was left out and why.
 
     Raises:

@@ -118,7 +118,7 @@ def prepare_scene(
     if refinement is not None and refinement.poses is not None:
         given = np.array([view.cam_from_world for view in read.views])
         views = [replace(v, cam_from_world=T) for v, T in zip(read.views, refinement.poses, strict=True)]
-        current = replace(read.replace_views(views), source=f"{read.source}; {refinement.summary}")
+        current = replace(read.replace_views(views), origin=read.origin.with_note(refinement.summary))
     if options.triangulate:
         current = _with_sparse_points(current, folder, overwrite, progress)
     ranged = with_depth_ranges(current, options.min_depth)

@@ -48,7 +48,7 @@ def read_scene(
         if not find_cameras:
             raise
         return _reconstructed(Path(images), options, progress, work_dir, overwrite, **reading)
-    progress.note(f"{scene.root}: {scene.source}")
+    progress.note(f"{scene.root}: {scene.origin.in_words()}")
     return select_and_fix(scene, options, progress)
 
 
@@ -93,5 +93,5 @@ def _reconstructed(
         )
         scene = open_scene(root, model, masks=masks)
     kept = f"; use it elsewhere with --poses {model}" if work_dir else ""
-    progress.note(f"{scene.root}: {scene.source}{kept}")
-    return replace(scene, source=f"structure from motion: {scene.source}", dropped=dropped)
+    progress.note(f"{scene.root}: {scene.origin.in_words()}{kept}")
+    return replace(scene, origin=replace(scene.origin, found_cameras=True), dropped=dropped)

@@ -48,7 +48,7 @@ class Run:
 
     Attributes:
         settings: all that a view's numbers depend on; views made under different settings are never mixed.
-        scene: what was read, for people: root, source, unit, number of views.
+        scene: what was read, root, origin, unit, number of views.
         weights: the name or path by which the weights were asked for, for people; ``settings`` has their hash.
     """
 
@@ -75,8 +75,14 @@ class Run:
             "scene_sha256": digest,
             "options": options,
         }
-        about = {"root": str(scene.root), "source": scene.source, "unit": scene.unit, "views": len(scene.views)}
-        about["sources_from"] = sources_from
+        about = {
+            "root": str(scene.root),
+            "read_as": scene.origin.in_words(),
+            "origin": asdict(scene.origin),
+            "unit": scene.unit,
+            "views": len(scene.views),
+            "sources_from": sources_from,
+        }
         return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
 
 

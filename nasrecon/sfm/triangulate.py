@@ -77,7 +77,7 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
         scene,
         points_in_world=points_in_world,
         visible=tuple(seen.get(view.name, nothing) for view in scene.views),
-        source=f"{scene.source}; {len(points_in_world)} points triangulated",
+        origin=scene.origin.with_note(f"{len(points_in_world)} points triangulated"),
     )
 
 

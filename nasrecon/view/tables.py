@@ -45,7 +45,7 @@ def _run_rows(contents: Contents) -> list[tuple[str, object]]:
     done = "finished" if manifest["complete"] else "not finished"
     rows = [
         ("images", scene.get("root", "")),
-        ("recognised as", scene.get("source", "")),
+        ("read as", scene.get("read_as", "")),
         ("unit", scene.get("unit", "unknown")),
         ("views", f"{len(contents.results)} of {contents.expected_views} ({done})"),
         ("source views from", scene.get("sources_from", "")),

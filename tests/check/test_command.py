@@ -98,6 +98,6 @@ def test_infer_warns_and_repairs_only_when_asked(run, files, tmp_path, monkeypat
     assert f"nasrecon check {files[0]} --poses {files[1]}" in stderr
     code, _, stderr = run(*ask, "--out", tmp_path / "b", "--fix", "world-from-cam")
     assert code == 0 and "WARNING" not in stderr
-    sources = [json.loads((tmp_path / run / "manifest.json").read_text())["scene"]["source"] for run in "ab"]
-    assert sources[1] == f"{sources[0]}; repaired: world-from-cam"
+    notes = [json.loads((tmp_path / run / "manifest.json").read_text())["scene"]["origin"]["notes"] for run in "ab"]
+    assert notes[1] == [*notes[0], "repaired: world-from-cam"]
     assert "WARNING" not in run(*ask, "--out", tmp_path / "c", "--no-check")[2]

@@ -275,7 +275,8 @@ def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path)
     assert "finding those of 4 images by structure from motion" in stderr and "4 of 4 images registered" in stderr
     assert "depth ranges: sparse points (4 of 4 views)" in stderr and "4 views estimated" in stdout
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["scene"]["source"].startswith("structure from motion: COLMAP model (bin): 4 of 4 images")
+    origin = manifest["scene"]["origin"]
+    assert origin["found_cameras"] and (origin["format"], origin["images"]) == ("COLMAP model", "4 of 4 images")
     assert {line["depth_range_from"] for line in manifest["views"]} == {"sparse points"}
     code, stdout, stderr = run(*asked)
     assert code == 0 and "in an earlier run" in stderr and "0 views estimated, 4 kept" in stdout

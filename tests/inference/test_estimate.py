@@ -429,7 +429,7 @@ def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, siz
     with pytest.raises(InputError, match="scene_sha256"):  # other depths: not to be mixed with those without masks
         to_folder(masked, SweepNetwork(), tmp_path / "whole", options)
     results = to_folder(masked, SweepNetwork(), tmp_path / "masked", options)
-    assert "masks of 4 of 5 views (masks), none for 0000.png" in results.manifest["scene"]["source"]
+    assert "masks of 4 of 5 views (masks), none for 0000.png" in results.manifest["scene"]["origin"]["notes"][0]
     edge = round(40 * size[0] / 96)
     for i, (a, b) in enumerate(zip(whole, results, strict=True)):
         np.testing.assert_array_equal(a.depth[:, edge + 1 :], b.depth[:, edge + 1 :])

@@ -44,8 +44,9 @@ def opened(folder, given):
 def test_the_same_scene_in_every_layout(format, tmp_path) -> None:
     truth = worlds.small_scene()
     scene = opened(tmp_path, WRITERS[format](truth, tmp_path))
-    assert scene.source.startswith(format.partition(",")[0])
-    assert "5" in scene.source
+    assert scene.origin.format == format.partition(",")[0].partition(" (")[0]
+    assert scene.origin.images.startswith("5 ")
+    assert scene.origin.poses and scene.origin.intrinsics
     assert scene.dropped == ()
     assert len(scene.views) == len(truth.views)
     for found, true in zip(scene.views, truth.views, strict=True):
@@ -118,7 +119,7 @@ def test_convention_turns_the_transforms_round(tmp_path) -> None:
     worlds.write_seven_scenes(truth, tmp_path / "7")
     scene = open_scene(tmp_path / "7", convention="cam-from-world")
     np.testing.assert_allclose(scene.views[1].cam_from_world, truth.views[1].world_from_cam, atol=1e-12)
-    assert "as given" in scene.source
+    assert scene.origin.convention_given
 
 
 def test_a_transform_that_is_not_finite_is_dropped_and_one_that_is_not_rigid_is_refused(tmp_path) -> None:
@@ -161,10 +162,10 @@ def test_seven_scenes_tells_of_images_and_transforms_alone(tmp_path) -> None:
 def test_seven_scenes_prefers_the_colour_cameras_intrinsics(tmp_path) -> None:
     truth = worlds.small_scene()
     worlds.write_seven_scenes(truth, tmp_path)
-    assert "camera-intrinsics-color.txt" in open_scene(tmp_path).source
+    assert open_scene(tmp_path).origin.intrinsics == "camera-intrinsics-color.txt"
     (tmp_path / "camera-intrinsics-color.txt").unlink()
     scene = open_scene(tmp_path)
-    assert "K of camera-intrinsics.txt" in scene.source and scene.views[0].camera.K[0, 0] == 99
+    assert scene.origin.intrinsics == "camera-intrinsics.txt" and scene.views[0].camera.K[0, 0] == 99
     (tmp_path / "camera-intrinsics.txt").unlink()
     with pytest.raises(InputError, match="Pass the intrinsics of the colour camera"):
         open_scene(tmp_path)
@@ -238,7 +239,7 @@ def test_two_layouts_that_fit_are_an_error_until_one_is_chosen(tmp_path) -> None
 def test_plain_matrices_are_never_the_second_layout_but_can_be_chosen(tmp_path) -> None:
     truth = worlds.small_scene()
     worlds.write_demon(truth, tmp_path)
-    assert open_scene(tmp_path).source.startswith("DeMoN")
+    assert open_scene(tmp_path).origin.format.startswith("DeMoN")
     scene = open_scene(tmp_path, format="matrices", convention="world-from-cam")
     np.testing.assert_allclose(scene.views[1].cam_from_world, truth.views[1].world_from_cam, atol=1e-9)
     (tmp_path / "cam.txt").rename(tmp_path.parent / "K_of_mine.txt")
@@ -296,7 +297,7 @@ def test_every_layout_takes_other_intrinsics_for_each_view_where_it_has_none_of_
         (tmp_path / "Ks.txt").write_text("\n".join(rows))
         scene = open_scene(tmp_path / name, intrinsics=tmp_path / "Ks.txt")
         assert [view.camera.K[0, 0] for view in scene.views] == [30, 31, 32, 33, 34]
-        assert "a K for each view (Ks.txt)" in scene.source
+        assert scene.origin.intrinsics == "each view in Ks.txt"
 
 
 @pytest.mark.parametrize("format", ["7-Scenes folder", "transforms.json, instant-ngp", "MVSNet cams, two numbers"])

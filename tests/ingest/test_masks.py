@@ -14,7 +14,7 @@ from nasrecon.ingest.images import read_view
 from nasrecon.ingest.masks import read_mask, with_masks
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.undistort import pinhole_camera
-from nasrecon.types import Camera, Lens, View
+from nasrecon.types import Camera, Lens, SceneOrigin, View
 
 from . import worlds
 
@@ -23,7 +23,11 @@ NAMES = ("left/0.png", "left/1.png", "right/0.png", "right/2.png")
 
 def named_scene():
     base = worlds.small_scene(4)
-    return replace(base, views=[replace(v, name=n) for v, n in zip(base.views, NAMES, strict=True)], source="a set")
+    return replace(
+        base,
+        views=[replace(v, name=n) for v, n in zip(base.views, NAMES, strict=True)],
+        origin=SceneOrigin(notes=("a set",)),
+    )
 
 
 def put(folder: Path, *files: str, size=(24, 18)) -> Path:
@@ -50,9 +54,9 @@ def test_a_file_name_that_two_views_share_needs_its_subfolder(tmp_path) -> None:
 
 def test_views_without_a_mask_and_masks_without_a_view_are_said(tmp_path) -> None:
     scene = with_masks(named_scene(), put(tmp_path / "masks", "left/0.png", "right/2.png", "up/7.png"))
-    assert scene.source == (
-        "a set; masks of 2 of 4 views (masks), none for left/1.png, right/0.png: these are used whole; no view "
-        "for up/7.png"
+    assert scene.origin.notes == (
+        "a set",
+        "masks of 2 of 4 views (masks), none for left/1.png, right/0.png: these are used whole; no view for up/7.png",
     )
     with pytest.raises(InputError, match=r"left/0.png has several masks, left/0.png, left/0.png.png; keep one"):
         with_masks(named_scene(), put(tmp_path / "masks", "left/0.png.png"))

@@ -63,7 +63,9 @@ def assert_sharpest_at_half(pairs: list[tuple[View, View]], limit: float) -> Non
 
 def test_livingroom() -> None:
     scene = open_scene(dataset("livingroom1"))
-    assert scene.source == "Redwood trajectory: 211 images, trajectory.log (world_from_cam), K of camera.json"
+    origin = scene.origin
+    assert (origin.format, origin.images, origin.poses) == ("Redwood trajectory", "211 images", "trajectory.log")
+    assert origin.pose_convention == "world-from-cam" and origin.intrinsics == "camera.json"
     assert scene.unit == "m" and not scene.dropped
     np.testing.assert_array_equal(scene.views[0].camera.K, [[525, 0, 320], [0, 525, 240], [0, 0, 1]])
     assert read_view(scene.views[3])[0].shape == (480, 640, 3)
@@ -77,7 +79,11 @@ def test_livingroom() -> None:
 @pytest.mark.parametrize("pair", ["mvs_test_00030", "scenes11_test_00006", "scenes11_test_00030"])
 def test_demon_pairs_with_exact_depth(pair) -> None:
     scene = open_scene(dataset(f"demon_sample/{pair}"))
-    assert scene.source.startswith("DeMoN folder: 2 images, poses.txt (cam_from_world), K of cam.txt")
+    assert (scene.origin.format, scene.origin.images, scene.origin.intrinsics) == (
+        "DeMoN folder",
+        "2 images",
+        "cam.txt",
+    )
     first, second = scene.views
     assert_sharpest_at_half([(first, second), (second, first)], limit=0.0005)
 
@@ -92,7 +98,10 @@ def test_demon_pairs_with_sensor_depth(pair) -> None:
 
 def test_redkitchen() -> None:
     scene = open_scene(dataset("redkitchen_sample"))
-    assert "40 images" in scene.source and "camera-intrinsics-color.txt" in scene.source and not scene.dropped
+    assert (scene.origin.images, scene.origin.intrinsics) == (
+        "40 images",
+        "camera-intrinsics-color.txt",
+    ) and not scene.dropped
     assert scene.views[0].camera.K[0, 0] == 525
     depth = read_true_depth(scene.views[0])
     assert (depth > 0).mean() > 0.5 and depth.max() < 20
@@ -102,7 +111,7 @@ def test_redkitchen() -> None:
 
 def test_tum() -> None:
     scene = open_scene(dataset("tum_sample"))
-    assert "10 images" in scene.source and "freiburg1, undistorted" in scene.source
+    assert scene.origin.images == "10 images" and "freiburg1, undistorted" in scene.origin.intrinsics
     rgb, view = read_view(scene.views[0])
     depth = read_true_depth(view)
     assert rgb.shape[:2] == depth.shape == (view.camera.height, view.camera.width)
@@ -116,7 +125,8 @@ def test_fountain_points_reproject_onto_their_keypoints() -> None:
 
     folder = dataset("fountain")
     scene = open_scene(folder / "images", folder / "sparse" / "0")
-    assert scene.source.startswith("COLMAP model (bin): 11 of 11 images, 13951 sparse points, 11 camera(s) (PINHOLE)")
+    assert (scene.origin.format, scene.origin.images) == ("COLMAP model", "11 of 11 images")
+    assert scene.origin.notes == ("13951 sparse points", "11 camera(s) (PINHOLE)")
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     ids = sorted(model.points3D)
     errors = []

@@ -35,7 +35,7 @@ def test_depth_ranges_of_both_dialects(last_row, expected, tmp_path) -> None:
     for view in scene.views:
         assert view.depth_range == (None if expected is None else pytest.approx(expected))
     if expected is None:
-        assert "00000000_cam.txt" in scene.source and scene.depth_ranges_from == ""
+        assert "00000000_cam.txt" in scene.origin.notes[0] and scene.depth_ranges_from == ""
         return
     ranged = with_depth_ranges(scene)
     assert depth_range_source(ranged) == "depth_min and depth_max of the camera files"
@@ -48,7 +48,7 @@ def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> No
     worlds.write_mvsnet(worlds.small_scene(), tmp_path)
     (tmp_path / "pair.txt").write_text(PAIRS)
     scene = open_scene(tmp_path)
-    assert "sources of 4 in pair.txt" in scene.source  # view 2 has none listed
+    assert "sources of 4 in pair.txt" in scene.origin.notes  # view 2 has none listed
     assert select_source_views(scene, 0, 4) == (4, 3)
     assert select_source_views(scene, 1, 4) == (0, 2) and select_source_views(scene, 1, 1) == (0,)  # 77 is not there
     assert sources_origin(scene) == "pair.txt (4 of 5 views); else overlap and angle"

@@ -116,7 +116,7 @@ def test_tum_takes_the_transform_at_the_images_time(tmp_path) -> None:
         np.testing.assert_allclose(rotation_angle_deg(view.cam_from_world[:3, :3]), np.degrees(0.2 * time), atol=1e-4)
         np.testing.assert_allclose(view.camera.K[:2, 2], [12.5, 8.75])
     assert scene.dropped == (("2.030.png", "no transform within 20 ms of its time in groundtruth.txt"),)
-    assert "K of K.txt" in scene.source
+    assert scene.origin.intrinsics == "K.txt"
 
 
 @pytest.mark.parametrize("which", [1, 2, 3])
@@ -128,7 +128,7 @@ def test_tum_knows_the_freiburg_cameras_by_the_header(which, tmp_path) -> None:
         open_scene(tmp_path)
     path.write_text(f"# file: 'rgbd_dataset_freiburg{which}_desk.bag'\n" + path.read_text())
     scene = open_scene(tmp_path)
-    assert f"freiburg{which}" in scene.source
+    assert f"freiburg{which}" in scene.origin.intrinsics
     (fx, fy, cx, cy), distortion = FREIBURG[which]
     view = scene.views[0]
     np.testing.assert_allclose(np.diag(view.camera.K)[:2], [fx, fy])

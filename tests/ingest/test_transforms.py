@@ -83,7 +83,7 @@ def test_lenses_are_those_of_the_same_colmap_model(model, in_frames, tmp_path) -
     edit(tmp_path / "json", lambda top: [place.update(fields) for place in (top["frames"] if in_frames else [top])])
     expected, found = open_scene(tmp_path / "colmap"), open_scene(tmp_path / "json")
     assert [view.name for view in found.views] == [view.name for view in expected.views]
-    assert model in found.source
+    assert model in found.origin.notes[0]
     for a, b in zip(found.views, expected.views, strict=True):
         assert a.lens == b.lens == lens
         assert (a.camera.width, a.camera.height) == (b.camera.width, b.camera.height)
@@ -174,7 +174,7 @@ def test_a_scaled_blender_camera_is_normalised_and_said(tmp_path) -> None:
 
     edit(tmp_path, scale)
     scene = open_scene(tmp_path)
-    assert "scaled rotations normalised" in scene.source
+    assert "scaled rotations normalised" in scene.origin.notes
     for found, true in zip(scene.views, worlds.small_scene(4).views, strict=True):
         np.testing.assert_allclose(found.cam_from_world, true.cam_from_world, atol=1e-9)
 
@@ -186,7 +186,7 @@ def test_masks_of_the_frames_are_read(tmp_path) -> None:
     edit(tmp_path, lambda fields: fields["frames"][1].update(mask_path="masks/1.png"))
     scene = open_scene(tmp_path)
     assert [view.mask_path is not None for view in scene.views] == [False, True, False, False]
-    assert "masks of 1 frames" in scene.source
+    assert "masks of 1 frames" in scene.origin.notes
     edit(tmp_path, lambda fields: fields["frames"][2].update(mask_path="masks/2.png"))
     with pytest.raises(InputError, match=r"mask_path masks/2.png: no such file"):
         open_scene(tmp_path)

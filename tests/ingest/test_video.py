@@ -50,7 +50,7 @@ def test_frames_of_one_file_of_matrices(ending, tmp_path) -> None:
     np.savetxt(tmp_path / "poses.txt", matrices.reshape(-1, 16))
     (tmp_path / "K.txt").write_text("30 30 16 12")
     scene = open_scene(clip, convention="cam-from-world")
-    assert f"40 of 40 frames of clip{ending}" in scene.source and scene.root == tmp_path
+    assert scene.origin.images == f"40 of 40 frames of clip{ending}" and scene.root == tmp_path
     for i in (17, 39):
         view = scene.views[i]
         assert (view.name, view.video_frame, view.camera.width) == (f"{i:06d}", i, 32)

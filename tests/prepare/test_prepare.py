@@ -71,7 +71,7 @@ def test_refined_once_and_read_again(noisy, tmp_path):
     first, again = (prepare_scene(given, options=OPTIONS, work_dir=tmp_path, progress=recorder) for _ in range(2))
     assert len(calls) == 1 and first.digest == again.digest
     assert relative_errors(first.scene, true)[0] < 0.3 * relative_errors(given, true)[0]
-    assert "poses refined by the matches of 36 pairs" in first.scene.source
+    assert "poses refined by the matches of 36 pairs" in first.scene.origin.notes[-1]
     assert sum("--keep-poses leaves them as they are" in note for note in recorder.notes) == 2
     for ready in (first, again):
         assert not ready.poses_exact

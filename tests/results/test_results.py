@@ -16,7 +16,7 @@ from nasrecon.results.digest import scene_digest
 from nasrecon.results.reader import Results
 from nasrecon.results.view_file import file_name, read_estimate
 from nasrecon.results.writer import ResultsWriter, Run
-from nasrecon.types import Camera, Estimate, Lens, Scene, View
+from nasrecon.types import Camera, Estimate, Lens, Scene, SceneOrigin, View
 
 NAMES = ("left/0001.png", "left_0001.png", "IMG 7.jpg", "b.jpg")
 
@@ -56,7 +56,10 @@ def make_estimate(name, seed=0, unit=1.0):
 
 def make_scene(names=NAMES):
     return Scene(
-        root=Path("here"), views=tuple(make_view(name, i) for i, name in enumerate(names)), unit="m", source="test"
+        root=Path("here"),
+        views=tuple(make_view(name, i) for i, name in enumerate(names)),
+        unit="m",
+        origin=SceneOrigin(format="test"),
     )
 
 
@@ -305,7 +308,9 @@ def test_plain_names_stay_as_they_are():
 def test_scene_digest_sees_what_matters_and_nothing_else(tmp_path):
     scene = make_scene()
     digest = scene_digest(scene)
-    assert scene_digest(replace(scene, root=Path("elsewhere"), source="another", unit="mm")) == digest
+    assert (
+        scene_digest(replace(scene, root=Path("elsewhere"), origin=SceneOrigin(format="another"), unit="mm")) == digest
+    )
     image = tmp_path / "b.jpg"
     image.write_bytes(b"12345")
     changes = [

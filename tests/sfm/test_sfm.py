@@ -111,7 +111,7 @@ def test_a_model_beside_the_images_is_named_not_replaced() -> None:
 def test_points_are_triangulated_onto_the_surfaces(truth, tmp_path, unit) -> None:
     scene = in_unit(truth.subset(range(4)), unit)
     made = triangulate(scene, tmp_path / "triangulated")
-    assert "points triangulated" in made.source and len(made.points_in_world) > 300
+    assert "points triangulated" in made.origin.notes[-1] and len(made.points_in_world) > 300
     for view, true, seen in zip(made.views, scene.views, made.visible, strict=True):
         assert view.camera is true.camera and view.cam_from_world is true.cam_from_world
         in_cam = transform(view.cam_from_world, made.points_in_world[seen]) / unit

@@ -13,7 +13,7 @@ from nasrecon.geometry import normals_from_depth, transform
 from nasrecon.results.digest import scene_digest
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.writer import ResultsWriter, Run
-from nasrecon.types import Camera, Estimate, Mesh, PointCloud, Scene, View
+from nasrecon.types import Camera, Estimate, Mesh, PointCloud, Scene, SceneOrigin, View
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def write_results(folder, world, *, views, size, grid=0, points=0, finished=None
     them to all views in turn, for runs that are large rather than right.
     """
     all_views = [world.view(i, views, size) for i in range(views)]
-    scene = Scene(root=Path("hills"), views=tuple(all_views), unit="m", source="synthetic hills")
+    scene = Scene(root=Path("hills"), views=tuple(all_views), unit="m", origin=SceneOrigin(format="synthetic hills"))
     options = {"sources": 4, "max_side": max(size), "size": None, "min_depth": None}
     run = Run.describe(
         scene, digest=scene_digest(scene), network="lite", weights="lite", weights_sha256="ab" * 32, options=options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,9 +19,7 @@ from nasrecon.ingest.text import (
     read_intrinsics,
     rows,
 )
-from nasrecon.types import MAX_TRANSLATION, Camera, Lens, Scene, View
-
-Convention = Literal["cam-from-world", "world-from-cam"]
+from nasrecon.types import MAX_TRANSLATION, Camera, Convention, Lens, Scene, View
 
 # Rotations written with six digits are off by 1e-6; one that is off by more than this was not just rounded.
 ROUNDING = 1e-2
@@ -123,6 +121,13 @@ def rigid(matrix: np.ndarray, origin: str) -> np.ndarray:
     return out
 
 
+class ConventionFields(TypedDict):
+    """The fields of ``SceneOrigin`` that say which way the transforms go."""
+
+    pose_convention: Convention
+    convention_given: bool
+
+
 CameraOf = Callable[[Frame], tuple[Camera, Lens | None]]
 """The camera of a frame, and its lens where the file is distorted; raises ``NoCameraError`` where it has none."""
 
@@ -146,7 +151,7 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
         first_center: as in ``one_camera``, where a file does not say itself.
 
     Returns:
-        the function from a frame to its camera, and the words that say which K it is.
+        the function from a frame to its camera, and the words for ``SceneOrigin.intrinsics``.
 
     Raises:
         InputError: if there is no K in it.
@@ -154,7 +159,7 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
     if path.is_file():
         named = named_intrinsics(path)
         if named is None:
-            return one_camera(read_intrinsics(path), first_center), f"K of {path.name}"
+            return one_camera(read_intrinsics(path), first_center), path.name
 
         def find(name):
             return named.get(name) or named.get(Path(name).with_suffix("").as_posix())
@@ -169,7 +174,7 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
             raise NoCameraError(f"no intrinsics for it in {path}")
         return own.camera(image_size(frame.image_path), first_center), None
 
-    return camera_of, f"a K for each view ({path.name})"
+    return camera_of, f"each view in {path.name}"
 
 
 def posed_views(
@@ -229,10 +234,9 @@ def image_folder(folder: Path) -> Path:
     raise InputError(f"{folder}: no images in it, nor in {', '.join(name + '/' for name in usual)}")
 
 
-def choose_convention(request: Request, usual: Convention) -> tuple[Convention, str]:
-    """Return the convention to read by (the layout's own unless one was given) and the words for ``Scene.source``."""
-    chosen = request.convention or usual
-    return chosen, chosen.replace("-", "_") + (" (as given)" if request.convention else "")
+def convention_of(request: Request, usual: Convention) -> ConventionFields:
+    """Return the convention to read by: the format's own unless the request gives one."""
+    return {"pose_convention": request.convention or usual, "convention_given": request.convention is not None}
 
 
 def refuse_own_cameras(request: Request, mark: Path, convention: str) -> None:

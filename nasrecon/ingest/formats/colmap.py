@@ -16,7 +16,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Request, image_root
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
-from nasrecon.types import Scene, View
+from nasrecon.types import Scene, SceneOrigin, View
 
 PLACES = ("", "sparse/0", "sparse", "0", "colmap/sparse/0", "dense/sparse")
 PARTS = ("cameras", "images", "points3D")
@@ -80,9 +80,15 @@ def _read(request: Request, model: Path) -> Scene:
         views=_views(kept, root),
         points_in_world=points_in_world,
         visible=visible,
-        source=(
-            f"COLMAP model ({ending[1:]}): {len(kept)} of {len(images)} images, {len(points_in_world)} sparse points, "
-            f"{len({image.camera_id for image in kept})} camera(s) ({', '.join(sorted(cameras))})"
+        origin=SceneOrigin(
+            format="COLMAP model",
+            images=f"{len(kept)} of {len(images)} images",
+            poses=f"images{ending}",
+            intrinsics=f"cameras{ending}",
+            notes=(
+                f"{len(points_in_world)} sparse points",
+                f"{len({image.camera_id for image in kept})} camera(s) ({', '.join(sorted(cameras))})",
+            ),
         ),
         dropped=tuple(dropped),
     )

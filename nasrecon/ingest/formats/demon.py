@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import is_number, numbers, rows
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 
 def _find_demon(request: Request) -> Path | None:
@@ -40,10 +40,16 @@ def _read_demon(request: Request, folder: Path) -> Scene:
         Frame(name=name, image_path=request.images / name, matrix=matrices[i], origin=f"{path}, row {i + 1}")
         for i, name in enumerate(names)
     ]
-    convention, words = choose_convention(request, "cam-from-world")
-    views, lost = posed_views(frames, camera_of, convention)
-    source = f"DeMoN folder: {len(views)} images, poses.txt ({words}), {which}"
-    return Scene(root=request.images, views=views, source=source, dropped=lost)
+    convention = convention_of(request, "cam-from-world")
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
+    origin = SceneOrigin(
+        format="DeMoN folder",
+        images=f"{len(views)} images",
+        poses="poses.txt",
+        intrinsics=which,
+        **convention,
+    )
+    return Scene(root=request.images, views=views, origin=origin, dropped=lost)
 
 
 DEMON = Format(

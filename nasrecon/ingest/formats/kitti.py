@@ -14,10 +14,10 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse
-from nasrecon.ingest.formats.base import Format, Frame, Request, choose_convention, posed_views, rigid
+from nasrecon.ingest.formats.base import Format, Frame, Request, convention_of, posed_views, rigid
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, rows
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 CAMERA = re.compile(r"image_(\d+)")
 
@@ -64,7 +64,7 @@ def _read(request: Request, path: Path) -> Scene:
         raise InputError(
             f"{sequence / 'calib.txt'}: a KITTI sequence has its own intrinsics; leave {request.intrinsics} out"
         )
-    convention, words = choose_convention(request, "world-from-cam")
+    convention = convention_of(request, "world-from-cam")
     table = _table(path)
     calibration = _read_calibration(sequence / "calib.txt")
     folders = _folders(request)
@@ -82,7 +82,7 @@ def _read(request: Request, path: Path) -> Scene:
                 continue
             used.add(i)
             cameras[name] = own
-            matrix = _cam0_from_world(table[i], convention, f"{path}, row {i + 1}")
+            matrix = _cam0_from_world(table[i], convention["pose_convention"], f"{path}, row {i + 1}")
             frames.append(
                 Frame(name=name, image_path=folder / file, matrix=cam_from_cam0 @ matrix, origin=f"row {i + 1}")
             )
@@ -96,8 +96,14 @@ def _read(request: Request, path: Path) -> Scene:
 
     views, lost = posed_views(sorted(frames, key=lambda frame: frame.name), camera_of, "cam-from-world")
     which = ", ".join(folder.name for folder in folders.values())
-    source = f"KITTI sequence: {len(views)} images of {which}, {path.name} ({words} of camera 0), K of calib.txt"
-    return Scene(root=request.images, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+    origin = SceneOrigin(
+        format="KITTI sequence",
+        images=f"{len(views)} images of {which}",
+        poses=path.name,
+        intrinsics="calib.txt",
+        **convention,
+    )
+    return Scene(root=request.images, views=views, unit="m", origin=origin, dropped=(*dropped, *lost))
 
 
 def _table(path: Path) -> np.ndarray:

@@ -22,7 +22,7 @@ from nasrecon.ingest.formats.base import (
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import Intrinsics, is_number, rows
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 
 def _find_middlebury(request: Request) -> Path | None:
@@ -63,8 +63,13 @@ def _read_middlebury(request: Request, path: Path) -> Scene:
     listed = {row[0] for row in table[1:]}
     dropped += [(name, f"not named by {path.name}") for name in direct_images(root) if name not in listed]
     views, lost = posed_views(frames, cameras_by_name(intrinsics), "cam-from-world")
-    source = f"Middlebury cameras: {len(views)} of {len(table) - 1} images, {path.name} (cam_from_world)"
-    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
+    origin = SceneOrigin(
+        format="Middlebury cameras",
+        images=f"{len(views)} of {len(table) - 1} images",
+        poses=path.name,
+        intrinsics=path.name,
+    )
+    return Scene(root=root, views=views, origin=origin, dropped=(*dropped, *lost))
 
 
 MIDDLEBURY = Format(

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Format, Frame, Request, choose_convention, posed_views
+from nasrecon.ingest.formats.base import Format, Frame, Request, convention_of, posed_views
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, numbers, rows
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 ENDING = "_cam.txt"
 PLACES = ("", "cams", "Cameras", "cams_1")
@@ -59,24 +59,32 @@ def _read(request: Request, cams: Path) -> Scene:
                 sources=pairs.get(name),
             )
         )
-    convention, words = choose_convention(request, "cam-from-world")
+    convention = convention_of(request, "cam-from-world")
 
     def camera_of(frame):
         return (intrinsics[frame.name].camera(image_size(frame.image_path), first_center=0.5), None)
 
-    views, lost = posed_views(frames, camera_of, convention)
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
     ranged, paired = (
         sum(view.depth_range is not None for view in views),
         sum(view.sources is not None for view in views),
     )
-    source = f"MVSNet cams: {len(views)} images ({words}), depth ranges of {ranged}"
-    source += f" (not of {'; '.join(no_range[:3])})" if no_range else ""
-    source += f", sources of {paired} in {pairs_file.name}" if pairs_file else ", no pair.txt"
-    source += f" ({'; '.join(notes)})" if notes else ""
+    origin = SceneOrigin(
+        format="MVSNet cams",
+        images=f"{len(views)} images",
+        poses=f"{cams.name}/",
+        intrinsics=f"{cams.name}/",
+        **convention,
+        notes=(
+            f"depth ranges of {ranged}" + (f" (not of {'; '.join(no_range[:3])})" if no_range else ""),
+            f"sources of {paired} in {pairs_file.name}" if pairs_file else "no pair.txt",
+            *notes,
+        ),
+    )
     return Scene(
         root=root,
         views=views,
-        source=source,
+        origin=origin,
         dropped=(*dropped, *lost),
         depth_ranges_from="depth_min and depth_max of the camera files" if ranged else "",
         sources_from=pairs_file.name if pairs_file else "",

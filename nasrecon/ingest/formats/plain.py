@@ -16,7 +16,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, posed_views
 from nasrecon.ingest.images import image_files, pictures
 from nasrecon.ingest.text import file_of, is_number, numbers, read_transform, rows
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 K_NAMES = ("K.txt", "intrinsics.txt", "intrinsic.txt", "camera.txt", "cam.txt", "camera.json", "intrinsics.json")
 K_FOLDERS = ("intrinsics", "intrinsic")
@@ -69,12 +69,16 @@ def _read(request: Request, place: Path) -> Scene:
     camera_of, which = cameras_of(intrinsics, first_center=0.5)
     views, lost = posed_views(frames, camera_of, request.convention)
     what = "images" if request.images.is_dir() else f"frames of {request.images.name}"
-    source = (
-        f"plain matrices: {len(views)} of {len(names)} {what}, {place.name} "
-        f"({request.convention.replace('-', '_')}, as given), {which}"
+    origin = SceneOrigin(
+        format="plain matrices",
+        images=f"{len(views)} of {len(names)} {what}",
+        poses=place.name,
+        pose_convention=request.convention,
+        convention_given=True,
+        intrinsics=which,
     )
     root = request.images if request.images.is_dir() else request.images.parent
-    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
+    return Scene(root=root, views=views, origin=origin, dropped=(*dropped, *lost))
 
 
 PosedImages = list[tuple[str, np.ndarray, str]]

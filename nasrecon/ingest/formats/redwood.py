@@ -18,7 +18,7 @@ from nasrecon.ingest.formats.base import (
     Frame,
     Request,
     cameras_of,
-    choose_convention,
+    convention_of,
     first_rows,
     image_folder,
     posed_views,
@@ -26,7 +26,7 @@ from nasrecon.ingest.formats.base import (
 from nasrecon.ingest.images import Picture, direct_images, pictures
 from nasrecon.ingest.text import is_number, numbers
 from nasrecon.ingest.video import is_video
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 
 def _is_log(path: Path) -> bool:
@@ -55,11 +55,17 @@ def _read_redwood(request: Request, log: Path) -> Scene:
     pairs, dropped = _match_by_number(tuple(of_name), blocks[:, 0].astype(int), log)
     matrices = blocks[:, 3:].reshape(-1, 4, 4)
     frames = [Frame(matrix=matrices[i], origin=f"{log}, block {i + 1}", **of_name[name].place) for name, i in pairs]
-    convention, words = choose_convention(request, "world-from-cam")
-    views, lost = posed_views(frames, camera_of, convention)
     what = f"frames of {request.images.name}" if clip else "images"
-    source = f"Redwood trajectory: {len(views)} {what}, {log.name} ({words}), {which}"
-    return Scene(root=folder, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+    convention = convention_of(request, "world-from-cam")
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
+    origin = SceneOrigin(
+        format="Redwood trajectory",
+        images=f"{len(views)} {what}",
+        poses=log.name,
+        intrinsics=which,
+        **convention,
+    )
+    return Scene(root=folder, views=views, unit="m", origin=origin, dropped=(*dropped, *lost))
 
 
 def _redwood_intrinsics(folder: Path, log: Path) -> Path:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views, stems
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 
 def _scannet_folder(request: Request) -> Path | None:
@@ -47,10 +47,16 @@ def _read_scannet(request: Request, poses: Path) -> Scene:
     ]
     alone = sorted(with_pose - {Path(name).stem for name in names})
     dropped += [(f"pose/{stem}.txt", "there is no image of that name in color/") for stem in alone]
-    convention, words = choose_convention(request, "world-from-cam")
-    views, lost = posed_views(frames, camera_of, convention)
-    source = f"ScanNet folder: {len(views)} images, pose/ ({words}), {which}"
-    return Scene(root=color, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+    convention = convention_of(request, "world-from-cam")
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
+    origin = SceneOrigin(
+        format="ScanNet folder",
+        images=f"{len(views)} images",
+        poses="pose/",
+        intrinsics=which,
+        **convention,
+    )
+    return Scene(root=color, views=views, unit="m", origin=origin, dropped=(*dropped, *lost))
 
 
 def _scannet_intrinsics(folder: Path) -> Path:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, choose_convention, posed_views, stems
+from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 SEVEN_SCENES_K = ("camera-intrinsics-color.txt", "camera-intrinsics.txt", "intrinsics.txt")
 
@@ -42,10 +42,16 @@ def _read_seven_scenes(request: Request, poses: Path) -> Scene:
     dropped += [
         (f"{stem}.pose.txt", "there is no colour image of that name") for stem in sorted(with_pose - with_image)
     ]
-    convention, words = choose_convention(request, "world-from-cam")
-    views, lost = posed_views(frames, camera_of, convention)
-    source = f"7-Scenes folder: {len(views)} images with .pose.txt ({words}), {which}"
-    return Scene(root=request.images, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+    convention = convention_of(request, "world-from-cam")
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
+    origin = SceneOrigin(
+        format="7-Scenes folder",
+        images=f"{len(views)} images",
+        poses=".pose.txt",
+        intrinsics=which,
+        **convention,
+    )
+    return Scene(root=request.images, views=views, unit="m", origin=origin, dropped=(*dropped, *lost))
 
 
 def _seven_scenes_intrinsics(request: Request, poses: Path) -> Path:

@@ -23,7 +23,7 @@ from nasrecon.ingest.formats.base import (
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import Intrinsics, numbers
-from nasrecon.types import Scene
+from nasrecon.types import Scene, SceneOrigin
 
 STRECHA_PLACES = ("", "cameras", "gt_dense_cameras", "images", "image")
 
@@ -56,8 +56,14 @@ def _read_strecha(request: Request, folder: Path) -> Scene:
     unused = sorted(path for paths in by_stem.values() for path in paths if path not in taken)
     dropped += [(path.name, "there is no image of that name") for path in unused]
     views, lost = posed_views(frames, cameras_by_name(intrinsics), "world-from-cam")
-    source = f"Strecha cameras: {len(views)} images, .camera files (world_from_cam)"
-    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
+    origin = SceneOrigin(
+        format="Strecha cameras",
+        images=f"{len(views)} images",
+        poses=".camera files",
+        pose_convention="world-from-cam",
+        intrinsics=".camera files",
+    )
+    return Scene(root=root, views=views, origin=origin, dropped=(*dropped, *lost))
 
 
 def _image_stem(path: Path) -> str:

@@ -32,7 +32,7 @@ from nasrecon.ingest.formats.base import (
     rigid,
 )
 from nasrecon.ingest.images import ENDINGS, direct_images, image_size
-from nasrecon.types import Camera, Lens, Scene
+from nasrecon.types import Camera, Lens, Scene, SceneOrigin
 
 OURS_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 # Camera models by what their distortion numbers mean. Names are nerfstudio's and COLMAP's.
@@ -102,9 +102,16 @@ def _read(request: Request, path: Path) -> Scene:
     lenses = sorted({view.lens.model for view in views if view.lens}) or ["no distortion"]
     masked = sum(frame.mask_path is not None for frame in frames)
     notes += [f"masks of {masked} frames"] if masked else []
-    source = f"transforms.json: {len(views)} of {len(listed)} frames ({path.name}; OpenGL axes turned; "
-    source += "; ".join([", ".join(lenses), *notes]) + ")"
-    return Scene(root=root, views=views, source=source, dropped=(*dropped, *lost))
+    origin = SceneOrigin(
+        format="transforms.json",
+        images=f"{len(views)} of {len(listed)} frames",
+        poses=path.name,
+        pose_convention="world-from-cam",
+        axes="OpenGL",
+        intrinsics=path.name,
+        notes=(", ".join(lenses), *notes),
+    )
+    return Scene(root=root, views=views, origin=origin, dropped=(*dropped, *lost))
 
 
 def _only_one(request: Request) -> None:

@@ -22,13 +22,13 @@ from nasrecon.ingest.formats.base import (
     Frame,
     Request,
     cameras_of,
-    choose_convention,
+    convention_of,
     first_rows,
     posed_views,
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import is_number, numbers, rows
-from nasrecon.types import Camera, Lens, Scene
+from nasrecon.types import Camera, Lens, Scene, SceneOrigin
 
 WITHIN_S = 0.02
 
@@ -82,10 +82,16 @@ def _read_tum(request: Request, trajectory: Path) -> Scene:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped[:3])
         raise InputError(f"{trajectory}: no image has both a file and a transform at its time ({reasons})")
     camera_of, which = _tum_camera(request, trajectory)
-    convention, words = choose_convention(request, "world-from-cam")
-    views, lost = posed_views(frames, camera_of, convention)
-    source = f"TUM trajectory: {len(views)} images, {trajectory.name} ({words}), {which}"
-    return Scene(root=root, views=views, unit="m", source=source, dropped=(*dropped, *lost))
+    convention = convention_of(request, "world-from-cam")
+    views, lost = posed_views(frames, camera_of, convention["pose_convention"])
+    origin = SceneOrigin(
+        format="TUM trajectory",
+        images=f"{len(views)} images",
+        poses=trajectory.name,
+        intrinsics=which,
+        **convention,
+    )
+    return Scene(root=root, views=views, unit="m", origin=origin, dropped=(*dropped, *lost))
 
 
 def _at_time(table: np.ndarray, time: float) -> np.ndarray | None:
@@ -119,7 +125,8 @@ def _tum_camera(request: Request, trajectory: Path) -> tuple[CameraOf, str]:
             "Pass the intrinsics (a text file with a 3x3 K or fx fy cx cy, integer pixel centres)."
         )
     camera, lens = _freiburg_camera(which)
-    return lambda frame: (camera, lens), f"published calibration of freiburg{which}{', undistorted' if lens else ''}"
+    words = f"the published calibration of freiburg{which}"
+    return lambda frame: (camera, lens), f"{words}, undistorted" if lens else words
 
 
 def _freiburg_number(trajectory: Path) -> int | None:
