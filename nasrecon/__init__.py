@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nasrecon.progress import Progress
     from nasrecon.refine.poses import RefinedPoses, refine_scene
     from nasrecon.results.reader import Results, open_results
-    from nasrecon.types import Camera, Estimate, Lens, Mesh, PointCloud, Scene, SceneOrigin, View
+    from nasrecon.types import Camera, Estimate, Hints, ImageSource, Lens, Mesh, PointCloud, Scene, SceneOrigin, View
     from nasrecon.view.report import write_report
     from nasrecon.view.sheet import write_sheet
 
@@ -47,6 +47,8 @@ __all__ = [
     "Finding",
     "FuseOptions",
     "Fusion",
+    "Hints",
+    "ImageSource",
     "InputError",
     "Lens",
     "Mesh",
@@ -111,7 +113,18 @@ _HOMES = {
     "progress": ("Progress",),
     "refine.poses": ("RefinedPoses", "refine_scene"),
     "results.reader": ("Results", "open_results"),
-    "types": ("Camera", "Estimate", "Lens", "Mesh", "PointCloud", "Scene", "SceneOrigin", "View"),
+    "types": (
+        "Camera",
+        "Estimate",
+        "Hints",
+        "ImageSource",
+        "Lens",
+        "Mesh",
+        "PointCloud",
+        "Scene",
+        "SceneOrigin",
+        "View",
+    ),
     "view.report": ("write_report",),
     "view.sheet": ("write_sheet",),
 }

@@ -22,17 +22,30 @@ vertices, F faces. All types are frozen; arrays in them are shared, not copied, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from nasrecon.camera import Camera, Lens
 from nasrecon.errors import InputError
 
-__all__ = ["Camera", "Convention", "Estimate", "Lens", "Mesh", "PointCloud", "Scene", "SceneOrigin", "Unit", "View"]
+__all__ = [
+    "Camera",
+    "Convention",
+    "Estimate",
+    "Hints",
+    "ImageSource",
+    "Lens",
+    "Mesh",
+    "PointCloud",
+    "Scene",
+    "SceneOrigin",
+    "Unit",
+    "View",
+]
 
 Unit = Literal["m", "mm", "unknown"]
 Convention = Literal["cam-from-world", "world-from-cam"]
@@ -84,35 +97,59 @@ class SceneOrigin:
         return f"{start}{self.format or 'scene'}: " + "; ".join([", ".join(parts) or "made in Python", *self.notes])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What a set lists beside its cameras (MVSNet's pair.txt and camera files); by the names of views.
+
+    Attributes:
+        sources: the source views of a view, best first.
+        depth_ranges: (near, far) of a view [scene units].
+        sources_from, depth_ranges_from: where these stand ("pair.txt").
+    """
+
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    depth_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sources_from: str = ""
+    depth_ranges_from: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Where the pixels of a view are.
+
+    Attributes:
+        path: the image file, or a video.
+        video_frame: number of the frame, from 0, where ``path`` is a video, else None.
+        lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into those of the
+            view's camera), else None.
+        mask_path: the image whose nonzero pixels are used, of the file's size; None: all are.
+    """
+
+    path: Path
+    video_frame: int | None = None
+    lens: Lens | None = None
+    mask_path: Path | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """One posed image.
 
     Attributes:
         name: the image's name, unique in its scene ("IMG_0001.jpg", "left/0001.png").
-        image_path: the file to read; at the camera's size once it is read through ``ingest.images``.
+        image: where its pixels are.
         camera: the pinhole camera of the undistorted image.
         cam_from_world: (4, 4) float64.
         depth_range: (near, far) [scene units], or None while nothing is known.
         depth_range_from: how it was found ("sparse points" ...), "" while it is not.
-        lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into ``camera``'s),
-            else None.
-        sources: names of the source views that the set itself lists for this one (pair.txt), best first; None: none
-            listed.
-        mask_path: the image that says which pixels to keep (nonzero), of the file's size; None: all.
-        video_frame: number of the frame, from 0, where ``image_path`` is a video, else None.
     """
 
     name: str
-    image_path: Path
+    image: ImageSource
     camera: Camera
     cam_from_world: np.ndarray
     depth_range: tuple[float, float] | None = None
     depth_range_from: str = ""
-    lens: Lens | None = None
-    sources: tuple[str, ...] | None = None
-    mask_path: Path | None = None
-    video_frame: int | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.cam_from_world, dtype=np.float64)
@@ -146,6 +183,10 @@ class View:
         """(4, 4), the inverse of ``cam_from_world``."""
         return np.linalg.inv(self.cam_from_world)
 
+    def with_image(self, **fields: Any) -> View:
+        """Return the view with these fields of its ``ImageSource`` replaced."""
+        return replace(self, image=replace(self.image, **fields))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
@@ -158,9 +199,8 @@ class Scene:
         visible: for each view the indices (n,) into ``points_in_world`` that it sees, or None.
         unit: "m", "mm" or "unknown".
         origin: what it was read from.
+        hints: what the set lists beside its cameras.
         dropped: (name, reason) of every input that was left out.
-        depth_ranges_from: how the views' depth ranges were found, one line; "" while they are not.
-        sources_from: where the lists of sources in the views come from ("pair.txt"); "" where there are none.
     """
 
     root: Path
@@ -169,9 +209,8 @@ class Scene:
     visible: tuple[np.ndarray, ...] | None = None
     unit: Unit = "unknown"
     origin: SceneOrigin = SceneOrigin()
+    hints: Hints = field(default_factory=Hints)
     dropped: tuple[tuple[str, str], ...] = ()
-    depth_ranges_from: str = ""
-    sources_from: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))

@@ -12,7 +12,7 @@ from nasrecon.geometry import transform
 from nasrecon.inference.adapter import Photo
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, plane_sample_grid, sample_on_planes
-from nasrecon.types import Camera, View
+from nasrecon.types import Camera, ImageSource, View
 
 PLANE_NORMAL_IN_WORLD = np.array([0.25, -0.4, -1.0]) / np.linalg.norm([0.25, -0.4, -1.0])
 PLANE_POINT_IN_WORLD = np.array([0.1, 0.2, 3.0])
@@ -33,7 +33,7 @@ def make_view(name, width, height, focal, angles, center, unit=1.0, near=1.0):
     cam_from_world[:3, 3] = -cam_from_world[:3, :3] @ (np.array(center) * unit)
     return View(
         name=name,
-        image_path=Path(name),
+        image=ImageSource(path=Path(name)),
         camera=Camera(width=width, height=height, K=K),
         cam_from_world=cam_from_world,
         depth_range=(near * unit, 10 * unit),

@@ -25,6 +25,7 @@ from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import prepare_scene
 from nasrecon.scene.depth_range import with_depth_ranges
 from nasrecon.scene.source_views import select_source_views
+from nasrecon.types import Hints
 
 FOUNTAIN = worlds.DATA / "fountain"
 BAR = 1e-3
@@ -56,16 +57,16 @@ def colmap_scene(refs, sources):
     """Return the COLMAP scene with its depth ranges, and the sources that its points choose for the references."""
     scene = with_depth_ranges(open_scene(FOUNTAIN / "images", FOUNTAIN / "sparse" / "0"))
     names = [view.name for view in scene.views]
-    listed = {ref: tuple(names[i] for i in select_source_views(scene, ref, sources)) for ref in refs}
-    views = [replace(view, sources=listed.get(i)) for i, view in enumerate(scene.views)]
-    return scene.replace_views(views)
+    listed = {names[ref]: tuple(names[i] for i in select_source_views(scene, ref, sources)) for ref in refs}
+    return replace(scene, hints=Hints(sources=listed))
 
 
 def as_chosen_by(colmap, scene):
     """Return a scene with the depth ranges and sources of the COLMAP run."""
-    pairs = zip(scene.views, colmap.views, strict=True)
-    views = [replace(view, depth_range=own.depth_range, sources=own.sources) for view, own in pairs]
-    return replace(scene.replace_views(views), depth_ranges_from="COLMAP's run")
+    pairs = list(zip(scene.views, colmap.views, strict=True))
+    sources = {view.name: colmap.hints.sources[own.name] for view, own in pairs if own.name in colmap.hints.sources}
+    views = [replace(view, depth_range=own.depth_range, depth_range_from="COLMAP's run") for view, own in pairs]
+    return replace(scene.replace_views(views), hints=Hints(sources=sources))
 
 
 def off(found, expected):

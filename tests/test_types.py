@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasrecon.errors import InputError
-from nasrecon.types import Camera, Estimate, Scene, View
+from nasrecon.types import Camera, Estimate, ImageSource, Scene, View
 
 sides = st.integers(1, 3000)
 seeds = st.integers(0, 2**32 - 1)
@@ -112,7 +112,7 @@ def test_camera_refuses_an_empty_image() -> None:
 def make_view(name: str = "a.jpg", cam_from_world: np.ndarray | None = None) -> View:
     matrix = np.eye(4) if cam_from_world is None else cam_from_world
     camera = Camera(width=6, height=4, K=np.diag([5.0, 5, 1]))
-    return View(name=name, image_path=Path(name), camera=camera, cam_from_world=matrix)
+    return View(name=name, image=ImageSource(path=Path(name)), camera=camera, cam_from_world=matrix)
 
 
 TURNED = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])

@@ -17,7 +17,7 @@ import numpy as np
 from nasrecon.check.camera_edits import FLIP_YZ, with_order
 from nasrecon.geometry import inverse, quaternion_from_rotation, rotation_from_quaternion
 from nasrecon.ingest.images import read_view
-from nasrecon.types import Camera, Scene, View
+from nasrecon.types import Camera, ImageSource, Scene, View
 
 # Focal lengths or principal points that are closer than this (share of themselves) cannot be told when exchanged.
 DIFFERENT = 0.1
@@ -157,7 +157,7 @@ def _save(view: View, rgb: np.ndarray, folder: Path, camera: Camera) -> View:
 
     path = folder / f"{Path(view.name).stem}.png"
     iio.imwrite(path, rgb)
-    return replace(view, image_path=path, camera=camera, lens=None, mask_path=None, video_frame=None)
+    return replace(view, image=ImageSource(path=path), camera=camera)
 
 
 def _small(view: View) -> tuple[np.ndarray, Camera]:

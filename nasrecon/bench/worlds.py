@@ -20,7 +20,7 @@ from nasrecon.train.render import render
 from nasrecon.train.sensor import expose
 from nasrecon.train.textures import TextureBank
 from nasrecon.train.worlds import Worlds, draw_worlds
-from nasrecon.types import Camera, Scene, SceneOrigin, View
+from nasrecon.types import Camera, ImageSource, Scene, SceneOrigin, View
 
 SIZES = ((400, 300), (300, 400))
 TEXTURES = 24
@@ -124,7 +124,7 @@ def _write(folder: Path, i: int, rgb: np.ndarray, camera: Camera, world_from_cam
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{i:02d}.png"
     iio.imwrite(path, rgb)
-    return View(name=path.name, image_path=path, camera=camera, cam_from_world=inverse(world_from_cam))
+    return View(name=path.name, image=ImageSource(path=path), camera=camera, cam_from_world=inverse(world_from_cam))
 
 
 def _points(

@@ -15,7 +15,7 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def with_K(view: View, K: np.ndarray) -> View:
-    if view.lens is not None:
+    if view.image.lens is not None:
         raise InputError(f"{view.name}: its lens distortion was removed with its own K; repair the camera file instead")
     return replace(view, camera=Camera(width=view.camera.width, height=view.camera.height, K=K))
 

@@ -299,7 +299,7 @@ class _DiagnosisState:
 
     def half_pixel(self) -> None:
         """Find principal points that are off by half a pixel, where the images are sharp and many enough to tell."""
-        if self.quick or any(view.lens is not None for view in self.scene.views):
+        if self.quick or any(view.image.lens is not None for view in self.scene.views):
             return
         if any(finding.name in ("unexplained", "principal-point") for finding in self.findings):
             return

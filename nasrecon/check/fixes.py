@@ -116,16 +116,16 @@ def _k_size(scene: Scene, value: str | None) -> Scene:
 
 def _at_file_size(view: View) -> View:
     """Return the view with its camera (and lens) resized to its image file; unchanged if that is its size already."""
-    made_for = view.lens or view.camera
-    size = image_size(view.image_path)
+    made_for = view.image.lens or view.camera
+    size = image_size(view.image.path)
     if size == (made_for.width, made_for.height):
         return view
-    if view.lens is None:
+    if view.image.lens is None:
         return replace(view, camera=view.camera.resized(*size))
     from nasrecon.ingest.undistort import pinhole_camera, resized_lens
 
-    lens: Lens = resized_lens(view.lens, *size)
-    return replace(view, lens=lens, camera=pinhole_camera(lens))
+    lens: Lens = resized_lens(view.image.lens, *size)
+    return replace(view, camera=pinhole_camera(lens)).with_image(lens=lens)
 
 
 def _principal_point(scene: Scene, value: str | None) -> Scene:

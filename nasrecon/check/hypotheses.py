@@ -127,7 +127,7 @@ def orders(scene: Scene) -> list[Hypothesis]:
 
 def intrinsics(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of K that needs no number; nothing if lens distortion was removed with it."""
-    if any(view.lens is not None for view in scene.views):
+    if any(view.image.lens is not None for view in scene.views):
         return []
     return [
         Hypothesis(name="swap-principal-point", what="cx and cy are exchanged", fixes=("swap-principal-point",)),
@@ -142,7 +142,7 @@ def intrinsics(scene: Scene) -> list[Hypothesis]:
 
 def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Hypothesis]:
     """Return suppositions about K with the numbers that fit the matches best."""
-    if any(view.lens is not None for view in scene.views) or len(matches.pairs) < FEW_PAIRS:
+    if any(view.image.lens is not None for view in scene.views) or len(matches.pairs) < FEW_PAIRS:
         return []
     seen, cameras = thin_matches(matches), Cameras.of(scene)
     camera = scene.views[0].camera

@@ -15,9 +15,9 @@ def image_size_findings(scene: Scene) -> tuple[Scene, list[Finding]]:
     """Find cameras that are made for another size than their image file has; returns the scene with them resized."""
     wrong = []
     for view in scene.views:
-        made_for = view.lens or view.camera
+        made_for = view.image.lens or view.camera
         try:
-            size = image_size(view.image_path)
+            size = image_size(view.image.path)
         except InputError:
             continue  # told when the image is read
         if size != (made_for.width, made_for.height):

@@ -74,7 +74,7 @@ def _from_depth_maps(scene: Scene, seen: MatchArrays, depths: np.ndarray, sound:
     for i in [views[k] for k in np.linspace(0, len(views) - 1, min(len(views), DEPTH_VIEWS)).round().astype(int)]:
         view = scene.views[i]
         try:
-            true = None if view.lens is not None else read_true_depth(view)
+            true = None if view.image.lens is not None else read_true_depth(view)
         except InputError:
             continue  # eval is the one to report damaged depth maps
         if true is None:

@@ -55,7 +55,7 @@ def estimate_remarks(estimate: Estimate) -> list[Remark]:
     elif int(np.ptp(rgb.reshape(-1, 3), axis=0).max()) <= FLAT_LEVELS:
         remarks.append((name, "the image has one colour only"))
     if not (estimate.depth > 0).any():
-        why = "its mask keeps no pixel" if estimate.view.mask_path is not None else "no pixel has a depth"
+        why = "its mask keeps no pixel" if estimate.view.image.mask_path is not None else "no pixel has a depth"
         remarks.append((name, why))
     elif not (estimate.confidence >= MIN_CONFIDENCE).any():
         remarks.append((name, f"no pixel has a confidence of {MIN_CONFIDENCE:g} or more"))

@@ -23,7 +23,7 @@ def with_sound_cameras(scene: Scene) -> Scene:
     problems: dict[object, str] = {}
     kept, dropped = [], []
     for i, view in enumerate(scene.views):
-        lens, camera = view.lens, view.camera
+        lens, camera = view.image.lens, view.camera
         key = lens or (camera.width, camera.height, camera.K.tobytes())
         if key not in problems:
             problems[key] = _problem_of_lens(lens) if lens is not None else _problem_of_pinhole(camera)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nasrecon.errors import InputError, in_words
 from nasrecon.ingest import video
-from nasrecon.types import View
+from nasrecon.types import ImageSource, View
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
@@ -41,30 +40,16 @@ class UnreadableImageError(InputError):
     """Report an image file that is missing or cannot be read; the rest of its set goes on without it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image of a set: its name in the set, and the file or the frame (from 0) of a video that it is read from."""
-
-    name: str
-    path: Path
-    video_frame: int | None = None
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """The fields of a ``Frame`` or ``View`` that say where the pixels are."""
-        return {"name": self.name, "image_path": self.path, "video_frame": self.video_frame}
-
-
-def pictures(source: Path) -> tuple[Picture, ...]:
+def pictures(source: Path) -> dict[str, ImageSource]:
     """List the images under a folder, by their names, or the frames of a video ("000012"), by their numbers.
 
     Raises:
         InputError: if a video cannot be read.
     """
     if source.is_dir():
-        return tuple(Picture(name=name, path=source / name) for name in image_files(source))
+        return {name: ImageSource(path=source / name) for name in image_files(source)}
     count = video.frame_count(source)
-    return tuple(Picture(name=f"{i:06d}", path=source, video_frame=i) for i in range(count))
+    return {f"{i:06d}": ImageSource(path=source, video_frame=i) for i in range(count)}
 
 
 def image_mode(path: Path) -> str:
@@ -160,19 +145,19 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
     Raises:
         InputError: if the file is missing, or its size is not the one that its camera is made for.
     """
-    rgb = read_image(view.image_path, view.video_frame)
-    expected = view.lens or view.camera
+    rgb = read_image(view.image.path, view.image.video_frame)
+    expected = view.image.lens or view.camera
     found = rgb.shape[1], rgb.shape[0]
     if found != (expected.width, expected.height):
         raise InputError(
-            f"{view.image_path}: the image is {found[0]}x{found[1]}, its camera is made for "
+            f"{view.image.path}: the image is {found[0]}x{found[1]}, its camera is made for "
             f"{expected.width}x{expected.height} (width x height). Does K belong to another image size? "
             "Use the images that the cameras were calibrated on, or scale K to these."
         )
-    if view.lens is not None:
+    if view.image.lens is not None:
         from nasrecon.ingest.undistort import undistort
 
-        rgb = undistort(rgb, view.lens)
+        rgb = undistort(rgb, view.image.lens)
         if rgb.shape[:2] != (view.camera.height, view.camera.width):
             raise InputError(
                 f"{view.name}: undistorted it is {rgb.shape[1]}x{rgb.shape[0]}, its camera is "

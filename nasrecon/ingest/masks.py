@@ -43,7 +43,7 @@ def with_masks(scene: Scene, folder: Path) -> Scene:
             without.append(view.name)
         else:
             used.add(found)
-        views.append(replace(view, mask_path=folder / found if found else None))
+        views.append(view.with_image(mask_path=folder / found if found else None))
     if not used:
         raise InputError(
             f"{folder}: no mask for any of the {len(scene.views)} views; it holds "
@@ -83,11 +83,11 @@ def check_sizes(scene: Scene) -> None:
         InputError: if one differs.
     """
     for view in scene.views:
-        if view.mask_path is not None:
-            expected, found = view.lens or view.camera, image_size(view.mask_path)
+        if view.image.mask_path is not None:
+            expected, found = view.image.lens or view.camera, image_size(view.image.mask_path)
             if found != (expected.width, expected.height):
                 raise InputError(
-                    f"{view.mask_path}: the mask is {found[0]}x{found[1]}, its image {view.name} is "
+                    f"{view.image.mask_path}: the mask is {found[0]}x{found[1]}, its image {view.name} is "
                     f"{expected.width}x{expected.height} (width x height). Make masks of the images' size."
                 )
 
@@ -104,15 +104,15 @@ def read_mask(view: View) -> np.ndarray | None:
     Raises:
         InputError: if the mask cannot be read.
     """
-    if view.mask_path is None:
+    if view.image.mask_path is None:
         return None
     from PIL import Image
 
-    keep = np.where(_stored(view.mask_path), np.uint8(255), np.uint8(0))
-    if view.lens is not None:
+    keep = np.where(_stored(view.image.mask_path), np.uint8(255), np.uint8(0))
+    if view.image.lens is not None:
         from nasrecon.ingest.undistort import undistort
 
-        keep = undistort(np.repeat(keep[..., None], 3, axis=-1), view.lens)[..., 0]
+        keep = undistort(np.repeat(keep[..., None], 3, axis=-1), view.image.lens)[..., 0]
     size = (view.camera.width, view.camera.height)
     if keep.shape[::-1] != size:
         keep = np.asarray(Image.fromarray(keep).resize(size, Image.Resampling.BOX))

@@ -24,7 +24,7 @@ from nasrecon.ingest.formats import (
 from nasrecon.ingest.formats.base import Format, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
 from nasrecon.ingest.video import is_video
-from nasrecon.types import Convention, Scene
+from nasrecon.types import Convention, Hints, Scene
 
 FORMATS: tuple[Format, ...] = (
     colmap.FORMAT,
@@ -97,7 +97,7 @@ def open_scene(
     if masks is not None:
         scene = with_masks(scene, masks)
     check_sizes(scene)
-    return scene if use_hints else _without_hints(scene)
+    return scene if use_hints else replace(scene, hints=Hints())
 
 
 def _recognised(request: Request) -> tuple[Format, Path]:
@@ -135,12 +135,6 @@ def _chosen(request: Request, able: list[Format]) -> tuple[Format, Path]:
     if mark is None:
         raise InputError(f"{request.place}: {format.name} was asked for, but there is no {format.looks_for}")
     return format, mark
-
-
-def _without_hints(scene: Scene) -> Scene:
-    """Return the scene without the sources and depth ranges that were read with it."""
-    views = [replace(view, sources=None, depth_range=None) for view in scene.views]
-    return replace(scene, views=tuple(views), sources_from="", depth_ranges_from="")
 
 
 def _existing(path: Path | str, what: str) -> Path:

@@ -59,13 +59,13 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _seven_scenes(view: View) -> np.ndarray | None:
-    stem, is_color, _ = view.image_path.name.partition(".color.")
-    path = view.image_path.with_name(f"{stem}.depth.png")
+    stem, is_color, _ = view.image.path.name.partition(".color.")
+    path = view.image.path.with_name(f"{stem}.depth.png")
     if not is_color or not path.is_file():
         return None
     depth = _read_png(path, MILLIMETRE, invalid=65535)
-    own = view.image_path.with_name("camera-intrinsics.txt")
-    if not own.is_file() or not view.image_path.with_name("camera-intrinsics-color.txt").is_file():
+    own = view.image.path.with_name("camera-intrinsics.txt")
+    if not own.is_file() or not view.image.path.with_name("camera-intrinsics-color.txt").is_file():
         return depth
     height, width = depth.shape
     depth_camera = read_intrinsics(own).camera((width, height), first_center=0.5)
@@ -84,24 +84,24 @@ def _moved(depth: np.ndarray, camera: Camera, target: Camera) -> np.ndarray:
 
 
 def _tum(view: View) -> np.ndarray | None:
-    root = view.image_path.parent.parent
+    root = view.image.path.parent.parent
     listed = root / "depth.txt"
-    if not listed.is_file() or not is_number(view.image_path.stem):
+    if not listed.is_file() or not is_number(view.image.path.stem):
         return None
-    time = float(view.image_path.stem)
+    time = float(view.image.path.stem)
     known = [(abs(float(row[0]) - time), root / row[1]) for row in rows(listed) if len(row) == 2 and is_number(row[0])]
     lag, path = min(known, default=(np.inf, root))
     return _read_png(path, TUM_UNIT_M) if lag <= WITHIN_S else None
 
 
 def _beside(view: View) -> np.ndarray | None:
-    path = view.image_path.with_suffix(".npy")
+    path = view.image.path.with_suffix(".npy")
     return _read_npy(path) if path.is_file() else None
 
 
 def _depth_folder(view: View) -> np.ndarray | None:
-    root = view.image_path.parent.parent
-    base = root / "depth" / view.image_path.stem
+    root = view.image.path.parent.parent
+    base = root / "depth" / view.image.path.stem
     if base.with_suffix(".npy").is_file():
         return _read_npy(base.with_suffix(".npy"))
     if not base.with_suffix(".png").is_file():
@@ -116,10 +116,10 @@ def _at_size(depth: np.ndarray, view: View) -> np.ndarray:
     """Take, for each pixel of the view's camera, the depth of the file's pixel that its centre falls in."""
     camera = view.camera
     height, width = depth.shape
-    if view.lens is not None:
+    if view.image.lens is not None:
         from nasrecon.ingest.undistort import file_pixels
 
-        pixels = file_pixels(view.lens, camera) * (width / view.lens.width, height / view.lens.height)
+        pixels = file_pixels(view.image.lens, camera) * (width / view.image.lens.width, height / view.image.lens.height)
     else:
         pixels = camera.pixel_centers() * (width / camera.width, height / camera.height)
     with np.errstate(invalid="ignore"):

@@ -73,7 +73,9 @@ class FeatureStore:
     def key(view: View) -> bytes:
         """Return what the features of a view depend on."""
         camera = view.camera
-        about = f"{view.name}|{view.image_path}|{view.video_frame}|{view.lens}|{camera.width}x{camera.height}|"
+        about = (
+            f"{view.name}|{view.image.path}|{view.image.video_frame}|{view.image.lens}|{camera.width}x{camera.height}|"
+        )
         return about.encode() + camera.K.tobytes()
 
     def features(self, view: View) -> Features:

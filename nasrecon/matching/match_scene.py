@@ -67,8 +67,8 @@ def _same_files(views: Iterable[View]) -> tuple[tuple[int, ...], ...]:
     """Group the positions of image files with the same bytes (only files of one size are read; no frames of videos)."""
     by_size: dict[int, list[tuple[int, Path]]] = {}
     for i, view in enumerate(views):
-        path = view.image_path
-        if view.video_frame is None and path.is_file():
+        path = view.image.path
+        if view.image.video_frame is None and path.is_file():
             by_size.setdefault(path.stat().st_size, []).append((i, path))
     by_bytes: dict[bytes, list[int]] = {}
     for i, path in itertools.chain.from_iterable(group for group in by_size.values() if len(group) > 1):

@@ -20,15 +20,17 @@ def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
     digest = hashlib.sha256()
     for i, view in enumerate(scene.views):
         digest.update(
-            f"{view.name}|{view.camera.width}x{view.camera.height}|{file_digest(view.image_path)}|{view.lens}|".encode()
+            f"{view.name}|{view.camera.width}x{view.camera.height}|{file_digest(view.image.path)}|{view.image.lens}|".encode()
         )
         digest.update(view.camera.K.tobytes() + view.cam_from_world.tobytes())
         if given_poses is not None:
             digest.update(given_poses[i].tobytes())
-        if view.sources is not None or view.video_frame is not None or view.depth_range is not None:
-            digest.update(f"{view.sources}|{view.video_frame}|{view.depth_range}".encode())
-        if view.mask_path is not None:
-            digest.update(view.mask_path.read_bytes() if view.mask_path.is_file() else b"no mask")
+        sources = scene.hints.sources.get(view.name)
+        depth_range = view.depth_range or scene.hints.depth_ranges.get(view.name)
+        if sources is not None or view.image.video_frame is not None or depth_range is not None:
+            digest.update(f"{sources}|{view.image.video_frame}|{depth_range}".encode())
+        if view.image.mask_path is not None:
+            digest.update(view.image.mask_path.read_bytes() if view.image.mask_path.is_file() else b"no mask")
     if scene.points_in_world is not None:
         digest.update(np.ascontiguousarray(scene.points_in_world, dtype=np.float64).tobytes())
     return digest.hexdigest()

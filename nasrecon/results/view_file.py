@@ -31,7 +31,7 @@ import numpy as np
 from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
 from nasrecon.results.digest import file_digest
-from nasrecon.types import Camera, Estimate, Lens, View
+from nasrecon.types import Camera, Estimate, ImageSource, Lens, View
 
 FORMAT = "nasrecon results 1"
 
@@ -67,12 +67,12 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
         "depth_range": [float(x) for x in view.depth_range] if view.depth_range else None,
         "depth_range_from": view.depth_range_from,
         "sources": list(estimate.sources),
-        "image_path": str(view.image_path),
-        "image_sha256": file_digest(view.image_path),
+        "image_path": str(view.image.path),
+        "image_sha256": file_digest(view.image.path),
         "maps_sha256": _maps_digest(estimate),
-        "lens": asdict(view.lens) if view.lens else None,
-        "mask_path": str(view.mask_path) if view.mask_path else None,
-        "video_frame": view.video_frame,
+        "lens": asdict(view.image.lens) if view.image.lens else None,
+        "mask_path": str(view.image.mask_path) if view.image.mask_path else None,
+        "video_frame": view.image.video_frame,
         **about,
     }
     sigma_over_depth = estimate.sigma / np.where(depth > 0, depth, 1)
@@ -136,14 +136,16 @@ def view_of(record: Record) -> View:
     lens = record["lens"]
     return View(
         name=record["name"],
-        image_path=Path(record["image_path"]),
+        image=ImageSource(
+            path=Path(record["image_path"]),
+            video_frame=record.get("video_frame"),
+            lens=Lens(**lens | {"params": tuple(lens["params"])}) if lens else None,
+            mask_path=Path(record["mask_path"]) if record.get("mask_path") else None,
+        ),
         camera=Camera(width=record["width"], height=record["height"], K=np.array(record["K"])),
         cam_from_world=np.array(record["cam_from_world"]),
         depth_range=tuple(record["depth_range"]) if record["depth_range"] else None,
         depth_range_from=record["depth_range_from"],
-        lens=Lens(**lens | {"params": tuple(lens["params"])}) if lens else None,
-        mask_path=Path(record["mask_path"]) if record.get("mask_path") else None,
-        video_frame=record.get("video_frame"),
     )
 
 

@@ -10,7 +10,6 @@ the wider the margin.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -57,13 +56,12 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
         given = (float(min_depth), float(min_depth) * PLANES)
         origin = f"min_depth as given ({min_depth:g})"
         views = [replace(view, depth_range=given, depth_range_from=origin) for view in scene.views]
-        return replace(scene.replace_views(views), depth_ranges_from=origin)
-    ranges = [view.depth_range for view in scene.views]
-    known_from = [view.depth_range_from or scene.depth_ranges_from or "as read" for view in scene.views]
+        return scene.replace_views(views)
+    hints = scene.hints
+    ranges = [view.depth_range or hints.depth_ranges.get(view.name) for view in scene.views]
+    known_from = [view.depth_range_from or hints.depth_ranges_from or "as read" for view in scene.views]
     origins = [origin if found else "" for origin, found in zip(known_from, ranges, strict=True)]
-    if None not in ranges and scene.depth_ranges_from:
-        return scene.replace_views(_with_ranges(scene.views, ranges, origins))
-    if scene.visible is not None:
+    if None in ranges and scene.visible is not None:
         margin = PAIR_MARGIN if len(scene.views) <= PAIR else MARGIN
         seen = zip(scene.views, scene.visible, strict=True)
         found = [range_from_points(view, scene.points_in_world, own, margin) for view, own in seen]
@@ -73,23 +71,16 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
     for i, found in enumerate(ranges):
         if found is None:
             ranges[i], origins[i] = guess_depth_range(scene, i), "camera geometry alone (a guess)"
-    views = _with_ranges(scene.views, ranges, origins)
-    counts = Counter(origins)
-    words = "; ".join(f"{origin} ({count} of {len(views)} views)" for origin, count in counts.items())
-    return replace(scene.replace_views(views), depth_ranges_from=words)
-
-
-def _with_ranges(views: Sequence[View], ranges: list, origins: list[str]) -> list[View]:
-    return [
-        replace(view, depth_range=found, depth_range_from=origin)
-        for view, found, origin in zip(views, ranges, origins, strict=True)
-    ]
+    known = zip(scene.views, ranges, origins, strict=True)
+    return scene.replace_views([replace(v, depth_range=r, depth_range_from=origin) for v, r, origin in known])
 
 
 def depth_range_source(scene: Scene) -> str:
-    """Say where the depth ranges of a scene come from, one line for people; ``View.depth_range_from`` has each
-    view's."""
-    return scene.depth_ranges_from or "not known yet"
+    """Say where the depth ranges of a scene come from, one line for people."""
+    counts = Counter(view.depth_range_from for view in scene.views if view.depth_range is not None)
+    return "; ".join(f"{origin} ({count} of {len(scene.views)} views)" for origin, count in counts.items()) or (
+        "not known yet"
+    )
 
 
 def _fill(ranges: list, origins: list[str], found: list[tuple[float, float] | None], origin: str) -> None:

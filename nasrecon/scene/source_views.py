@@ -37,7 +37,7 @@ def select_source_views(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
 
     Greedy selection; a view beside a chosen one has its score halved. Views that share nothing useful with the
     reference (no overlap, the same place) are not returned. Where the
-    set lists the reference's sources (``View.sources``) and any of them is in the scene, these are taken as they stand.
+    set lists the reference's sources (``Scene.hints``) and any of them is in the scene, these are taken as they stand.
 
     Args:
         scene: with sparse points, or with depth ranges (``depth_range.with_depth_ranges``); with neither, the depths
@@ -69,9 +69,7 @@ def select_source_views(scene: Scene, ref: int, count: int) -> tuple[int, ...]:
 
 def listed_sources(scene: Scene, ref: int) -> tuple[int, ...]:
     """Return the sources that the set lists for a reference, as far as they are in the scene, best first."""
-    names = scene.views[ref].sources
-    if not names:
-        return ()
+    names = scene.hints.sources.get(scene.views[ref].name, ())
     index = {view.name: i for i, view in enumerate(scene.views)}
     return tuple(index[name] for name in names if name in index and index[name] != ref)
 
@@ -82,7 +80,7 @@ def sources_origin(scene: Scene) -> str:
     if not listed:
         return "overlap and angle"
     others = "" if listed == len(scene.views) else "; else overlap and angle"
-    return f"{scene.sources_from or 'as read'} ({listed} of {len(scene.views)} views){others}"
+    return f"{scene.hints.sources_from or 'as read'} ({listed} of {len(scene.views)} views){others}"
 
 
 def source_scores(scene: Scene, ref: int) -> np.ndarray:

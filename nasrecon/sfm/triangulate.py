@@ -55,11 +55,11 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
     """
     progress = progress or LogProgress()
     usable = [i for i, view in enumerate(scene.views) if _fits(view)]
-    if any(view.video_frame is not None for view in scene.views):
+    if any(view.image.video_frame is not None for view in scene.views):
         raise InputError(f"{scene.root}: COLMAP reads no videos; write the frames to files to triangulate their points")
     if len(usable) < 2:
         raise InputError(f"{scene.root}: two views or more are needed to triangulate, found {len(usable)} to be used")
-    content = [(scene.views[i].name, scene.views[i].image_path.stat().st_size) for i in usable]
+    content = [(scene.views[i].name, scene.views[i].image.path.stat().st_size) for i in usable]
     cameras = [(_lens(scene.views[i]), scene.views[i].cam_from_world.tolist()) for i in usable]
     made_from = {"what": "triangulation under known cameras", "digest": digest(content, cameras)}
     if is_kept(folder, made_from, redo):
@@ -84,17 +84,17 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
 def _fits(view: View) -> bool:
     """Say whether a view's image is there and has the size that its camera is made for
     (``estimate`` reports others)."""
-    expected = view.lens or view.camera
+    expected = view.image.lens or view.camera
     try:
-        return image_size(view.image_path) == (expected.width, expected.height)
+        return image_size(view.image.path) == (expected.width, expected.height)
     except InputError:
         return False
 
 
 def _lens(view: View) -> tuple[str, int, int, tuple[float, ...]]:
     """Return the camera of a view's image file: COLMAP's model, width, height, parameters."""
-    if view.lens is not None:
-        return view.lens.model, view.lens.width, view.lens.height, view.lens.params
+    if view.image.lens is not None:
+        return view.image.lens.model, view.image.lens.width, view.image.lens.height, view.image.lens.params
     return "PINHOLE", view.camera.width, view.camera.height, pinhole_params(view.camera.K, view.name)
 
 
@@ -102,7 +102,7 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     import pycolmap
 
     database, staged = part / "database.db", part / "images"
-    inside = stage([view.image_path for view in scene.views], staged)
+    inside = stage([view.image.path for view in scene.views], staged)
     cameras: dict[Any, list[int]] = {}
     for i, view in enumerate(scene.views):
         cameras.setdefault(_lens(view), []).append(i)

@@ -36,8 +36,8 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
     scene = open_scene(ROOM / "images", ROOM / "sparse" / "0")
     for name in NAMES:
         view = scene.views[scene.index(name)]
-        (folder / "images" / name).symlink_to(view.image_path.resolve())
-        np.savetxt(folder / "poses" / f"{view.image_path.stem}.txt", inverse(view.cam_from_world))
+        (folder / "images" / name).symlink_to(view.image.path.resolve())
+        np.savetxt(folder / "poses" / f"{view.image.path.stem}.txt", inverse(view.cam_from_world))
     np.savetxt(folder / "poses" / "K.txt", scene.views[0].camera.K)
     return folder / "images", folder / "poses"
 

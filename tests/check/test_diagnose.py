@@ -22,7 +22,7 @@ from nasrecon.ingest.open_scene import open_scene
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.residuals import Cameras, MatchArrays
 from nasrecon.matching.sampling import MatchOptions
-from nasrecon.types import Scene
+from nasrecon.types import ImageSource, Scene
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -122,7 +122,7 @@ def test_images_without_texture_are_not_judged(tmp_path: Path) -> None:
     for i, view in enumerate(the_room().views[:3]):
         path = tmp_path / f"{i}.png"
         Image.new("RGB", (640, 480), (90, 90, 90 + i)).save(path)
-        views.append(replace(view, image_path=path))
+        views.append(replace(view, image=ImageSource(path=path)))
     found = check_scene(Scene(root=tmp_path, views=views))
     assert found.faults == () and found.given is None
     assert [finding.name for finding in found.findings] == ["no-matches"]
@@ -130,7 +130,7 @@ def test_images_without_texture_are_not_judged(tmp_path: Path) -> None:
 
 def test_fewer_than_two_images_are_bad_input(tmp_path: Path) -> None:
     scene = the_room()
-    gone = [replace(view, image_path=tmp_path / view.name) for view in scene.views[1:]]
+    gone = [replace(view, image=ImageSource(path=tmp_path / view.name)) for view in scene.views[1:]]
     with pytest.raises(InputError, match="fewer than two images"):
         check_scene(scene.replace_views([scene.views[0], *gone]))
 

@@ -15,7 +15,7 @@ from nasrecon.check.fixes import FIXES, apply_fixes
 from nasrecon.errors import InputError
 from nasrecon.geometry import quaternion_from_rotation, rotation_angle_deg, rotation_from_quaternion
 from nasrecon.ingest.undistort import pinhole_camera
-from nasrecon.types import Lens, Scene, View
+from nasrecon.types import ImageSource, Lens, Scene, View
 
 UNDOES = {
     "transforms the wrong way round": ["world-from-cam"],
@@ -103,10 +103,17 @@ def test_a_camera_file_of_another_size_goes_to_the_image_with_its_lens(tmp_path:
     Image.new("RGB", (320, 240)).save(tmp_path / "a.png")
     lens = Lens(model="SIMPLE_RADIAL", width=640, height=480, params=(500.0, 320.0, 240.0, 0.1))
     view = View(
-        name="a.png", image_path=tmp_path / "a.png", camera=pinhole_camera(lens), cam_from_world=np.eye(4), lens=lens
+        name="a.png",
+        image=ImageSource(path=tmp_path / "a.png", lens=lens),
+        camera=pinhole_camera(lens),
+        cam_from_world=np.eye(4),
     )
     (fixed,) = apply_fixes(Scene(root=tmp_path, views=[view]), ["k-size"]).views
-    assert (fixed.lens.width, fixed.lens.height, fixed.lens.params) == (320, 240, (250.0, 160.0, 120.0, 0.1))
+    assert (fixed.image.lens.width, fixed.image.lens.height, fixed.image.lens.params) == (
+        320,
+        240,
+        (250.0, 160.0, 120.0, 0.1),
+    )
     np.testing.assert_allclose(fixed.camera.K[0, 0], view.camera.K[0, 0] / 2, rtol=0.02)
 
 

@@ -294,8 +294,8 @@ def test_triangulate_gives_points_to_known_cameras(run, tmp_path):
     scene = open_scene(room)
     (tmp_path / "images").mkdir()
     for view in scene.views[:3]:
-        (tmp_path / "images" / view.name).write_bytes(view.image_path.read_bytes())
-        np.savetxt(cameras / f"{view.image_path.stem}.txt", view.cam_from_world)
+        (tmp_path / "images" / view.name).write_bytes(view.image.path.read_bytes())
+        np.savetxt(cameras / f"{view.image.path.stem}.txt", view.cam_from_world)
     np.savetxt(tmp_path / "K.txt", scene.views[0].camera.K)
     given = [tmp_path / "images", "--poses", cameras, "--intrinsics", tmp_path / "K.txt", "--size", "96x64"]
     asked = ["infer", *given, "--convention", "cam-from-world", "--out", tmp_path / "o", "--triangulate"]

@@ -129,7 +129,7 @@ def test_the_workspaces_model_is_that_of_the_views(estimates, tmp_path) -> None:
     for view in scene.views:
         np.testing.assert_allclose(view.camera.K, named[view.name].camera.K, rtol=1e-12)
         np.testing.assert_allclose(view.cam_from_world, named[view.name].cam_from_world, atol=1e-12)
-        np.testing.assert_array_equal(iio.imread(view.image_path).shape, (HEIGHT, WIDTH, 3))
+        np.testing.assert_array_equal(iio.imread(view.image.path).shape, (HEIGHT, WIDTH, 3))
     assert np.abs(off_plane(scene.points_in_world)).max() < 1e-6
     configuration = (tmp_path / "ws/stereo/patch-match.cfg").read_text().splitlines()
     assert configuration[:4] == ["left/0 a.jpg", "left/1.png", "left/1.png", "left/0 a.jpg, 2.png"]

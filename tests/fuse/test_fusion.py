@@ -17,7 +17,7 @@ from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.o3d import nearest_distance
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
-from nasrecon.types import Camera, Estimate, View
+from nasrecon.types import Camera, Estimate, ImageSource, View
 
 from .worlds import BALL, ROOM, colors, distance, normals, render, ring, scaled
 
@@ -250,7 +250,10 @@ def test_a_real_room_from_its_exact_depth() -> None:
     def estimate(i: int) -> Estimate:
         world_from_cam = poses[4 * i : 4 * i + 4]
         view = View(
-            name=images[i].name, image_path=images[i], camera=camera, cam_from_world=np.linalg.inv(world_from_cam)
+            name=images[i].name,
+            image=ImageSource(path=images[i]),
+            camera=camera,
+            cam_from_world=np.linalg.inv(world_from_cam),
         )
         # Every second pixel lies a quarter of a small pixel off its centre: harmless here.
         depth = np.asarray(Image.open(maps[i]), np.float32)[::2, ::2] / 1000

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.geometry import transform
-from nasrecon.types import Camera, Estimate, View
+from nasrecon.types import Camera, Estimate, ImageSource, View
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def look_at(name: str, eye: Sequence[float], target: Sequence[float], camera: Ca
     R = np.stack([right, np.cross(forward, right), forward])
     cam_from_world = np.eye(4)
     cam_from_world[:3, :3], cam_from_world[:3, 3] = R, -R @ np.asarray(eye, dtype=float)
-    return View(name=name, image_path=Path(name), camera=camera, cam_from_world=cam_from_world)
+    return View(name=name, image=ImageSource(path=Path(name)), camera=camera, cam_from_world=cam_from_world)
 
 
 def small_camera(width: int = 160, height: int = 120, focal: float = 130.0) -> Camera:

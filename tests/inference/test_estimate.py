@@ -156,7 +156,7 @@ def test_what_is_left_out_is_reported_with_its_reason(scene, monkeypatch, caplog
 
 def test_an_unreadable_image_costs_its_own_view_only(fresh_scene):
     """It breaks off in the middle of a run of hours: the others go on without it as a source."""
-    path = fresh_scene.views[2].image_path
+    path = fresh_scene.views[2].image.path
     path.write_bytes(path.read_bytes()[:200])
     recorder = Recorder()
     options = dict(min_depth=1.5, batch=2)
@@ -168,7 +168,7 @@ def test_an_unreadable_image_costs_its_own_view_only(fresh_scene):
 
 def test_views_whose_sources_are_all_unreadable_are_reported(fresh_scene):
     for view in fresh_scene.views[1:]:
-        view.image_path.write_bytes(b"")
+        view.image.path.write_bytes(b"")
     recorder = Recorder()
     assert not list(estimate_views(fresh_scene, SweepNetwork(), dict(min_depth=1.5), progress=recorder))
     assert (

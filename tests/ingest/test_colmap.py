@@ -16,7 +16,7 @@ from nasrecon.ingest.images import read_view
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.undistort import file_pixels, pinhole_camera
 from nasrecon.scene.source_views import sees
-from nasrecon.types import Lens, Scene
+from nasrecon.types import ImageSource, Lens, Scene
 
 from . import worlds
 
@@ -161,7 +161,7 @@ def test_a_missing_part_is_named(tmp_path) -> None:
 def test_a_panorama_is_dropped_with_its_model(tmp_path) -> None:
     base = worlds.small_scene(2)
     panorama = Lens(model="EQUIRECTANGULAR", width=64, height=32, params=(64.0, 32.0))
-    worlds.write_colmap(replace(base, views=(base.views[0], replace(base.views[1], lens=panorama))), tmp_path)
+    worlds.write_colmap(replace(base, views=(base.views[0], base.views[1].with_image(lens=panorama))), tmp_path)
     scene = open_scene(tmp_path)
     assert [view.name for view in scene.views] == ["0000.png"]
     assert "EQUIRECTANGULAR" in scene.dropped[0][1]
@@ -170,9 +170,9 @@ def test_a_panorama_is_dropped_with_its_model(tmp_path) -> None:
 def test_a_lens_without_distortion_stays_a_pinhole(tmp_path) -> None:
     base = worlds.small_scene(2)
     lens = Lens(model="OPENCV", width=24, height=18, params=(20.0, 21, 12.5, 8.75, 0, 0, 0, 0))
-    worlds.write_colmap(replace(base, views=tuple(replace(view, lens=lens) for view in base.views)), tmp_path)
+    worlds.write_colmap(replace(base, views=tuple(view.with_image(lens=lens) for view in base.views)), tmp_path)
     for view in open_scene(tmp_path).views:
-        assert view.lens is None
+        assert view.image.lens is None
         np.testing.assert_array_equal(view.camera.K, base.views[0].camera.K)
 
 
@@ -209,11 +209,11 @@ def test_undistorted_dots_lie_where_the_pinhole_camera_projects_them(model, tmp_
     inside = ((dots > 8) & (dots < (312, 232))).all(axis=1)
     picture = np.round(255 * draw_dots(dots[inside], 320, 240)).astype(np.uint8)
 
-    truth = replace(base, views=(replace(base.views[0], lens=lens),))
+    truth = replace(base, views=(base.views[0].with_image(lens=lens),))
     worlds.write_colmap(truth, tmp_path, ".txt")
     iio.imwrite(tmp_path / "images" / "0000.png", np.repeat(picture[..., None], 3, axis=-1))
     (view,) = open_scene(tmp_path).views
-    assert view.lens == lens
+    assert view.image.lens == lens
     rgb, read = read_view(view)
     assert rgb.shape[:2] == (read.camera.height, read.camera.width) != (240, 320)
 
@@ -230,11 +230,11 @@ def test_undistorted_dots_lie_where_the_pinhole_camera_projects_them(model, tmp_
 def test_file_pixels_say_where_the_undistorted_pixels_come_from(tmp_path) -> None:
     lens = Lens(model="OPENCV", width=320, height=240, params=LENSES["OPENCV"])
     base = worlds.small_scene(1).views[0]
-    view = replace(base, lens=lens, camera=pinhole_camera(lens), image_path=tmp_path / "x.png")
+    view = replace(base, image=ImageSource(path=tmp_path / "x.png", lens=lens), camera=pinhole_camera(lens))
     ramp = np.zeros((240, 320, 3), dtype=np.uint8)
     ramp[..., 0] = np.round((np.arange(320) + 0.5) * 0.75)
     ramp[..., 1] = np.round((np.arange(240) + 0.5) * 0.75)[:, None]
-    iio.imwrite(view.image_path, ramp)
+    iio.imwrite(view.image.path, ramp)
     for size in ((None, None), (view.camera.width // 2, view.camera.height // 2)):
         rgb, read = read_view(view, *size)
         at = file_pixels(lens, read.camera)

@@ -53,7 +53,7 @@ def test_the_same_scene_in_every_layout(format, tmp_path) -> None:
         np.testing.assert_allclose(found.cam_from_world, true.cam_from_world, atol=1e-9)
         np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-9)
         assert (found.camera.width, found.camera.height) == (24, 18)
-        assert found.lens is None and found.image_path.is_file()
+        assert found.image.lens is None and found.image.path.is_file()
     metric = format.split()[0] in ("Redwood", "TUM", "7-Scenes", "ScanNet", "KITTI")
     assert scene.unit == ("m" if metric else "unknown")
 

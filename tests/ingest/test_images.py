@@ -11,13 +11,13 @@ from PIL import Image
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.images import image_files, image_size, read_image, read_view
-from nasrecon.types import Camera, View
+from nasrecon.types import Camera, ImageSource, View
 
 
 def make_view(path, width: int, height: int) -> View:
     K = np.array([[50.0, 0, width * 0.4], [0, 52, height * 0.6], [0, 0, 1]])
     camera = Camera(width=width, height=height, K=K)
-    return View(name="x", image_path=path, camera=camera, cam_from_world=np.eye(4))
+    return View(name="x", image=ImageSource(path=path), camera=camera, cam_from_world=np.eye(4))
 
 
 def test_files_are_listed_sorted_with_subfolders(tmp_path) -> None:

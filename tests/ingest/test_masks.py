@@ -14,7 +14,7 @@ from nasrecon.ingest.images import read_view
 from nasrecon.ingest.masks import read_mask, with_masks
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.undistort import pinhole_camera
-from nasrecon.types import Camera, Lens, SceneOrigin, View
+from nasrecon.types import Camera, ImageSource, Lens, SceneOrigin, View
 
 from . import worlds
 
@@ -39,7 +39,7 @@ def put(folder: Path, *files: str, size=(24, 18)) -> Path:
 
 
 def found(scene, folder) -> list[str | None]:
-    paths = [view.mask_path for view in with_masks(scene, folder).views]
+    paths = [view.image.mask_path for view in with_masks(scene, folder).views]
     return [None if path is None else path.relative_to(folder).as_posix() for path in paths]
 
 
@@ -68,7 +68,7 @@ def test_a_mask_of_another_size_is_refused_when_the_set_is_opened(tmp_path) -> N
     worlds.write_colmap(worlds.small_scene(), tmp_path)
     masks = put(tmp_path / "masks", "0000.png", "0003.png.png")
     scene = open_scene(tmp_path / "images", tmp_path / "sparse", masks=masks)
-    assert [view.mask_path is not None for view in scene.views] == [True, False, False, True, False]
+    assert [view.image.mask_path is not None for view in scene.views] == [True, False, False, True, False]
     put(masks, "0001.png", size=(12, 9))
     with pytest.raises(InputError, match=r"0001.png: the mask is 12x9, its image 0001.png is 24x18"):
         open_scene(tmp_path / "images", tmp_path / "sparse", masks=masks)
@@ -96,7 +96,7 @@ PATTERN = np.random.default_rng(1).random((18, 24)) > 0.4
 def test_nonzero_is_kept_in_every_kind_of_image(name, image, tmp_path) -> None:
     image.save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
     expected = PATTERN[::3, ::4].repeat(3, 0).repeat(4, 1) if name.endswith("jpg") else PATTERN
-    view = replace(worlds.small_scene(1).views[0], mask_path=tmp_path / name)
+    view = worlds.small_scene(1).views[0].with_image(mask_path=tmp_path / name)
     np.testing.assert_array_equal(read_mask(view), expected)
 
 
@@ -111,8 +111,8 @@ def test_a_mask_covers_what_it_covered_in_the_file(size, lens, tmp_path) -> None
     Image.fromarray(np.repeat((keep * np.uint8(255))[..., None], 3, axis=-1)).save(tmp_path / "x.png")
     Image.fromarray(keep.astype(np.uint8)).save(tmp_path / "m.png")
     camera = pinhole_camera(lens) if lens else Camera(width=160, height=120, K=np.diag([130.0, 130, 1]))
-    files = {"image_path": tmp_path / "x.png", "mask_path": tmp_path / "m.png"}
-    view = View(name="x", camera=camera, cam_from_world=np.eye(4), lens=lens, **files)
+    files = {"path": tmp_path / "x.png", "mask_path": tmp_path / "m.png"}
+    view = View(name="x", camera=camera, cam_from_world=np.eye(4), image=ImageSource(lens=lens, **files))
     rgb, resized = read_view(view, *size)
     mask = read_mask(resized)
     assert mask.shape == size[::-1]
@@ -126,4 +126,4 @@ def test_a_view_without_a_mask_has_none_and_a_broken_one_is_named(tmp_path) -> N
     assert read_mask(view) is None
     (tmp_path / "m.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"m.png: cannot be read as a mask"):
-        read_mask(replace(view, mask_path=tmp_path / "m.png"))
+        read_mask(view.with_image(mask_path=tmp_path / "m.png"))

@@ -33,15 +33,15 @@ def test_depth_ranges_of_both_dialects(last_row, expected, tmp_path) -> None:
     worlds.write_mvsnet(worlds.small_scene(), tmp_path, last_row)
     scene = open_scene(tmp_path)
     for view in scene.views:
-        assert view.depth_range == (None if expected is None else pytest.approx(expected))
+        assert scene.hints.depth_ranges.get(view.name) == (None if expected is None else pytest.approx(expected))
     if expected is None:
-        assert "00000000_cam.txt" in scene.origin.notes[0] and scene.depth_ranges_from == ""
+        assert "00000000_cam.txt" in scene.origin.notes[0] and scene.hints.depth_ranges_from == ""
         return
     ranged = with_depth_ranges(scene)
-    assert depth_range_source(ranged) == "depth_min and depth_max of the camera files"
-    assert ranged.views[0].depth_range == scene.views[0].depth_range
+    assert depth_range_source(ranged) == "depth_min and depth_max of the camera files (5 of 5 views)"
+    assert ranged.views[0].depth_range == scene.hints.depth_ranges[scene.views[0].name]
     assert with_depth_ranges(scene, 3.0).views[0].depth_range[0] == 3.0
-    assert open_scene(tmp_path, use_hints=False).views[0].depth_range is None
+    assert not open_scene(tmp_path, use_hints=False).hints.depth_ranges
 
 
 def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> None:
@@ -79,7 +79,7 @@ def test_blended_mvs_folders(tmp_path) -> None:
         path.with_name(f"{path.stem}_masked.png").write_bytes(path.read_bytes())
     (tmp_path / "cams" / "pair.txt").write_text(PAIRS)
     scene = open_scene(tmp_path)
-    assert len(scene.views) == 5 and not scene.dropped and scene.sources_from == "pair.txt"
+    assert len(scene.views) == 5 and not scene.dropped and scene.hints.sources_from == "pair.txt"
 
 
 def test_a_broken_camera_file_is_named(tmp_path) -> None:

@@ -134,10 +134,10 @@ def test_tum_knows_the_freiburg_cameras_by_the_header(which, tmp_path) -> None:
     np.testing.assert_allclose(np.diag(view.camera.K)[:2], [fx, fy])
     if distortion is None:
         np.testing.assert_allclose(view.camera.K[:2, 2], [cx + 0.5, cy + 0.5])
-        assert view.lens is None
+        assert view.image.lens is None
     else:
-        assert view.lens.params[:4] == (fx, fy, cx + 0.5, cy + 0.5)
-        assert view.lens.params[4:9] == distortion
+        assert view.image.lens.params[:4] == (fx, fy, cx + 0.5, cy + 0.5)
+        assert view.image.lens.params[4:9] == distortion
 
 
 def test_tum_without_any_match_says_so(tmp_path) -> None:

@@ -78,14 +78,14 @@ def test_lenses_are_those_of_the_same_colmap_model(model, in_frames, tmp_path) -
     fields, distortion = LENSES[model]
     lens = Lens(model=model, width=24, height=18, params=(20.0, 21.0, 12.5, 8.75, *map(float, distortion)))
     base = worlds.small_scene(4)
-    worlds.write_colmap(replace(base, views=[replace(view, lens=lens) for view in base.views]), tmp_path / "colmap")
+    worlds.write_colmap(replace(base, views=[view.with_image(lens=lens) for view in base.views]), tmp_path / "colmap")
     write(tmp_path / "json")
     edit(tmp_path / "json", lambda top: [place.update(fields) for place in (top["frames"] if in_frames else [top])])
     expected, found = open_scene(tmp_path / "colmap"), open_scene(tmp_path / "json")
     assert [view.name for view in found.views] == [view.name for view in expected.views]
     assert model in found.origin.notes[0]
     for a, b in zip(found.views, expected.views, strict=True):
-        assert a.lens == b.lens == lens
+        assert a.image.lens == b.image.lens == lens
         assert (a.camera.width, a.camera.height) == (b.camera.width, b.camera.height)
         np.testing.assert_allclose(a.camera.K, b.camera.K, rtol=1e-12)
         np.testing.assert_allclose(a.cam_from_world, b.cam_from_world, atol=1e-9)
@@ -93,7 +93,7 @@ def test_lenses_are_those_of_the_same_colmap_model(model, in_frames, tmp_path) -
 
 def test_instant_ngps_fisheye_is_one_even_without_distortion(tmp_path) -> None:
     write(tmp_path, is_fisheye=True)
-    assert open_scene(tmp_path).views[0].lens.model == "OPENCV_FISHEYE"
+    assert open_scene(tmp_path).views[0].image.lens.model == "OPENCV_FISHEYE"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_masks_of_the_frames_are_read(tmp_path) -> None:
     Image.new("L", (24, 18), 255).save(tmp_path / "masks" / "1.png")
     edit(tmp_path, lambda fields: fields["frames"][1].update(mask_path="masks/1.png"))
     scene = open_scene(tmp_path)
-    assert [view.mask_path is not None for view in scene.views] == [False, True, False, False]
+    assert [view.image.mask_path is not None for view in scene.views] == [False, True, False, False]
     assert "masks of 1 frames" in scene.origin.notes
     edit(tmp_path, lambda fields: fields["frames"][2].update(mask_path="masks/2.png"))
     with pytest.raises(InputError, match=r"mask_path masks/2.png: no such file"):

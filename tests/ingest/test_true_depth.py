@@ -12,14 +12,14 @@ import pytest
 from nasrecon.errors import InputError
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.ingest.undistort import file_pixels, pinhole_camera
-from nasrecon.types import Camera, Lens, View
+from nasrecon.types import Camera, ImageSource, Lens, View
 
 MM = np.arange(1, 49, dtype=np.uint16).reshape(6, 8) * 100
 
 
 def view_of(path, camera: Camera | None = None, lens: Lens | None = None) -> View:
     camera = camera or Camera(width=8, height=6, K=np.array([[10.0, 0, 4], [0, 10, 3], [0, 0, 1]]))
-    return View(name=path.name, image_path=path, camera=camera, cam_from_world=np.eye(4), lens=lens)
+    return View(name=path.name, image=ImageSource(path=path, lens=lens), camera=camera, cam_from_world=np.eye(4))
 
 
 def test_seven_scenes(tmp_path) -> None:

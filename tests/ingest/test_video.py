@@ -53,7 +53,7 @@ def test_frames_of_one_file_of_matrices(ending, tmp_path) -> None:
     assert scene.origin.images == f"40 of 40 frames of clip{ending}" and scene.root == tmp_path
     for i in (17, 39):
         view = scene.views[i]
-        assert (view.name, view.video_frame, view.camera.width) == (f"{i:06d}", i, 32)
+        assert (view.name, view.image.video_frame, view.camera.width) == (f"{i:06d}", i, 32)
         np.testing.assert_allclose(view.cam_from_world, matrices[i], atol=1e-12)
         assert brightness(view) == i
     np.savetxt(tmp_path / "poses.txt", matrices[1:].reshape(-1, 16))
@@ -76,7 +76,7 @@ def test_frames_by_the_numbers_of_files_and_of_a_trajectory(tmp_path) -> None:
     given = {"intrinsics": tmp_path / "K.txt", "convention": "cam-from-world"}
     for poses in ("cams", "trajectory.log"):
         scene = open_scene(clip, tmp_path / poses, **given)
-        assert [view.video_frame for view in scene.views] == [4, 12, 31]
+        assert [view.image.video_frame for view in scene.views] == [4, 12, 31]
         assert [brightness(view) for view in scene.views] == [4, 12, 31]
         np.testing.assert_allclose(scene.views[1].cam_from_world, matrices[12], atol=1e-12)
         assert len(scene.dropped) == 37

@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from nasrecon.geometry import inverse, rotation_from_quaternion, transform
-from nasrecon.types import Camera, Lens, Scene, View
+from nasrecon.types import Camera, ImageSource, Lens, Scene, View
 
 REPO = Path(__file__).parents[2]
 DATA = REPO / "../shared/data"
@@ -37,7 +37,7 @@ def small_scene(count: int = 5, width: int = 24, height: int = 18) -> Scene:
         cam_from_world = look_at(center, np.array([0.1, 0.2, 3.0]))
         cam_from_world[:3] = np.vstack([_roll(10 * i) @ cam_from_world[:3]])
         name = f"{i:04d}.png"
-        views.append(View(name=name, image_path=Path(name), camera=camera, cam_from_world=cam_from_world))
+        views.append(View(name=name, image=ImageSource(path=Path(name)), camera=camera, cam_from_world=cam_from_world))
     return Scene(root=Path(), views=views)
 
 
@@ -257,10 +257,10 @@ def write_model(scene: Scene, folder: Path, ending: str = ".bin") -> None:
     visible = scene.visible or [np.empty(0, dtype=int)] * len(scene.views)
     tracks = [pycolmap.Track() for _ in points]
     for i, view in enumerate(scene.views):
-        key = view.lens or id(view.camera)
+        key = view.image.lens or id(view.camera)
         if key not in ids:
             ids[key] = len(ids) + 1
-            lens = view.lens or pinhole_lens(view.camera)
+            lens = view.image.lens or pinhole_lens(view.camera)
             camera = pycolmap.Camera(
                 model=lens.model, width=lens.width, height=lens.height, params=list(lens.params), camera_id=ids[key]
             )
@@ -331,7 +331,7 @@ def room_scene(folder: Path, unit: float = 1.0, count: int = 6) -> Scene:
         cam_from_world = look_at(center, np.array([0.1 * i, 0.0, 3.5]))
         cam_from_world[:3, 3] *= unit
         path = folder / f"{i}.png"
-        view = View(name=path.name, image_path=path, camera=camera, cam_from_world=cam_from_world)
+        view = View(name=path.name, image=ImageSource(path=path), camera=camera, cam_from_world=cam_from_world)
         iio.imwrite(path, photograph(view, unit))
         views.append(view)
     return Scene(root=folder, views=views)

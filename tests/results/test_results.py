@@ -16,7 +16,7 @@ from nasrecon.results.digest import scene_digest
 from nasrecon.results.reader import Results
 from nasrecon.results.view_file import file_name, read_estimate
 from nasrecon.results.writer import ResultsWriter, Run
-from nasrecon.types import Camera, Estimate, Lens, Scene, SceneOrigin, View
+from nasrecon.types import Camera, Estimate, ImageSource, Lens, Scene, SceneOrigin, View
 
 NAMES = ("left/0001.png", "left_0001.png", "IMG 7.jpg", "b.jpg")
 
@@ -28,7 +28,7 @@ def make_view(name, seed=0):
     camera = Camera(width=48, height=32, K=np.array([[41.7, 0, 23.3], [0, 40.1, 17.9], [0, 0, 1]]))
     return View(
         name=name,
-        image_path=Path("images") / name,
+        image=ImageSource(path=Path("images") / name),
         camera=camera,
         cam_from_world=cam_from_world,
         depth_range=(0.3, 7.0),
@@ -85,7 +85,9 @@ def write(folder, names=NAMES, run=None, **kwargs):
 def test_an_estimate_comes_back(tmp_path, unit):
     """Exact where it is stored exactly; half precision (11 bits) elsewhere, in any unit."""
     before = make_estimate(NAMES[0], 3, unit)
-    before = replace(before, view=replace(before.view, lens=Lens(model="FOV", width=50, height=33, params=(1.5, 2.0))))
+    before = replace(
+        before, view=before.view.with_image(lens=Lens(model="FOV", width=50, height=33, params=(1.5, 2.0)))
+    )
     with ResultsWriter(tmp_path, make_run(), NAMES) as writer:
         writer.add(before, seconds=0.5)
     (after,) = Results.open(tmp_path)
@@ -98,7 +100,7 @@ def test_an_estimate_comes_back(tmp_path, unit):
     np.testing.assert_allclose(length[after.depth > 0], 1, atol=1e-6)
     assert not length[after.depth == 0].any()
     assert after.sources == before.sources
-    for name in ("name", "image_path", "depth_range", "lens"):
+    for name in ("name", "image", "depth_range"):
         assert getattr(after.view, name) == getattr(before.view, name), name
     np.testing.assert_array_equal(after.view.camera.K, before.view.camera.K)
     np.testing.assert_array_equal(after.view.cam_from_world, before.view.cam_from_world)
@@ -317,8 +319,8 @@ def test_scene_digest_sees_what_matters_and_nothing_else(tmp_path):
         replace(scene.views[3], name="c.jpg"),
         replace(scene.views[3], camera=scene.views[3].camera.resized(96, 64)),
         replace(scene.views[3], cam_from_world=np.eye(4)),
-        replace(scene.views[3], image_path=image),
-        replace(scene.views[3], lens=Lens(model="FOV", width=1, height=1, params=())),
+        replace(scene.views[3], image=ImageSource(path=image)),
+        scene.views[3].with_image(lens=Lens(model="FOV", width=1, height=1, params=())),
     ]
     digests = [scene_digest(scene.replace_views([*scene.views[:3], changed])) for changed in changes]
     with_points = replace(scene, points_in_world=np.ones((2, 3)))

@@ -14,7 +14,7 @@ from nasrecon.geometry import rotation_from_quaternion, transform
 from nasrecon.scene.depth_range import MIN_POINTS, depth_range_source, unseen_share, with_depth_ranges
 from nasrecon.scene.source_views import sees, select_source_views
 from nasrecon.scene.sweep import sweep, thumbnail
-from nasrecon.types import Scene
+from nasrecon.types import ImageSource, Scene
 
 
 def sparse_scene(count: int = 300) -> Scene:
@@ -170,7 +170,7 @@ def test_a_pair_is_enough_for_the_sweep(room) -> None:
 
 
 def test_an_unreadable_image_does_not_stop_the_sweep(room) -> None:
-    broken = replace(room.views[1], image_path=room.root / "missing.png")
+    broken = replace(room.views[1], image=ImageSource(path=room.root / "missing.png"))
     scene = with_depth_ranges(room.subset([0, 1, 2, 3]).replace_views([room.views[0], broken, *room.views[2:4]]))
     true = worlds.room_depth(scene.views[1])
     assert 0.3 * true.min() < scene.views[1].depth_range[0] < 0.95 * true.min()
@@ -180,7 +180,7 @@ def test_an_unreadable_image_does_not_stop_the_sweep(room) -> None:
 def test_blank_images_leave_the_guess(unit, tmp_path) -> None:
     scene = worlds.room_scene(tmp_path, unit, count=3)
     for view in scene.views:
-        iio.imwrite(view.image_path, np.full((120, 160, 3), 90, dtype=np.uint8))
+        iio.imwrite(view.image.path, np.full((120, 160, 3), 90, dtype=np.uint8))
     found = with_depth_ranges(scene)
     assert depth_range_source(found) == "camera geometry alone (a guess) (3 of 3 views)"
     for view in found.views:

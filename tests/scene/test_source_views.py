@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from nasrecon.scene.source_views import (
     select_source_views,
     source_scores,
 )
-from nasrecon.types import Camera, Scene, View
+from nasrecon.types import Camera, ImageSource, Scene, View
 
 CAMERA = Camera(width=160, height=120, K=np.array([[140.0, 0, 80], [0, 140, 60], [0, 0, 1]]))
 POINTS = np.random.default_rng(1).normal(0, 0.3, (400, 3))
@@ -29,7 +30,7 @@ def ring_view(angle_deg: float, radius: float = 4.0, outwards: bool = False, hei
     center = np.array([radius * np.sin(a), height, -radius * np.cos(a)])
     matrix = worlds.look_at(center, 2 * center if outwards else np.zeros(3))
     name = f"{angle_deg}{radius}{outwards}{height}"
-    return View(name=name, image_path="", camera=CAMERA, cam_from_world=matrix)
+    return View(name=name, image=ImageSource(path=Path()), camera=CAMERA, cam_from_world=matrix)
 
 
 def scene_of(views: list[View], kind: str) -> Scene:

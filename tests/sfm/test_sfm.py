@@ -38,7 +38,7 @@ def photos(tmp_path_factory, truth) -> Path:
     """Photographs without cameras; one with a space in its name, and one of nothing."""
     folder = tmp_path_factory.mktemp("photos")
     for view in truth.views:
-        shutil.copy(view.image_path, folder / view.name.replace("_", " "))
+        shutil.copy(view.image.path, folder / view.name.replace("_", " "))
     iio.imwrite(folder / "zzz blank.jpg", np.full((480, 640, 3), 128, dtype=np.uint8))
     return folder
 

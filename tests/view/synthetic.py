@@ -13,7 +13,7 @@ from nasrecon.geometry import normals_from_depth, transform
 from nasrecon.results.digest import scene_digest
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.writer import ResultsWriter, Run
-from nasrecon.types import Camera, Estimate, Mesh, PointCloud, Scene, SceneOrigin, View
+from nasrecon.types import Camera, Estimate, ImageSource, Mesh, PointCloud, Scene, SceneOrigin, View
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class HillWorld:
         K = np.array([[1.1 * width, 0, 0.49 * width], [0, 1.1 * width, 0.52 * height], [0, 0, 1]])
         return View(
             name=f"hills/{i:04d}.jpg",
-            image_path=Path(f"{i:04d}.jpg"),
+            image=ImageSource(path=Path(f"{i:04d}.jpg")),
             cam_from_world=cam_from_world,
             camera=Camera(width=width, height=height, K=K),
             depth_range=(1.5 * self.unit, 8.0 * self.unit),

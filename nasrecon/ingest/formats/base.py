@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,7 +19,7 @@ from nasrecon.ingest.text import (
     read_intrinsics,
     rows,
 )
-from nasrecon.types import MAX_TRANSLATION, Camera, Convention, Lens, Scene, View
+from nasrecon.types import MAX_TRANSLATION, Camera, Convention, ImageSource, Lens, Scene, View
 
 # Rotations written with six digits are off by 1e-6; one that is off by more than this was not just rounded.
 ROUNDING = 1e-2
@@ -70,19 +70,15 @@ class Frame:
     """One image and its transform as found.
 
     Attributes:
-        name, image_path, video_frame, depth_range, sources, mask_path: as in ``View``.
+        name, image: as in ``View``; the image without its lens.
         matrix: the transform, (3, 4) or (4, 4).
         origin: says where it stood.
     """
 
     name: str
-    image_path: Path
+    image: ImageSource
     matrix: np.ndarray
     origin: str
-    video_frame: int | None = None
-    depth_range: tuple[float, float] | None = None
-    sources: tuple[str, ...] | None = None
-    mask_path: Path | None = None
 
 
 class NoCameraError(InputError):
@@ -139,7 +135,7 @@ def one_camera(intrinsics: Intrinsics, first_center: float) -> CameraOf:
         intrinsics: as the file has them.
         first_center: the layout's convention, 0 or 0.5: x and y of the centre of the top-left pixel.
     """
-    return lambda frame: (intrinsics.camera(image_size(frame.image_path), first_center), None)
+    return lambda frame: (intrinsics.camera(image_size(frame.image.path), first_center), None)
 
 
 def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
@@ -172,7 +168,7 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
         own = find(frame.name)
         if own is None:
             raise NoCameraError(f"no intrinsics for it in {path}")
-        return own.camera(image_size(frame.image_path), first_center), None
+        return own.camera(image_size(frame.image.path), first_center), None
 
     return camera_of, f"each view in {path.name}"
 
@@ -202,14 +198,11 @@ def posed_views(
         except (NoCameraError, UnreadableImageError) as error:
             dropped.append((frame.name, str(error)))
             continue
-        own = {key: getattr(frame, key) for key in ("depth_range", "sources", "mask_path", "video_frame")}
         view = View(
             name=frame.name,
-            image_path=frame.image_path,
+            image=replace(frame.image, lens=lens),
             camera=camera,
             cam_from_world=cam_from_world,
-            lens=lens,
-            **own,
         )
         views.append(view)
     return tuple(views), tuple(dropped)
@@ -249,7 +242,7 @@ def refuse_own_cameras(request: Request, mark: Path, convention: str) -> None:
 
 def cameras_by_name(intrinsics: dict[str, Intrinsics]) -> CameraOf:
     """Return the function from a frame to its camera, for K by the image's name."""
-    return lambda frame: (intrinsics[frame.name].camera(image_size(frame.image_path), first_center=0.5), None)
+    return lambda frame: (intrinsics[frame.name].camera(image_size(frame.image.path), first_center=0.5), None)
 
 
 def stems(folder: Path, ending: str) -> set[str]:

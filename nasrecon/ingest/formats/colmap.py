@@ -16,7 +16,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Request, image_root
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
-from nasrecon.types import Scene, SceneOrigin, View
+from nasrecon.types import ImageSource, Scene, SceneOrigin, View
 
 PLACES = ("", "sparse/0", "sparse", "0", "colmap/sparse/0", "dense/sparse")
 PARTS = ("cameras", "images", "points3D")
@@ -147,8 +147,8 @@ def _views(images: list[Any], root: Path) -> tuple[View, ...]:
     for image in images:
         camera, lens = cameras[image.camera_id]
         cam_from_world = image.cam_from_world().matrix()
-        path = root / image.name
-        views.append(View(name=image.name, image_path=path, camera=camera, cam_from_world=cam_from_world, lens=lens))
+        source = ImageSource(path=root / image.name, lens=lens)
+        views.append(View(name=image.name, image=source, camera=camera, cam_from_world=cam_from_world))
     return tuple(views)
 
 

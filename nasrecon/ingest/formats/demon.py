@@ -13,7 +13,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import is_number, numbers, rows
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 
 def _find_demon(request: Request) -> Path | None:
@@ -37,7 +37,9 @@ def _read_demon(request: Request, folder: Path) -> Scene:
         )
     matrices = values.reshape(-1, 3, 4)
     frames = [
-        Frame(name=name, image_path=request.images / name, matrix=matrices[i], origin=f"{path}, row {i + 1}")
+        Frame(
+            name=name, image=ImageSource(path=request.images / name), matrix=matrices[i], origin=f"{path}, row {i + 1}"
+        )
         for i, name in enumerate(names)
     ]
     convention = convention_of(request, "cam-from-world")

@@ -17,7 +17,7 @@ from nasrecon.geometry import inverse
 from nasrecon.ingest.formats.base import Format, Frame, Request, convention_of, posed_views, rigid
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, rows
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 CAMERA = re.compile(r"image_(\d+)")
 
@@ -84,7 +84,12 @@ def _read(request: Request, path: Path) -> Scene:
             cameras[name] = own
             matrix = _cam0_from_world(table[i], convention["pose_convention"], f"{path}, row {i + 1}")
             frames.append(
-                Frame(name=name, image_path=folder / file, matrix=cam_from_cam0 @ matrix, origin=f"row {i + 1}")
+                Frame(
+                    name=name,
+                    image=ImageSource(path=folder / file),
+                    matrix=cam_from_cam0 @ matrix,
+                    origin=f"row {i + 1}",
+                )
             )
     unused = [str(i + 1) for i in range(len(table)) if i not in used]
     if unused:
@@ -92,7 +97,7 @@ def _read(request: Request, path: Path) -> Scene:
         dropped.append((f"{path.name} row {', '.join(unused[:5])}{more}", "there is no image of that number"))
 
     def camera_of(frame):
-        return (cameras[frame.name].camera(image_size(frame.image_path), first_center=0.0), None)
+        return (cameras[frame.name].camera(image_size(frame.image.path), first_center=0.0), None)
 
     views, lost = posed_views(sorted(frames, key=lambda frame: frame.name), camera_of, "cam-from-world")
     which = ", ".join(folder.name for folder in folders.values())

@@ -22,7 +22,7 @@ from nasrecon.ingest.formats.base import (
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import Intrinsics, is_number, rows
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 
 def _find_middlebury(request: Request) -> Path | None:
@@ -59,7 +59,7 @@ def _read_middlebury(request: Request, path: Path) -> Scene:
             continue
         intrinsics[name] = Intrinsics(path=path, K=values[:9].reshape(3, 3))
         matrix = np.hstack([values[9:18].reshape(3, 3), values[18:, None]])
-        frames.append(Frame(name=name, image_path=root / name, matrix=matrix, origin=f"{path}, {name}"))
+        frames.append(Frame(name=name, image=ImageSource(path=root / name), matrix=matrix, origin=f"{path}, {name}"))
     listed = {row[0] for row in table[1:]}
     dropped += [(name, f"not named by {path.name}") for name in direct_images(root) if name not in listed]
     views, lost = posed_views(frames, cameras_by_name(intrinsics), "cam-from-world")

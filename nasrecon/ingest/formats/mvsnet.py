@@ -18,7 +18,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Frame, Request, convention_of, posed_views
 from nasrecon.ingest.images import direct_images, image_size
 from nasrecon.ingest.text import Intrinsics, is_number, numbers, rows
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import Hints, ImageSource, Scene, SceneOrigin
 
 ENDING = "_cam.txt"
 PLACES = ("", "cams", "Cameras", "cams_1")
@@ -43,7 +43,7 @@ def _read(request: Request, cams: Path) -> Scene:
     dropped += [(names[stem], f"there is no {stem}{ENDING}") for stem in sorted(names.keys() - files.keys())]
     stems = sorted(files.keys() & names.keys())
     pairs, pairs_file, notes = _pairs(request, cams, {stem: names[stem] for stem in stems})
-    frames, intrinsics, no_range = [], {}, []
+    frames, intrinsics, no_range, ranges = [], {}, [], {}
     for stem in stems:
         matrix, own, depth_range, why = _read_camera(files[stem])
         name = names[stem]
@@ -52,22 +52,25 @@ def _read(request: Request, cams: Path) -> Scene:
         frames.append(
             Frame(
                 name=name,
-                image_path=root / name,
+                image=ImageSource(path=root / name),
                 matrix=matrix,
                 origin=str(files[stem]),
-                depth_range=depth_range,
-                sources=pairs.get(name),
             )
         )
+        if depth_range is not None:
+            ranges[name] = depth_range
     convention = convention_of(request, "cam-from-world")
 
     def camera_of(frame):
-        return (intrinsics[frame.name].camera(image_size(frame.image_path), first_center=0.5), None)
+        return (intrinsics[frame.name].camera(image_size(frame.image.path), first_center=0.5), None)
 
     views, lost = posed_views(frames, camera_of, convention["pose_convention"])
-    ranged, paired = (
-        sum(view.depth_range is not None for view in views),
-        sum(view.sources is not None for view in views),
+    names_read = {view.name for view in views}
+    hints = Hints(
+        sources={name: listed for name, listed in pairs.items() if name in names_read},
+        depth_ranges={name: found for name, found in ranges.items() if name in names_read},
+        sources_from=pairs_file.name if pairs_file else "",
+        depth_ranges_from="depth_min and depth_max of the camera files" if ranges else "",
     )
     origin = SceneOrigin(
         format="MVSNet cams",
@@ -76,8 +79,8 @@ def _read(request: Request, cams: Path) -> Scene:
         intrinsics=f"{cams.name}/",
         **convention,
         notes=(
-            f"depth ranges of {ranged}" + (f" (not of {'; '.join(no_range[:3])})" if no_range else ""),
-            f"sources of {paired} in {pairs_file.name}" if pairs_file else "no pair.txt",
+            f"depth ranges of {len(hints.depth_ranges)}" + (f" (not of {'; '.join(no_range[:3])})" if no_range else ""),
+            f"sources of {len(hints.sources)} in {pairs_file.name}" if pairs_file else "no pair.txt",
             *notes,
         ),
     )
@@ -86,8 +89,7 @@ def _read(request: Request, cams: Path) -> Scene:
         views=views,
         origin=origin,
         dropped=(*dropped, *lost),
-        depth_ranges_from="depth_min and depth_max of the camera files" if ranged else "",
-        sources_from=pairs_file.name if pairs_file else "",
+        hints=hints,
     )
 
 

@@ -61,10 +61,10 @@ def _read(request: Request, place: Path) -> Scene:
             "world-from-cam: it takes a camera point into the world, its last column is the camera's position "
             "(7-Scenes, ScanNet, TUM, most SLAM systems)."
         )
-    found = {picture.name: picture for picture in pictures(request.images)}
+    found = pictures(request.images)
     names = tuple(found)
     pairs, dropped = _one_file(names, place) if place.is_file() else _file_each(names, place)
-    frames = [Frame(matrix=matrix, origin=origin, **found[name].place) for name, matrix, origin in pairs]
+    frames = [Frame(name=name, image=found[name], matrix=matrix, origin=origin) for name, matrix, origin in pairs]
     intrinsics = request.intrinsics or _intrinsics(request, place, names)
     camera_of, which = cameras_of(intrinsics, first_center=0.5)
     views, lost = posed_views(frames, camera_of, request.convention)

@@ -23,10 +23,10 @@ from nasrecon.ingest.formats.base import (
     image_folder,
     posed_views,
 )
-from nasrecon.ingest.images import Picture, direct_images, pictures
+from nasrecon.ingest.images import direct_images, pictures
 from nasrecon.ingest.text import is_number, numbers
 from nasrecon.ingest.video import is_video
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 
 def _is_log(path: Path) -> bool:
@@ -50,11 +50,14 @@ def _read_redwood(request: Request, log: Path) -> Scene:
             f"{log}: expected blocks of 3 + 16 numbers, found {values.size} numbers. Is the file cut short?"
         )
     blocks = values.reshape(-1, 19)
-    found = pictures(request.images) if clip else [Picture(name=n, path=folder / n) for n in direct_images(folder)]
-    of_name = {picture.name: picture for picture in found}
-    pairs, dropped = _match_by_number(tuple(of_name), blocks[:, 0].astype(int), log)
+    found = (
+        pictures(request.images) if clip else {name: ImageSource(path=folder / name) for name in direct_images(folder)}
+    )
+    pairs, dropped = _match_by_number(tuple(found), blocks[:, 0].astype(int), log)
     matrices = blocks[:, 3:].reshape(-1, 4, 4)
-    frames = [Frame(matrix=matrices[i], origin=f"{log}, block {i + 1}", **of_name[name].place) for name, i in pairs]
+    frames = [
+        Frame(name=name, image=found[name], matrix=matrices[i], origin=f"{log}, block {i + 1}") for name, i in pairs
+    ]
     what = f"frames of {request.images.name}" if clip else "images"
     convention = convention_of(request, "world-from-cam")
     views, lost = posed_views(frames, camera_of, convention["pose_convention"])

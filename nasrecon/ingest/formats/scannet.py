@@ -14,7 +14,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 
 def _scannet_folder(request: Request) -> Path | None:
@@ -41,7 +41,9 @@ def _read_scannet(request: Request, poses: Path) -> Scene:
     frames = []
     for name in with_transform:
         path = poses / f"{Path(name).stem}.txt"
-        frames.append(Frame(name=name, image_path=color / name, matrix=read_transform(path), origin=str(path)))
+        frames.append(
+            Frame(name=name, image=ImageSource(path=color / name), matrix=read_transform(path), origin=str(path))
+        )
     dropped = [
         (name, f"there is no {Path(name).stem}.txt in pose/") for name in names if Path(name).stem not in with_pose
     ]

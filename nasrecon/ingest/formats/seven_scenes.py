@@ -14,7 +14,7 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.formats.base import Format, Frame, Request, cameras_of, convention_of, posed_views, stems
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import read_transform
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 SEVEN_SCENES_K = ("camera-intrinsics-color.txt", "camera-intrinsics.txt", "intrinsics.txt")
 
@@ -35,7 +35,9 @@ def _read_seven_scenes(request: Request, poses: Path) -> Scene:
         path = poses / f"{stem}.pose.txt"
         if is_color and stem in with_pose:
             matrix = read_transform(path)
-            frames.append(Frame(name=name, image_path=request.images / name, matrix=matrix, origin=str(path)))
+            frames.append(
+                Frame(name=name, image=ImageSource(path=request.images / name), matrix=matrix, origin=str(path))
+            )
         elif is_color:
             dropped.append((name, f"there is no {path.name}"))
     with_image = {frame.name.split(".color.")[0] for frame in frames}

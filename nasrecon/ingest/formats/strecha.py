@@ -23,7 +23,7 @@ from nasrecon.ingest.formats.base import (
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import Intrinsics, numbers
-from nasrecon.types import Scene, SceneOrigin
+from nasrecon.types import ImageSource, Scene, SceneOrigin
 
 STRECHA_PLACES = ("", "cameras", "gt_dense_cameras", "images", "image")
 
@@ -52,7 +52,7 @@ def _read_strecha(request: Request, folder: Path) -> Scene:
         path = candidates[0]
         taken.add(path)
         intrinsics[name], matrix = _read_strecha_camera(path)
-        frames.append(Frame(name=name, image_path=root / name, matrix=matrix, origin=str(path)))
+        frames.append(Frame(name=name, image=ImageSource(path=root / name), matrix=matrix, origin=str(path)))
     unused = sorted(path for paths in by_stem.values() for path in paths if path not in taken)
     dropped += [(path.name, "there is no image of that name") for path in unused]
     views, lost = posed_views(frames, cameras_by_name(intrinsics), "world-from-cam")

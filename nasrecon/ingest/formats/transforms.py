@@ -32,7 +32,7 @@ from nasrecon.ingest.formats.base import (
     rigid,
 )
 from nasrecon.ingest.images import ENDINGS, direct_images, image_size
-from nasrecon.types import Camera, Lens, Scene, SceneOrigin
+from nasrecon.types import Camera, ImageSource, Lens, Scene, SceneOrigin
 
 OURS_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 # Camera models by what their distortion numbers mean. Names are nerfstudio's and COLMAP's.
@@ -94,13 +94,17 @@ def _read(request: Request, path: Path) -> Scene:
         if scaled and scaled not in notes:
             notes.append(scaled)
         mask = _mask(listed[i], path)
-        frames.append(Frame(name=name, image_path=file, matrix=matrix, origin=f"{path}, frame {i + 1}", mask_path=mask))
+        frames.append(
+            Frame(
+                name=name, image=ImageSource(path=file, mask_path=mask), matrix=matrix, origin=f"{path}, frame {i + 1}"
+            )
+        )
         shared[name] = {**fields, **listed[i]}, listed[i]
     frames.sort(key=lambda frame: frame.name)
     views, lost = posed_views(frames, lambda frame: _camera(*shared[frame.name], frame, path), "world-from-cam")
     dropped += [(name, f"not named by {path.name}") for name in _unnamed(frames, root)]
-    lenses = sorted({view.lens.model for view in views if view.lens}) or ["no distortion"]
-    masked = sum(frame.mask_path is not None for frame in frames)
+    lenses = sorted({view.image.lens.model for view in views if view.image.lens}) or ["no distortion"]
+    masked = sum(frame.image.mask_path is not None for frame in frames)
     notes += [f"masks of {masked} frames"] if masked else []
     origin = SceneOrigin(
         format="transforms.json",
@@ -123,8 +127,8 @@ def _only_one(request: Request) -> None:
 
 def _unnamed(frames: list[Frame], root: Path) -> list[str]:
     """Return the images that lie beside those of the frames and belong to none, neither as image nor as mask."""
-    known = {frame.image_path for frame in frames} | {frame.mask_path for frame in frames}
-    folders = sorted({frame.image_path.parent for frame in frames})
+    known = {frame.image.path for frame in frames} | {frame.image.mask_path for frame in frames}
+    folders = sorted({frame.image.path.parent for frame in frames})
     beside = [folder / name for folder in folders for name in direct_images(folder)]
     return [path.relative_to(root).as_posix() for path in beside if path not in known]
 
@@ -282,7 +286,7 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
     def number(key, default):
         return _number(fields, key, path) if fields.get(key) is not None else default
 
-    width, height = image_size(frame.image_path)
+    width, height = image_size(frame.image.path)
     width, height = (int(min(number(key, side), MAX_SIDE)) for key, side in (("w", width), ("h", height)))
     fx, fy = _focal_lengths(fields, own, width, height, path)
     cx, cy = number("cx", width / 2), number("cy", height / 2)

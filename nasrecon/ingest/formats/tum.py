@@ -28,7 +28,7 @@ from nasrecon.ingest.formats.base import (
 )
 from nasrecon.ingest.images import direct_images
 from nasrecon.ingest.text import is_number, numbers, rows
-from nasrecon.types import Camera, Lens, Scene, SceneOrigin
+from nasrecon.types import Camera, ImageSource, Lens, Scene, SceneOrigin
 
 WITHIN_S = 0.02
 
@@ -77,7 +77,9 @@ def _read_tum(request: Request, trajectory: Path) -> Scene:
         elif matrix is None:
             dropped.append((name, f"no transform within {WITHIN_S * 1000:.0f} ms of its time in {trajectory.name}"))
         else:
-            frames.append(Frame(name=name, image_path=path, matrix=matrix, origin=f"{trajectory}, at {time:.6f} s"))
+            frames.append(
+                Frame(name=name, image=ImageSource(path=path), matrix=matrix, origin=f"{trajectory}, at {time:.6f} s")
+            )
     if not frames:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped[:3])
         raise InputError(f"{trajectory}: no image has both a file and a transform at its time ({reasons})")
