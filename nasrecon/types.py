@@ -268,9 +268,9 @@ class Estimate:
         size = (self.view.camera.height, self.view.camera.width)
         shapes = {"depth": size, "normal": (*size, 3), "confidence": size, "sigma": size, "rgb": (*size, 3)}
         for name, shape in shapes.items():
-            found = getattr(self, name).shape
-            if found != shape:
-                raise InputError(f"{self.view.name}: {name} has shape {found}, its camera asks for {shape}")
+            actual = getattr(self, name).shape
+            if actual != shape:
+                raise InputError(f"{self.view.name}: {name} has shape {actual}, its camera asks for {shape}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,7 +33,7 @@ class Trial:
     Attributes:
         set_name, fault: which.
         expected: names of faults, any of which is right; none for a sound set.
-        found: names of the faults that were found.
+        named_faults: names of the faults in the diagnosis.
         fixes: what would repair them.
         repaired: whether the fixes bring the sound cameras back; None where no fix is to be had.
         right: one fault, of the right name, and a repair that works.
@@ -43,7 +43,7 @@ class Trial:
     set_name: str
     fault: str
     expected: tuple[str, ...]
-    found: tuple[str, ...]
+    named_faults: tuple[str, ...]
     fixes: tuple[str, ...]
     repaired: bool | None
     correct: bool
@@ -85,11 +85,11 @@ def run_trials(
                 continue
             since = time.process_time()
             fresh = fault.changes_images or _sizes_differ(scene, broken)
-            found = check_scene(broken) if fresh else diagnose(broken, matches)
+            diagnosis = check_scene(broken) if fresh else diagnose(broken, matches)
             seconds = time.process_time() - since
-            repaired = _repaired(broken, matches, scene, found, sound) if fault.whole else None
-        names = tuple(finding.name for finding in found.faults)
-        trials.append(_trial(name, fault, names, found.fixes, repaired, seconds))
+            repaired = _repaired(broken, matches, scene, diagnosis, sound) if fault.whole else None
+        names = tuple(finding.name for finding in diagnosis.faults)
+        trials.append(_trial(name, fault, names, diagnosis.fixes, repaired, seconds))
         progress.note(trial_line(trials[-1]))
     return trials
 
@@ -97,18 +97,18 @@ def run_trials(
 def _trial(
     name: str,
     fault: Fault | None,
-    found: tuple[str, ...],
+    diagnosis: tuple[str, ...],
     fixes: tuple[str, ...],
     repaired: bool | None,
     seconds: float,
 ) -> Trial:
     expected = () if fault is None else fault.expected
-    named = not found if fault is None else len(found) == 1 and found[0] in expected
+    named = not diagnosis if fault is None else len(diagnosis) == 1 and diagnosis[0] in expected
     return Trial(
         set_name=name,
         fault="" if fault is None else fault.name,
         expected=expected,
-        found=found,
+        named_faults=diagnosis,
         fixes=fixes,
         repaired=repaired,
         correct=named and repaired is not False,
@@ -121,14 +121,14 @@ def _sizes_differ(scene: Scene, broken: Scene) -> bool:
     return any((a.camera.width, a.camera.height) != (b.camera.width, b.camera.height) for a, b in pairs)
 
 
-def _repaired(broken: Scene, matches: Matches, scene: Scene, found: Diagnosis, sound: Diagnosis) -> bool:
+def _repaired(broken: Scene, matches: Matches, scene: Scene, diagnosis: Diagnosis, sound: Diagnosis) -> bool:
     """Say whether the fixes of the faults bring the cameras of a broken set to where they fit as those of the sound
     one.
 
     What the notes offer (poses refined) is left out: it must not make up for a repair that is not quite right.
     """
     try:
-        fixed = apply_fixes(broken, [fix for fault in found.faults for fix in fault.fixes])
+        fixed = apply_fixes(broken, [fix for fault in diagnosis.faults for fix in fault.fixes])
     except InputError:
         return False
     moved = matches.reindexed(scene, fixed)
@@ -149,9 +149,9 @@ def trial_line(trial: Trial) -> str:
     """Write a trial in one line."""
     verdict = "ok   " if trial.correct else "WRONG"
     fixes = " ".join(f"--fix {fix}" for fix in trial.fixes[:3]) + (" ..." if len(trial.fixes) > 3 else "")
-    found = ", ".join(trial.found) or "no faults"
+    faults = ", ".join(trial.named_faults) or "no faults"
     return (
-        f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {found:<32} {trial.seconds:5.1f} s  {fixes}"
+        f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {faults:<32} {trial.seconds:5.1f} s  {fixes}"
     ).rstrip()
 
 

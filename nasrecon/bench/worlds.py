@@ -85,7 +85,7 @@ def _arc(worlds: Worlds, place: np.ndarray, depth: float, count: int, generator:
     """Return world_from_cam (4, 4) of cameras on an arc that look at about one thing; places inside things are left
     out."""
     focus = place[:3, 3] + depth * place[:3, 2]
-    found = []
+    centers_on_arc = []
     for s in np.linspace(-1, 1, count):
         lift, ahead, roll, aim = (float(value) for value in torch.rand(4, generator=generator) * 2 - 1)
         local = depth * np.array([ARC * s, LIFT * lift, ARC**2 * (1 - abs(s)) + 0.05 * ahead])
@@ -96,8 +96,8 @@ def _arc(worlds: Worlds, place: np.ndarray, depth: float, count: int, generator:
         out = np.eye(4)
         out[:3, :3] = _orthonormal(look_at(eye, target, torch.tensor([0.06 * roll]))[0].double().numpy())
         out[:3, 3] = eye[0].double().numpy()
-        found.append(out)
-    return found
+        centers_on_arc.append(out)
+    return centers_on_arc
 
 
 def _orthonormal(R: np.ndarray) -> np.ndarray:

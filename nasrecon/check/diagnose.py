@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -85,17 +86,16 @@ def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosi
     findings = _unreadable(matches)
     if not matches.pairs:
         return Diagnosis(findings=_faults_first([*findings, _nothing_matches(matches)]))
-    seen = MatchArrays(matches)
-    given = seen.evaluate(Cameras.of(scene))
-    px = float(np.median(seen.px))
+    arrays = MatchArrays(matches)
+    given = arrays.evaluate(Cameras.of(scene))
+    image_px_per_feature_px = float(np.median(arrays.image_px_per_feature_px))
+    unchanged = partial(Diagnosis, given=given, repaired=given, image_px_per_feature_px=image_px_per_feature_px)
     blind = nothing_moves(scene, matches)
+    if blind is None and _no_baseline(scene):
+        blind = _without_baseline(given, image_px_per_feature_px)
     if blind is not None:
-        return Diagnosis(findings=_faults_first([*findings, blind]), given=given, repaired=given, px=px)
-    if _no_baseline(scene):
-        return Diagnosis(
-            findings=_faults_first([*findings, _without_baseline(given, px)]), given=given, repaired=given, px=px
-        )
-    case = _DiagnosisState(scene, matches, given, px, quick)
+        return unchanged(findings=_faults_first([*findings, blind]))
+    case = _DiagnosisState(scene, matches, given, image_px_per_feature_px, quick)
     case.double_images()
     case.whole_set()
     case.single_views()
@@ -103,7 +103,7 @@ def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosi
     case.unit()
     case.noise()
     case.half_pixel()
-    return Diagnosis(findings=_faults_first([*findings, *case.findings]), given=given, repaired=case.fit, px=px)
+    return unchanged(findings=_faults_first([*findings, *case.findings]), repaired=case.residuals)
 
 
 def _faults_first(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -132,13 +132,14 @@ def _no_baseline(scene: Scene) -> bool:
     return bool(np.ptp(centers, axis=0).max() <= 1e-6 * max(np.abs(centers).max(), 1e-12))
 
 
-def _without_baseline(given: Residuals, px: float) -> Finding:
+def _without_baseline(given: Residuals, image_px_per_feature_px: float) -> Finding:
     return Finding(
         name="no-baseline",
         kind="fault",
         what="all cameras are at one place, while the images were taken from several: the translations are lost",
         evidence=(
-            f"matches are off by {error_in_px(given, px)} (median) from where a camera at one place would see them",
+            f"matches are off by {error_in_px(given, image_px_per_feature_px)} (median) from where one camera "
+            "at one place would see them",
         ),
     )
 
@@ -146,20 +147,23 @@ def _without_baseline(given: Residuals, px: float) -> Finding:
 class _DiagnosisState:
     """A set under examination: the scene as repaired so far, and what was found."""
 
-    def __init__(self, scene: Scene, matches: Matches, given: Residuals, px: float, quick: bool) -> None:
-        self.scene, self.matches, self.fit, self.px, self.quick = scene, matches, given, px, quick
+    def __init__(
+        self, scene: Scene, matches: Matches, given: Residuals, image_px_per_feature_px: float, quick: bool
+    ) -> None:
+        self.scene, self.matches, self.residuals, self.quick = scene, matches, given, quick
+        self.image_px_per_feature_px = image_px_per_feature_px
         self.findings: list[Finding] = []
 
     def _go_on_with(self, scene: Scene) -> None:
         self.matches = self.matches.reindexed(self.scene, scene)
         self.scene = scene
-        self.fit = MatchArrays(self.matches).evaluate(Cameras.of(scene))
+        self.residuals = MatchArrays(self.matches).evaluate(Cameras.of(scene))
 
     def double_images(self) -> None:
         """Find images that are there twice, and go on without the second ones."""
-        found = duplicates(self.scene, self.matches, self.fit)
-        self.findings += found
-        fixes = [fix for finding in found for fix in finding.fixes]
+        findings = duplicates(self.scene, self.matches, self.residuals)
+        self.findings += findings
+        fixes = [fix for finding in findings for fix in finding.fixes]
         if fixes:
             rest = apply_fixes(self.scene, fixes)
             if self.matches.reindexed(self.scene, rest).pairs:
@@ -168,26 +172,29 @@ class _DiagnosisState:
     def whole_set(self) -> None:
         """Find what is wrong with all cameras alike."""
         for _ in range(MAX_HYPOTHESES):
-            found = best_hypothesis(self.scene, self.matches, self.fit, quick=self.quick)
-            if found is None:
+            outcome = best_hypothesis(self.scene, self.matches, self.residuals, quick=self.quick)
+            if outcome is None:
                 return
-            self.findings.append(self._finding(found))
-            self.scene, self.matches, self.fit = found.scene, found.matches, found.fit
+            self.findings.append(self._finding(outcome))
+            self.scene, self.matches, self.residuals = outcome.scene, outcome.matches, outcome.residuals
 
-    def _finding(self, found: Outcome) -> Finding:
-        hypothesis = found.hypothesis
+    def _finding(self, outcome: Outcome) -> Finding:
+        hypothesis = outcome.hypothesis
         return Finding(
             name=hypothesis.name,
             kind="fault",
             what=hypothesis.what,
-            evidence=(*self._evidence(found.fit), *self._photometric(found)),
+            evidence=(*self._evidence(outcome.residuals), *self._photometric(outcome)),
             fixes=hypothesis.fixes,
         )
 
+    def _in_px(self, residuals: Residuals) -> str:
+        return error_in_px(residuals, self.image_px_per_feature_px)
+
     def _evidence(self, after: Residuals) -> tuple[str, ...]:
-        before = self.fit
+        before = self.residuals
         lines = [
-            f"median epipolar error {error_in_px(before, self.px)} as given, {error_in_px(after, self.px)} with "
+            f"median epipolar error {self._in_px(before)} as given, {self._in_px(after)} with "
             "the fix "
             f"({len(after.pair_px)} pairs, {len(after.error_px)} matches)",
             f"points in front of the cameras {before.cheirality_share:.0%} as given, "
@@ -200,11 +207,11 @@ class _DiagnosisState:
             )
         return tuple(lines)
 
-    def _photometric(self, found: Outcome) -> tuple[str, ...]:
+    def _photometric(self, outcome: Outcome) -> tuple[str, ...]:
         """Ask the images too, by a coarse plane sweep before and after the fix."""
         if self.quick:
             return ()
-        shares = photometric_share(self.scene, self.matches), photometric_share(found.scene, found.matches)
+        shares = photometric_share(self.scene, self.matches), photometric_share(outcome.scene, outcome.matches)
         if None in shares:
             return ()
         before, after = shares
@@ -213,7 +220,7 @@ class _DiagnosisState:
     def single_views(self) -> None:
         """Find views that do not fit while the others do."""
         self._lonely_views()
-        wrong = wrong_views(self.matches, self.fit)
+        wrong = wrong_views(self.matches, self.residuals)
         if not wrong:
             return
         names = tuple(self.scene.views[i].name for i in wrong)
@@ -232,7 +239,10 @@ class _DiagnosisState:
         if not self.matches.reindexed(self.scene, rest).pairs:
             return
         self._go_on_with(rest)
-        evidence = (*off, f"all pairs with the fix: {error_in_px(self.fit, self.px)} (median)")
+        evidence = (
+            *off,
+            f"all pairs with the fix: {self._in_px(self.residuals)} (median)",
+        )
         self.findings.append(Finding(name=name, kind="fault", what=what, evidence=evidence, fixes=fixes, views=names))
 
     def _lonely_views(self) -> None:
@@ -247,20 +257,19 @@ class _DiagnosisState:
             self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))
 
     def _error_of(self, view: int) -> float:
-        own = [p for p, pair in enumerate(self.matches.pairs) if view in (pair.first, pair.second)]
-        return float(np.median(self.fit.pair_px[own])) * self.px
+        pairs = [p for p, pair in enumerate(self.matches.pairs) if view in (pair.first, pair.second)]
+        return float(np.median(self.residuals.pair_px[pairs])) * self.image_px_per_feature_px
 
     def unexplained(self) -> None:
         """Say so if the cameras are wrong and no supposition explains it."""
-        fit = self.fit
-        if fit.median_px <= WORST_ACCEPTED_PX:
+        residuals = self.residuals
+        if residuals.median_px <= WORST_ACCEPTED_PX:
             return
         measured = (
-            f"median epipolar error {error_in_px(fit, self.px)}, {fit.cheirality_share:.0%} of the points in front of "
-            "the cameras "
-            f"({len(fit.pair_px)} pairs)"
+            f"median epipolar error {self._in_px(residuals)}, {residuals.cheirality_share:.0%} of the points in front "
+            f"of the cameras ({len(residuals.pair_px)} pairs)"
         )
-        certain = len(fit.pair_px) >= MIN_PAIRS
+        certain = len(residuals.pair_px) >= MIN_PAIRS
         self.findings.append(
             Finding(
                 name="unexplained",
@@ -275,14 +284,14 @@ class _DiagnosisState:
         """Compare the unit of the translations with that of the depths, where the cameras are right otherwise."""
         if any(finding.name == "unexplained" for finding in self.findings):
             return
-        found = unit_finding(self.scene, self.matches)
-        if found is not None:
-            self.findings.append(found)
+        finding = unit_finding(self.scene, self.matches)
+        if finding is not None:
+            self.findings.append(finding)
 
     def noise(self) -> None:
         """Tell how noisy the cameras are, and what cannot be told of the principal point."""
-        fit, own = self.fit, MatchArrays(self.matches).noise_px
-        if fit.median_px > max(NOISY_PX, NOISY_TIMES * own) and fit.median_px <= WORST_ACCEPTED_PX:
+        residuals, noise_px = self.residuals, MatchArrays(self.matches).noise_px
+        if residuals.median_px > max(NOISY_PX, NOISY_TIMES * noise_px) and residuals.median_px <= WORST_ACCEPTED_PX:
             self.findings.append(
                 Finding(
                     name="noisy",
@@ -291,8 +300,8 @@ class _DiagnosisState:
                     "the matches)",
                     fixes=("refine-poses",),
                     evidence=(
-                        f"median epipolar error {error_in_px(fit, self.px)}; the matches themselves are good to "
-                        f"{own * self.px:.2f} px",
+                        f"median epipolar error {self._in_px(residuals)}; the matches themselves are good to "
+                        f"{noise_px * self.image_px_per_feature_px:.2f} px",
                     ),
                 )
             )
@@ -321,7 +330,7 @@ class _DiagnosisState:
                     what="the principal points are off by half a pixel (integer and half-pixel centres mixed up)",
                     evidence=(
                         f"fitted shift ({dx:.2f} +- {sx:.2f}, {dy:.2f} +- {sy:.2f}) px over "
-                        f"{len(self.fit.pair_px)} pairs",
+                        f"{len(self.residuals.pair_px)} pairs",
                     ),
                     fixes=(f"principal-point={x:g},{y:g}",),
                 )

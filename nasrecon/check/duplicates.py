@@ -15,7 +15,7 @@ from nasrecon.types import Scene
 SAME_PLACE, SAME_ANGLE_DEG = 0.02, 0.2
 
 
-def duplicates(scene: Scene, matches: Matches, fit: Residuals | None) -> list[Finding]:
+def duplicates(scene: Scene, matches: Matches, residuals: Residuals | None) -> list[Finding]:
     """Return findings on images that are there twice; a fault where their poses differ, or their files do not.
 
     Args:
@@ -26,7 +26,7 @@ def duplicates(scene: Scene, matches: Matches, fit: Residuals | None) -> list[Fi
     baseline = _median_baseline(Cameras.of(scene))
     wrong, harmless = [], []
     for group in groups:
-        keep = min(group, key=lambda i: (_misfit(i, matches, fit, set(group)), i))
+        keep = min(group, key=lambda i: (_misfit(i, matches, residuals, set(group)), i))
         for i in group:
             if i != keep:
                 bad = frozenset((i, keep)) in same or not _one_place(scene, i, keep, baseline)
@@ -45,12 +45,12 @@ def _merged(groups: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return sorted(tuple(sorted(group)) for group in merged)
 
 
-def _misfit(i: int, matches: Matches, fit: Residuals | None, group: set[int]) -> float:
+def _misfit(i: int, matches: Matches, residuals: Residuals | None, group: set[int]) -> float:
     """Return the median error of a view's pairs with views outside its group."""
-    if fit is None:
+    if residuals is None:
         return 0.0
     errors = [
-        fit.pair_px[p]
+        residuals.pair_px[p]
         for p, pair in enumerate(matches.pairs)
         if i in (pair.first, pair.second) and not {pair.first, pair.second} <= group
     ]

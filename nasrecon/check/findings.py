@@ -29,9 +29,13 @@ class Finding:
     views: tuple[str, ...] = ()
 
 
-def error_in_px(fit: Residuals, px: float) -> str:
-    """Write the median epipolar error of a fit; ``px``: full-size pixels for one searched pixel."""
-    return f"{fit.median_px * px:.2f} px" if fit.median_px < WORST_PX else f"{WORST_PX * px:.0f} px or more"
+def error_in_px(residuals: Residuals, image_px_per_feature_px: float) -> str:
+    """Write the median epipolar error in pixels of the full-size image."""
+    return (
+        f"{residuals.median_px * image_px_per_feature_px:.2f} px"
+        if residuals.median_px < WORST_PX
+        else f"{WORST_PX * image_px_per_feature_px:.0f} px or more"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +47,15 @@ class Diagnosis:
         facts: what was read, (name, value) rows for a table.
         given: how well the cameras fit as they were given; None where nothing could be matched.
         repaired: how well they fit with all fixes applied; the same as ``given`` without any.
-        px: full-size pixels for one searched pixel, in which the fits are measured.
+        image_px_per_feature_px: pixels of the full-size image for one pixel of the searched image, the unit of the
+            residuals.
     """
 
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...] = ()
     given: Residuals | None = None
     repaired: Residuals | None = None
-    px: float = 1.0
+    image_px_per_feature_px: float = 1.0
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -62,22 +67,22 @@ class Diagnosis:
         """All fixes, in the order in which they are to be applied."""
         return tuple(fix for finding in self.findings for fix in finding.fixes)
 
-    def error(self, fit: Residuals) -> str:
+    def error(self, residuals: Residuals) -> str:
         """Write the median epipolar error of a fit [px of the images]."""
-        return error_in_px(fit, self.px)
+        return error_in_px(residuals, self.image_px_per_feature_px)
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values only."""
         numbers = {
             name: {
-                "median_epipolar_error_px": round(fit.median_px * self.px, 3),
-                "share_in_front": round(fit.cheirality_share, 4),
+                "median_epipolar_error_px": round(residuals.median_px * self.image_px_per_feature_px, 3),
+                "share_in_front": round(residuals.cheirality_share, 4),
                 "share_of_depths_that_agree": None
-                if fit.depth_agreement != fit.depth_agreement
-                else round(fit.depth_agreement, 4),
+                if residuals.depth_agreement != residuals.depth_agreement
+                else round(residuals.depth_agreement, 4),
             }
-            for name, fit in (("given", self.given), ("repaired", self.repaired))
-            if fit is not None
+            for name, residuals in (("given", self.given), ("repaired", self.repaired))
+            if residuals is not None
         }
         return {
             "faults": [asdict(finding) for finding in self.faults],

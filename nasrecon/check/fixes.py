@@ -168,12 +168,12 @@ def _factor(value: str | None, name: str) -> float:
 
 def _numbers(text: str, count: int, name: str, expected: str) -> list[float]:
     try:
-        found = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
-    if len(found) != count or not np.isfinite(found).all():
+        values = []
+    if len(values) != count or not np.isfinite(values).all():
         raise InputError(f"{name}={text}: expected {expected}")
-    return found
+    return values
 
 
 def _dropped(scene: Scene, value: str | None) -> Scene:

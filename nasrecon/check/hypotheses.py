@@ -84,7 +84,7 @@ def conventions(scene: Scene) -> list[Hypothesis]:
     )
     turned = f"the transforms are {other.replace('-', '_')}, and were read the other way round"
     flipped = f"the cameras have {have} axes, and were read as {taken}'s"
-    found = [
+    hypotheses = [
         Hypothesis(name=other, what=turned, fixes=(other,)),
         Hypothesis(name=axes, what=flipped, fixes=(axes,)),
         Hypothesis(name=f"{other}+{axes}", what=f"{turned}; besides, {flipped}", fixes=(other, axes)),
@@ -94,9 +94,9 @@ def conventions(scene: Scene) -> list[Hypothesis]:
         what = f"the quaternions are {order}, and were read as {wrong}"
         sides = ("", "=world-from-cam")
         for side in reversed(sides) if inverted else sides:
-            found.append(Hypothesis(name=name, what=what, fixes=(name + side,)))
+            hypotheses.append(Hypothesis(name=name, what=what, fixes=(name + side,)))
     return [
-        *found,
+        *hypotheses,
         Hypothesis(
             name="transposed-rotations",
             what="the rotations are transposed (the translations are not)",
@@ -114,15 +114,15 @@ def orders(scene: Scene) -> list[Hypothesis]:
     """Return what there is to suppose of the order of the images, without looking at them."""
     count = len(scene.views)
     says = "the images are in another order than the transforms"
-    found = [Hypothesis(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
+    hypotheses = [Hypothesis(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
     if natural_order(scene) != list(range(count)):
         what = f"{says}: those are in the order of numbers (2 before 10), these of letters"
-        found.append(Hypothesis(name="order", what=what, fixes=("order=natural",)))
+        hypotheses.append(Hypothesis(name="order", what=what, fixes=("order=natural",)))
     for step in range(1, min(WIDEST_STEP, max(1, count // VIEWS_A_STEP)) + 1):
         for sign in "-+":
             what = f"{says}: off by {step}"
-            found.append(Hypothesis(name="order", what=what, fixes=(f"order={sign}{step}",)))
-    return found
+            hypotheses.append(Hypothesis(name="order", what=what, fixes=(f"order={sign}{step}",)))
+    return hypotheses
 
 
 def intrinsics(scene: Scene) -> list[Hypothesis]:
@@ -144,12 +144,12 @@ def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Hypothesis]:
     """Return suppositions about K with the numbers that fit the matches best."""
     if any(view.image.lens is not None for view in scene.views) or len(matches.pairs) < FEW_PAIRS:
         return []
-    seen, cameras = thin_matches(matches), Cameras.of(scene)
+    arrays, cameras = thin_matches(matches), Cameras.of(scene)
     camera = scene.views[0].camera
     return [
-        *(_sized(scene, factor) for factor in _scales(seen, cameras, camera.K, camera.width, camera.height)),
-        _moved(_best_shift(seen, cameras, camera.width)),
-        _refocused(_best_factor(lambda factor: seen.median(_focal(cameras, factor)))),
+        *(_sized(scene, factor) for factor in _scales(arrays, cameras, camera.K, camera.width, camera.height)),
+        _moved(_best_shift(arrays, cameras, camera.width)),
+        _refocused(_best_factor(lambda factor: arrays.median(_focal(cameras, factor)))),
     ]
 
 
@@ -180,11 +180,11 @@ def _focal(cameras: Cameras, factor: float) -> Cameras:
     return replace(cameras, K=K)
 
 
-def _scales(seen: MatchArrays, cameras: Cameras, K: np.ndarray, width: int, height: int) -> list[float]:
+def _scales(arrays: MatchArrays, cameras: Cameras, K: np.ndarray, width: int, height: int) -> list[float]:
     """Return factors for K, likely ones first: those that make (2 cx, 2 cy) the size, common ones, the best fit."""
 
     def error(factor):
-        return seen.median(_scaled(cameras, factor))
+        return arrays.median(_scaled(cameras, factor))
 
     fitted = _best_factor(error)
     centered = [side / (2 * center) for side, center in ((width, K[0, 2]), (height, K[1, 2])) if center > 0]
@@ -204,12 +204,12 @@ def _best_factor(error: Callable[[float], float]) -> float:
     return float(best)
 
 
-def _best_shift(seen: MatchArrays, cameras: Cameras, width: int) -> np.ndarray:
+def _best_shift(arrays: MatchArrays, cameras: Cameras, width: int) -> np.ndarray:
     """Return by how much [px] to move all principal points for the least error, up to 0.4 widths."""
     best, reach = np.zeros(2), 0.4 * width
     for _ in range(9):
         grid = [best + reach * np.array([x, y]) for x in np.linspace(-1, 1, 5) for y in np.linspace(-1, 1, 5)]
-        best = min([best, *grid], key=lambda shift: seen.median(shifted(cameras, shift)))
+        best = min([best, *grid], key=lambda shift: arrays.median(shifted(cameras, shift)))
         reach *= 0.5
     return best
 
@@ -235,19 +235,19 @@ def best_hypothesis(scene: Scene, matches: Matches, given: Residuals, quick: boo
         lambda: [*conventions(scene), *intrinsics(scene), *orders(scene)],
         lambda: fitted_intrinsics(scene, matches),
     ]
-    found: list[Outcome] = []
+    better: list[Outcome] = []
     for group in groups:
         tried = [evaluate_hypothesis(scene, matches, hypothesis) for hypothesis in group()]
-        found += [one for one in tried if one is not None and is_significantly_better(one, given, matches)]
-        if any(one.fit.median_px <= AS_GOOD_AS_MATCHES * noise_px for one in found):
+        better += [one for one in tried if one is not None and is_significantly_better(one, given, matches)]
+        if any(one.residuals.median_px <= AS_GOOD_AS_MATCHES * noise_px for one in better):
             break  # numbers that are fitted could not do better
     many = len(matches.pairs) >= FEW_PAIRS and len(scene.views) <= MAX_VIEWS
-    if not found and not quick and many and given.median_px > WORST_ACCEPTED_PX / 2:
-        found += _reordered(scene, matches, given)
-    if not found:
+    if not better and not quick and many and given.median_px > WORST_ACCEPTED_PX / 2:
+        better += _reordered(scene, matches, given)
+    if not better:
         return None
-    least = min(one.fit.median_px for one in found)
-    return next(one for one in found if one.fit.median_px <= ABOUT_EQUAL * least + ABOUT_EQUAL_PX)
+    least = min(one.residuals.median_px for one in better)
+    return next(one for one in better if one.residuals.median_px <= ABOUT_EQUAL * least + ABOUT_EQUAL_PX)
 
 
 def _reordered(scene: Scene, matches: Matches, given: Residuals) -> list[Outcome]:
@@ -255,7 +255,7 @@ def _reordered(scene: Scene, matches: Matches, given: Residuals) -> list[Outcome
     changed = sum(i != k for i, k in enumerate(order))
     what = f"the images are in another order than the transforms ({changed} of {len(order)} are elsewhere)"
     repaired = with_order(scene, order)
-    fit = MatchArrays(matches).evaluate(Cameras.of(repaired))
+    residuals = MatchArrays(matches).evaluate(Cameras.of(repaired))
     hypothesis = Hypothesis(name="order", what=what, fixes=("order=matched",))
-    one = Outcome(hypothesis=hypothesis, scene=repaired, matches=matches, fit=fit)
+    one = Outcome(hypothesis=hypothesis, scene=repaired, matches=matches, residuals=residuals)
     return [one] if is_significantly_better(one, given, matches) else []

@@ -53,7 +53,7 @@ class Outcome:
     hypothesis: Hypothesis
     scene: Scene
     matches: Matches
-    fit: Residuals
+    residuals: Residuals
 
 
 def thin_matches(matches: Matches) -> MatchArrays:
@@ -72,22 +72,22 @@ def evaluate_hypothesis(scene: Scene, matches: Matches, hypothesis: Hypothesis) 
     moved = matches.reindexed(scene, repaired)
     if not moved.pairs:
         return None
-    fit = MatchArrays(moved).evaluate(Cameras.of(repaired))
-    return Outcome(hypothesis=hypothesis, scene=repaired, matches=moved, fit=fit)
+    residuals = MatchArrays(moved).evaluate(Cameras.of(repaired))
+    return Outcome(hypothesis=hypothesis, scene=repaired, matches=moved, residuals=residuals)
 
 
 def is_significantly_better(tried: Outcome, given: Residuals, matches: Matches) -> bool:
     """Say whether a supposition beats the cameras as given by so much that it must be so."""
-    fit = tried.fit
+    residuals = tried.residuals
     before = same_pairs(given, matches, tried)
-    few = len(fit.pair_px) < FEW_PAIRS
+    few = len(residuals.pair_px) < FEW_PAIRS
     least_gain, most_left = (FEW_GAIN_PX, FEW_BETTER) if few else (MIN_GAIN_PX, MIN_GAIN)
     return bool(
-        given.median_px - fit.median_px >= least_gain
-        and fit.median_px <= most_left * given.median_px
-        and fit.median_px <= WORST_ACCEPTED_PX
-        and fit.cheirality_share >= MIN_CHEIRALITY_SHARE
-        and (fit.pair_px < before).mean() >= PAIRS_BETTER
+        given.median_px - residuals.median_px >= least_gain
+        and residuals.median_px <= most_left * given.median_px
+        and residuals.median_px <= WORST_ACCEPTED_PX
+        and residuals.cheirality_share >= MIN_CHEIRALITY_SHARE
+        and (residuals.pair_px < before).mean() >= PAIRS_BETTER
     )
 
 

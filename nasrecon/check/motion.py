@@ -70,7 +70,9 @@ def rotation_residual_px(scene: Scene, pair: PairMatches, matches: Matches) -> f
     U, _, Vt = np.linalg.svd(R / np.cbrt(det))
     H = K2 @ (U @ Vt) @ np.linalg.inv(K1)
     at = np.concatenate([pair.x, np.ones((len(pair.x), 1))], axis=1) @ H.T
-    return float(np.median(np.linalg.norm(at[:, :2] / at[:, 2:] - pair.y, axis=1)) / matches.px(pair.second))
+    return float(
+        np.median(np.linalg.norm(at[:, :2] / at[:, 2:] - pair.y, axis=1)) / matches.image_px_per_feature_px(pair.second)
+    )
 
 
 def pair_names(scene: Scene, pairs: list[tuple[int, int]], kind: str) -> list[Finding]:

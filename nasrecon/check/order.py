@@ -50,55 +50,55 @@ def _strong_pairs(matches: Matches) -> MatchArrays:
     """Return the observations of the strongest pairs of each view, a few matches of each."""
     chosen: set[int] = set()
     for view in matches.views:
-        own = [p for p, pair in enumerate(matches.pairs) if view in (pair.first, pair.second)]
+        pairs = [p for p, pair in enumerate(matches.pairs) if view in (pair.first, pair.second)]
         # Much parallax tells more; a pair that hardly moved fits everything.
-        own.sort(key=lambda p: -min(matches.pairs[p].count, 100) * min(matches.pairs[p].median_flow_px, 60.0))
-        chosen |= set(own[:PAIRS_A_VIEW])
+        pairs.sort(key=lambda p: -min(matches.pairs[p].count, 100) * min(matches.pairs[p].median_flow_px, 60.0))
+        chosen |= set(pairs[:PAIRS_A_VIEW])
     return MatchArrays(matches, sorted(chosen), most=MATCHES_A_PAIR)
 
 
-def assign(cameras: Cameras, seen: MatchArrays) -> list[int]:
+def assign(cameras: Cameras, arrays: MatchArrays) -> list[int]:
     """Return the transform of each image that explains the observations best."""
-    table = _table(cameras, seen)
+    table = _table(cameras, arrays)
     count = len(cameras.K)
     links: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    for p, (i, j) in enumerate(zip(seen.first.tolist(), seen.second.tolist(), strict=True)):
+    for p, (i, j) in enumerate(zip(arrays.first.tolist(), arrays.second.tolist(), strict=True)):
         links[i].append((p, j))
         links[j].append((p, i))
     identity = list(range(count))
-    best = _exchanged(identity, table, seen)
-    for start in _starts(table, seen):
-        grown = _grown(start, table, seen, links)
-        if _total(grown, table, seen) < 1.5 * _total(best, table, seen) + 1:
-            best = min(best, _exchanged(grown, table, seen), key=lambda order: _total(order, table, seen))
+    best = _exchanged(identity, table, arrays)
+    for start in _starts(table, arrays):
+        grown = _grown(start, table, arrays, links)
+        if _total(grown, table, arrays) < 1.5 * _total(best, table, arrays) + 1:
+            best = min(best, _exchanged(grown, table, arrays), key=lambda order: _total(order, table, arrays))
     return best
 
 
-def _table(cameras: Cameras, seen: MatchArrays) -> np.ndarray:
+def _table(cameras: Cameras, arrays: MatchArrays) -> np.ndarray:
     """Return (P, N, N): the cost of giving transform a to the first and b to the second image of each pair."""
     count = len(cameras.K)
     a, b = (index.ravel() for index in np.meshgrid(np.arange(count), np.arange(count), indexing="ij"))
-    table = np.empty((len(seen), count, count), dtype=np.float32)
-    for p in range(len(seen)):
-        error = seen.errors_of_pair(p, cameras, a, b)
+    table = np.empty((len(arrays), count, count), dtype=np.float32)
+    for p in range(len(arrays)):
+        error = arrays.errors_of_pair(p, cameras, a, b)
         table[p] = np.log1p(np.minimum(np.median(error, axis=1), WORST_PX) / 2).reshape(count, count)
         np.fill_diagonal(table[p], np.log1p(WORST_PX))
     return table
 
 
-def _starts(table: np.ndarray, seen: MatchArrays) -> list[dict[int, int]]:
+def _starts(table: np.ndarray, arrays: MatchArrays) -> list[dict[int, int]]:
     strongest = np.argsort(-np.median(table.reshape(len(table), -1), axis=1))[:START_PAIRS]
     starts = []
     for p in strongest.tolist():
         for flat in np.argsort(table[p].ravel())[:STARTS_A_PAIR].tolist():
             a, b = divmod(flat, table.shape[1])
             if a != b:
-                starts.append({int(seen.first[p]): a, int(seen.second[p]): b})
+                starts.append({int(arrays.first[p]): a, int(arrays.second[p]): b})
     return starts
 
 
 def _grown(
-    start: dict[int, int], table: np.ndarray, seen: MatchArrays, links: Sequence[Sequence[tuple[int, int]]]
+    start: dict[int, int], table: np.ndarray, arrays: MatchArrays, links: Sequence[Sequence[tuple[int, int]]]
 ) -> list[int]:
     """Give transforms to the other images one by one: next the one with most pairs to those that have one."""
     order = dict(start)
@@ -110,32 +110,34 @@ def _grown(
         i = -i
         if ties == 0:
             break
-        costs = [table[p][:, order[j]] if seen.first[p] == i else table[p][order[j]] for p, j in links[i] if j in order]
+        costs = [
+            table[p][:, order[j]] if arrays.first[p] == i else table[p][order[j]] for p, j in links[i] if j in order
+        ]
         chosen = min(free, key=lambda k: float(np.mean([cost[k] for cost in costs])))
         order[i] = chosen
         free.remove(chosen)
     rest = [i for i in range(count) if i not in order]
-    own = [i for i in rest if i in free]  # images that nothing is known of keep their transform where it is free
-    order |= {i: i for i in own}
-    free = [k for k in free if k not in own]
-    order |= dict(zip([i for i in rest if i not in own], free, strict=True))
+    unassigned = [i for i in rest if i in free]  # images that nothing is known of keep their transform where it is free
+    order |= {i: i for i in unassigned}
+    free = [k for k in free if k not in unassigned]
+    order |= dict(zip([i for i in rest if i not in unassigned], free, strict=True))
     return [order[i] for i in range(count)]
 
 
-def _total(order: Sequence[int], table: np.ndarray, seen: MatchArrays) -> float:
+def _total(order: Sequence[int], table: np.ndarray, arrays: MatchArrays) -> float:
     chosen = np.asarray(order)
-    return float(table[np.arange(len(table)), chosen[seen.first], chosen[seen.second]].sum())
+    return float(table[np.arange(len(table)), chosen[arrays.first], chosen[arrays.second]].sum())
 
 
-def _exchanged(order: Sequence[int], table: np.ndarray, seen: MatchArrays) -> list[int]:
+def _exchanged(order: Sequence[int], table: np.ndarray, arrays: MatchArrays) -> list[int]:
     """Exchange two transforms as long as that lowers the total."""
     order = list(order)
-    total, better = _total(order, table, seen), True
+    total, better = _total(order, table, arrays), True
     while better:
         better = False
         for i, j in itertools.combinations(range(len(order)), 2):
             order[i], order[j] = order[j], order[i]
-            tried = _total(order, table, seen)
+            tried = _total(order, table, arrays)
             if tried < total - 1e-6:
                 total, better = tried, True
             else:

@@ -34,16 +34,16 @@ def fit_center_shift(scene: Scene, matches: Matches) -> CenterShift | None:
     """Fit by how much all principal points are to be moved; None with too few views, or where nothing tells."""
     if len(matches.views) < MIN_VIEWS:
         return None
-    seen, cameras = MatchArrays(matches), Cameras.of(scene)
+    arrays, cameras = MatchArrays(matches), Cameras.of(scene)
     shift = np.zeros(2)
     for _ in range(ROUNDS):
-        A, b = _normal_equations(seen, _moved(cameras, shift))
+        A, b = _normal_equations(arrays, _moved(cameras, shift))
         if np.linalg.cond(A.sum(axis=0)) > 1e6:
             return None
         shift = shift - np.linalg.solve(A.sum(axis=0), b.sum(axis=0))
     left_out = []
     for view in matches.views:
-        rest = (seen.first != view) & (seen.second != view)
+        rest = (arrays.first != view) & (arrays.second != view)
         if rest.any() and np.linalg.cond(A[rest].sum(axis=0)) < 1e6:
             left_out.append(-np.linalg.solve(A[rest].sum(axis=0), b[rest].sum(axis=0)))
     if len(left_out) < MIN_VIEWS:
@@ -59,20 +59,20 @@ def _moved(cameras: Cameras, shift: np.ndarray) -> Cameras:
     return replace(cameras, K=K)
 
 
-def _normal_equations(seen: MatchArrays, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+def _normal_equations(arrays: MatchArrays, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Return J^T J (P, 2, 2) and J^T e (P, 2) of each pair, for the shift of the principal points."""
-    error = seen.signed_px(cameras)
+    error = arrays.signed_px(cameras)
     steps = STEP_PX * np.eye(2)
     J = np.stack(
         [
-            (seen.signed_px(_moved(cameras, step)) - seen.signed_px(_moved(cameras, -step))) / (2 * STEP_PX)
+            (arrays.signed_px(_moved(cameras, step)) - arrays.signed_px(_moved(cameras, -step))) / (2 * STEP_PX)
             for step in steps
         ],
         axis=1,
     )
     keep = np.abs(error) <= KEPT_TIMES * np.median(np.abs(error))
     J, error = J * keep[:, None], error * keep
-    A, b = np.zeros((len(seen), 2, 2)), np.zeros((len(seen), 2))
-    np.add.at(A, seen.pair, J[:, :, None] * J[:, None])
-    np.add.at(b, seen.pair, J * error[:, None])
+    A, b = np.zeros((len(arrays), 2, 2)), np.zeros((len(arrays), 2))
+    np.add.at(A, arrays.pair, J[:, :, None] * J[:, None])
+    np.add.at(b, arrays.pair, J * error[:, None])
     return A, b

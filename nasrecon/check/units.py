@@ -38,22 +38,22 @@ class DepthScale:
 
 def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
     """Return the fault if translations and depths are in two units, a note where nothing can be compared."""
-    cameras, seen = Cameras.of(scene), MatchArrays(matches)
-    depths, sound = seen.depths(cameras)
+    cameras, arrays = Cameras.of(scene), MatchArrays(matches)
+    depths, sound = arrays.depths(cameras)
     if sound.sum() < MIN_POINTS:
         return None
-    found = _from_depth_maps(scene, seen, depths, sound) or _from_sparse_points(scene, matches, seen, depths, sound)
-    if found is None and scene.unit != "unknown":
+    scale = _from_depth_maps(scene, arrays, depths, sound) or _from_sparse_points(scene, matches, arrays, depths, sound)
+    if scale is None and scene.unit != "unknown":
         return None
-    if found is None:
+    if scale is None:
         return Finding(
             name="unit-unknown",
             kind="note",
             what="the set has neither depth maps nor enough sparse points: whether its unit is metres cannot be told",
         )
-    if max(found.factor, 1 / found.factor) < MIN_FACTOR:
+    if max(scale.factor, 1 / scale.factor) < MIN_FACTOR:
         return None
-    factor = f"{found.factor:.6g}"
+    factor = f"{scale.factor:.6g}"
     words = {
         "0.001": "the translations are in millimetres, the depths in metres",
         "1000": "the translations are in metres, the depths in millimetres",
@@ -62,15 +62,15 @@ def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
         name="translation-scale",
         kind="fault",
         what=words.get(factor, "translations and depths are in different units"),
-        evidence=(f"{found.origin} are {factor} times what the cameras triangulate ({found.points} points)",),
+        evidence=(f"{scale.origin} are {factor} times what the cameras triangulate ({scale.points} points)",),
         fixes=(f"translation-scale={factor}",),
     )
 
 
-def _from_depth_maps(scene: Scene, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray) -> DepthScale | None:
+def _from_depth_maps(scene: Scene, arrays: MatchArrays, depths: np.ndarray, sound: np.ndarray) -> DepthScale | None:
     """Compare triangulated depths with the depth maps of a few views."""
     ratios: list[np.ndarray] = []
-    views = sorted(set(seen.first.tolist()))
+    views = sorted(set(arrays.first.tolist()))
     for i in [views[k] for k in np.linspace(0, len(views) - 1, min(len(views), DEPTH_VIEWS)).round().astype(int)]:
         view = scene.views[i]
         try:
@@ -79,10 +79,10 @@ def _from_depth_maps(scene: Scene, seen: MatchArrays, depths: np.ndarray, sound:
             continue  # eval is the one to report damaged depth maps
         if true is None:
             return None
-        own = sound & (seen.first[seen.pair] == i)
-        column, row = np.floor(seen.x[own]).astype(int).T
-        there = true[np.clip(row, 0, true.shape[0] - 1), np.clip(column, 0, true.shape[1] - 1)]
-        ratios.append((there / depths[own, 0])[there > 0])
+        of_view = sound & (arrays.first[arrays.pair] == i)
+        column, row = np.floor(arrays.x[of_view]).astype(int).T
+        true_depth = true[np.clip(row, 0, true.shape[0] - 1), np.clip(column, 0, true.shape[1] - 1)]
+        ratios.append((true_depth / depths[of_view, 0])[true_depth > 0])
     ratio = np.concatenate(ratios) if ratios else np.empty(0)
     if len(ratio) < MIN_POINTS:
         return None
@@ -95,12 +95,12 @@ def _rounded(factor: float) -> float:
 
 
 def _from_sparse_points(
-    scene: Scene, matches: Matches, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray
+    scene: Scene, matches: Matches, arrays: MatchArrays, depths: np.ndarray, sound: np.ndarray
 ) -> DepthScale | None:
     """Count, for likely factors, the matches that show a sparse point where and as far away as it should be."""
     if scene.visible is None:
         return None
-    counts = [_shown(scene, matches, seen, depths, sound, factor) for factor in FACTORS]
+    counts = [_shown(scene, matches, arrays, depths, sound, factor) for factor in FACTORS]
     best = int(np.argmax(counts))
     if counts[best] < MIN_POINTS:
         return None
@@ -110,22 +110,22 @@ def _from_sparse_points(
 
 
 def _shown(
-    scene: Scene, matches: Matches, seen: MatchArrays, depths: np.ndarray, sound: np.ndarray, factor: float
+    scene: Scene, matches: Matches, arrays: MatchArrays, depths: np.ndarray, sound: np.ndarray, factor: float
 ) -> int:
     count = 0
-    for i in sorted(set(seen.first.tolist())):
-        own = sound & (seen.first[seen.pair] == i)
+    for i in sorted(set(arrays.first.tolist())):
+        of_view = sound & (arrays.first[arrays.pair] == i)
         view = scene.views[i]
         cam_from_world = view.cam_from_world.copy()
         cam_from_world[:3, 3] *= factor
         points = scene.points_in_world[scene.visible[i][:POINTS_A_VIEW]]
         in_cam = transform(cam_from_world, points)
         in_cam = in_cam[in_cam[:, 2] > 0]
-        if not own.any() or not len(in_cam):
+        if not of_view.any() or not len(in_cam):
             continue
-        apart = np.linalg.norm(view.camera.project(in_cam)[:, None] - seen.x[own], axis=-1)
+        apart = np.linalg.norm(view.camera.project(in_cam)[:, None] - arrays.x[of_view], axis=-1)
         nearest = apart.argmin(axis=0)
-        near = apart[nearest, np.arange(apart.shape[1])] <= NEAR_PX * matches.px(i)
-        ratio = in_cam[nearest, 2] / (factor * depths[own, 0])
+        near = apart[nearest, np.arange(apart.shape[1])] <= NEAR_PX * matches.image_px_per_feature_px(i)
+        ratio = in_cam[nearest, 2] / (factor * depths[of_view, 0])
         count += int((near & (np.abs(np.log(ratio)) < np.log(SAME_DEPTH))).sum())
     return count

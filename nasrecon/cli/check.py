@@ -59,14 +59,14 @@ def report(diagnosis: Diagnosis) -> str:
     """Lay out a diagnosis for people."""
     lines = [_rows(diagnosis.facts)] if diagnosis.facts else []
     if diagnosis.given is not None:
-        fit = diagnosis.given
+        residuals = diagnosis.given
         rows = [
-            ("matches", f"{len(fit.error_px)} in {len(fit.pair_px)} pairs of images"),
-            ("epipolar error", f"{diagnosis.error(fit)} (median, in pixels of the images)"),
-            ("points in front", f"{fit.cheirality_share:.1%} of {fit.tested} matches with enough parallax"),
+            ("matches", f"{len(residuals.error_px)} in {len(residuals.pair_px)} pairs of images"),
+            ("epipolar error", f"{diagnosis.error(residuals)} (median, in pixels of the images)"),
+            ("points in front", f"{residuals.cheirality_share:.1%} of {residuals.tested} matches with enough parallax"),
         ]
-        if math.isfinite(fit.depth_agreement):
-            rows.append(("depths agree", f"{fit.depth_agreement:.1%} of the points that two pairs triangulate"))
+        if math.isfinite(residuals.depth_agreement):
+            rows.append(("depths agree", f"{residuals.depth_agreement:.1%} of the points that two pairs triangulate"))
         lines += ["", _rows(rows)]
     for finding in diagnosis.findings:
         lines += ["", *_finding_lines(finding)]

@@ -106,7 +106,13 @@ def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
     """The closing table: what each stage kept, the sizes chosen, what was made and the time it took."""
     stats = fusion.stats
     unit = next((f" {made.unit}" for made in (fusion.cloud, fusion.mesh) if made and made.unit != "unknown"), "")
-    rows = [("views", f"{stats.views:,}", f"({len(stats.alone)} overlap with no other)" if stats.alone else "")]
+    rows = [
+        (
+            "views",
+            f"{stats.views:,}",
+            f"({len(stats.isolated_views)} overlap with no other)" if stats.isolated_views else "",
+        )
+    ]
     rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
     if fusion.voxel is not None:
         rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))

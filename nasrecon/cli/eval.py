@@ -241,8 +241,8 @@ def score_tables(evaluation: Evaluation) -> str:
     with_normals = [stage for stage, (_, normal) in STAGES.items() if normal is not None]
     of_refined = {subset: evaluation.zones(subset) for subset in evaluation.subsets}
     for subset, values in of_refined.items():
-        found = evaluation.thin_found_pct(subset)
-        values |= evaluation.calibration(subset) | ({} if found is None else {"thin_found_pct": found})
+        thin_pct = evaluation.thin_found_pct(subset)
+        values |= evaluation.calibration(subset) | ({} if thin_pct is None else {"thin_found_pct": thin_pct})
     for columns, stages in ((DEPTHS, list(STAGES)), (NORMALS, with_normals), (ZONES, []), (CALIBRATION, [])):
         lines += ["", *_score_table(evaluation, columns, stages, of_refined)]
     return "\n".join(lines)

@@ -33,8 +33,8 @@ def list_weights(as_json: JsonFlag = False) -> None:
     from nasrecon.cli.console import weights_table
     from nasrecon.nas.manifest import list_weights as entries
 
-    found = entries()
-    print(json.dumps([_entry_facts(entry) for entry in found]) if as_json else weights_table(found))
+    manifest = entries()
+    print(json.dumps([_entry_facts(entry) for entry in manifest]) if as_json else weights_table(manifest))
 
 
 @app.command("verify")
@@ -43,12 +43,12 @@ def verify_weights(as_json: JsonFlag = False) -> None:
     from nasrecon.cli.console import table
     from nasrecon.nas.weights import verify_weights as checked
 
-    found = checked()
+    results = checked()
     if as_json:
-        print(json.dumps([_entry_facts(entry) | {"problem": problem} for entry, problem in found]))
+        print(json.dumps([_entry_facts(entry) | {"problem": problem} for entry, problem in results]))
     else:
-        print(table([(entry.name, "wrong" if problem else "ok", problem) for entry, problem in found]))
-    if any(problem for _, problem in found):
+        print(table([(entry.name, "wrong" if problem else "ok", problem) for entry, problem in results]))
+    if any(problem for _, problem in results):
         raise typer.Exit(1)
 
 

@@ -48,12 +48,12 @@ def normal_metrics(normal: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> d
     mean_deg, median_deg: of the angle to the truth. below_X_pct: per cent of pixels whose angle is below X degrees.
     A vector that has no length, or is not finite, counts as 90 degrees off.
     """
-    found, expected = normal[mask].astype(np.float64), truth[mask].astype(np.float64)
-    finite = np.isfinite(found).all(axis=-1)
-    found = np.where(finite[:, None], found, 0)
-    across, along = np.linalg.norm(np.cross(found, expected), axis=-1), np.sum(found * expected, axis=-1)
-    there = np.linalg.norm(found, axis=-1) > 0
-    angle = np.where(there, np.degrees(np.arctan2(across, along)), 90.0)
+    estimated, expected = normal[mask].astype(np.float64), truth[mask].astype(np.float64)
+    finite = np.isfinite(estimated).all(axis=-1)
+    estimated = np.where(finite[:, None], estimated, 0)
+    across, along = np.linalg.norm(np.cross(estimated, expected), axis=-1), np.sum(estimated * expected, axis=-1)
+    has_length = np.linalg.norm(estimated, axis=-1) > 0
+    angle = np.where(has_length, np.degrees(np.arctan2(across, along)), 90.0)
     values = [angle.mean(), np.median(angle), *(100 * np.mean(angle < limit) for limit in ANGLES_DEG)]
     return dict(zip(NORMAL_METRICS, map(float, values), strict=True))
 

@@ -169,7 +169,7 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for row in rows:
         for name, value in row.items():
             values.setdefault(name, []).append(value)
-    return {name: float(np.mean(found)) for name, found in values.items()}
+    return {name: float(np.mean(numbers)) for name, numbers in values.items()}
 
 
 class _Counted:
@@ -235,10 +235,10 @@ class Scorer:
         photos = [self._photo(prepared, source, size) for source in sources]
         counted = _Counted(self.network)
         since = time.perf_counter()
-        found = predict_stages(counted, photo, photos, self.device)
+        prediction = predict_stages(counted, photo, photos, self.device)
         seconds = time.perf_counter() - since
         normals = true_normals(truth, view.camera)
-        refined = self._clamped(found.refined_depth)
+        refined = self._clamped(prediction.refined_depth)
         others = [(_as_read(source), read_true_depth(source.view)) for source in photos]
         zones = zone_masks(photo.rgb, _as_read(photo), truth, others)
         thin, surroundings = thin_structures(truth)
@@ -248,13 +248,13 @@ class Scorer:
                 name=name,
                 subset=subset,
                 sources=tuple(source.view.name for source in photos),
-                stages={stage: self._stage(found, stage, truth, mask, normals) for stage in STAGES},
-                calibration=self._calibration(found, truth, mask),
+                stages={stage: self._stage(prediction, stage, truth, mask, normals) for stage in STAGES},
+                calibration=self._calibration(prediction, truth, mask),
                 zones=zone_errors(np.abs(refined - truth) / np.where(mask, truth, 1), mask, zones),
                 thin_pixels=int(thin.sum()),
                 thin_found=int((thin & found_thin(refined, truth, surroundings)).sum()),
                 pixels=int(mask.sum()),
-                missing=int((mask & ~_has_depth(found.refined_depth[0].numpy())).sum()),
+                missing=int((mask & ~_has_depth(prediction.refined_depth[0].numpy())).sum()),
                 passes=counted.passes,
                 seconds=seconds,
             )
@@ -268,25 +268,30 @@ class Scorer:
 
     def _clamped(self, depth: torch.Tensor) -> np.ndarray:
         """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""
-        found = depth[0].numpy()
-        return np.where(_has_depth(found), found, self.clamp[1]).clip(*self.clamp)
+        clamped = depth[0].numpy()
+        return np.where(_has_depth(clamped), clamped, self.clamp[1]).clip(*self.clamp)
 
     def _stage(
-        self, found: Prediction, stage: str, truth: np.ndarray, mask: np.ndarray, normals: tuple[np.ndarray, np.ndarray]
+        self,
+        prediction: Prediction,
+        stage: str,
+        truth: np.ndarray,
+        mask: np.ndarray,
+        normals: tuple[np.ndarray, np.ndarray],
     ) -> dict[str, float]:
         of_depth, of_normal = STAGES[stage]
-        scores = depth_metrics(self._clamped(getattr(found, of_depth)), truth, mask)
+        scores = depth_metrics(self._clamped(getattr(prediction, of_depth)), truth, mask)
         true_normal, smooth = normals
         if of_normal is not None and (mask & smooth).any():
-            normal = getattr(found, of_normal)[0].permute(1, 2, 0).numpy()
+            normal = getattr(prediction, of_normal)[0].permute(1, 2, 0).numpy()
             values = normal_metrics(normal, true_normal, mask & smooth)
             scores |= {f"normal_{metric}": value for metric, value in values.items()}
         return scores
 
-    def _calibration(self, found: Prediction, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-        error = np.abs(self._clamped(found.refined_depth) - truth)[mask]
-        sorting = sparsification(error / truth[mask], np.nan_to_num(found.confidence[0].numpy()[mask]))
-        return {**sorting, **coverage(error, np.nan_to_num(found.sigma[0].numpy()[mask]))}
+    def _calibration(self, prediction: Prediction, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+        error = np.abs(self._clamped(prediction.refined_depth) - truth)[mask]
+        sorting = sparsification(error / truth[mask], np.nan_to_num(prediction.confidence[0].numpy()[mask]))
+        return {**sorting, **coverage(error, np.nan_to_num(prediction.sigma[0].numpy()[mask]))}
 
     def evaluation(self, *, protocol: str, rules: tuple[str, ...], data: str) -> Evaluation:
         """Return what was collected.

@@ -68,9 +68,9 @@ class SurfaceReference:
         """
         if not self.views:
             return np.ones(len(xyz), bool)
-        seen = np.zeros(len(xyz), bool)
+        visible = np.zeros(len(xyz), bool)
         for view in self.views:
-            rest = np.flatnonzero(~seen)
+            rest = np.flatnonzero(~visible)
             if not len(rest):
                 break
             camera = view.camera
@@ -81,8 +81,8 @@ class SurfaceReference:
                 inside = (z > 0) & ((pixel >= 0) & (pixel < (camera.width, camera.height))).all(axis=-1)
             column, row = np.where(inside[:, None], pixel, 0).astype(np.intp).T
             depth = view.depth[row, column]
-            seen[rest] = inside & (depth > 0) & (z <= depth + _BEHIND * distance)
-        return seen
+            visible[rest] = inside & (depth > 0) & (z <= depth + _BEHIND * distance)
+        return visible
 
 
 def read_reference(

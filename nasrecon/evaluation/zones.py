@@ -72,7 +72,7 @@ def zone_errors(error: np.ndarray, mask: np.ndarray, zones: dict[str, np.ndarray
 def seen_by_a_source(view: View, truth: np.ndarray, sources: Sequence[tuple[View, np.ndarray | None]]) -> np.ndarray:
     """Return where (H, W) the true point falls into the image of a source and is not occluded in it."""
     points = view.camera.unproject_depth(truth)
-    seen = np.zeros(truth.shape, dtype=bool)
+    visible = np.zeros(truth.shape, dtype=bool)
     for source, depth in sources:
         camera = source.camera
         in_source = transform(relative_pose(source.cam_from_world, view.cam_from_world), points)
@@ -84,8 +84,8 @@ def seen_by_a_source(view: View, truth: np.ndarray, sources: Sequence[tuple[View
             column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(int), -1, 0)
             nearest = depth[row, column]
             inside &= (nearest <= 0) | (z <= nearest * (1 + OCCLUDED))
-        seen |= inside & (truth > 0)
-    return seen
+        visible |= inside & (truth > 0)
+    return visible
 
 
 def near_edge(truth: np.ndarray) -> np.ndarray:
@@ -111,9 +111,9 @@ def _jumps(truth: np.ndarray) -> np.ndarray:
     columns = np.arange(truth.shape[1])
     rows = np.arange(len(truth))[:, None]
     previous = np.pad(before, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
-    there = (truth > 0) & (previous >= 0) & (columns - previous <= EDGE_PX + 1)
+    has_previous = (truth > 0) & (previous >= 0) & (columns - previous <= EDGE_PX + 1)
     depth = truth[rows, np.maximum(previous, 0)]
-    jump = there & (np.abs(truth - depth) > EDGE_JUMP * np.minimum(truth, depth))
+    jump = has_previous & (np.abs(truth - depth) > EDGE_JUMP * np.minimum(truth, depth))
     edge = jump.copy()
     edge[np.nonzero(jump)[0], previous[jump]] = True
     return edge
@@ -169,8 +169,8 @@ def _filled(truth: np.ndarray) -> np.ndarray:
     left, correct = _last_valid(valid), width - 1 - _last_valid(valid[:, ::-1])[:, ::-1]
     rows = np.arange(len(truth))[:, None]
     sides = [np.where((at >= 0) & (at < width), near[rows, at.clip(0, width - 1)], np.inf) for at in (left, correct)]
-    found = np.minimum(*sides)
-    return np.where(np.isfinite(found), found, 0)
+    nearer = np.minimum(*sides)
+    return np.where(np.isfinite(nearer), nearer, 0)
 
 
 def _running(best: np.ufunc, values: np.ndarray, axis: int, ahead: bool) -> np.ndarray:

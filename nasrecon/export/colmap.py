@@ -23,7 +23,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, write_image
-from nasrecon.fuse.overlap import Sketch
+from nasrecon.fuse.overlap import CoarseDepth
 from nasrecon.geometry import transform
 from nasrecon.progress import Progress
 from nasrecon.types import Camera, Estimate, View
@@ -48,7 +48,7 @@ def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple
         progress.update("views", i, len(estimates))
         names.append(image_name(estimate.view.name))
         sources.append(estimate.sources)
-        sketches.append(Sketch.of(estimate.view, estimate.depth))
+        sketches.append(CoarseDepth.of(estimate.view, estimate.depth))
         write_image(out / "images" / names[-1], estimate.rgb)
         _write_maps(out / "stereo", names[-1], estimate)
     progress.update("views", len(estimates), len(estimates))
@@ -99,23 +99,26 @@ def depth_at_corners(estimate: Estimate) -> np.ndarray:
     return (estimate.depth * factor).astype(np.float32)
 
 
-def shared_points(sketches: Sequence[Sketch]) -> tuple[np.ndarray, list[list[int]]]:
+def shared_points(sketches: Sequence[CoarseDepth]) -> tuple[np.ndarray, list[list[int]]]:
     """Return points (P, 3) in the world of all depth maps, and for each the views (two or more) whose depths agree."""
     points, tracks = [], []
     for ref, sketch in enumerate(sketches):
-        own = sketch.points_in_world
-        own = own[:: max(1, len(own) // POINTS_A_VIEW)]
-        seen = np.array(
-            [_agrees(other, own) if i != ref else np.ones(len(own), bool) for i, other in enumerate(sketches)]
+        candidates = sketch.points_in_world
+        candidates = candidates[:: max(1, len(candidates) // POINTS_A_VIEW)]
+        sees_point = np.array(
+            [
+                _agrees(other, candidates) if i != ref else np.ones(len(candidates), bool)
+                for i, other in enumerate(sketches)
+            ]
         )
-        for point, views in zip(own, seen.T, strict=True):
+        for point, views in zip(candidates, sees_point.T, strict=True):
             if views.sum() >= 2:
                 points.append(point)
                 tracks.append(np.flatnonzero(views).tolist())
     return np.array(points).reshape(-1, 3), tracks
 
 
-def _agrees(sketch: Sketch, points_in_world: np.ndarray) -> np.ndarray:
+def _agrees(sketch: CoarseDepth, points_in_world: np.ndarray) -> np.ndarray:
     """Say at which points (N, 3) a view has about their depth."""
     camera = sketch.view.camera
     in_cam = transform(sketch.view.cam_from_world, points_in_world)
@@ -124,17 +127,17 @@ def _agrees(sketch: Sketch, points_in_world: np.ndarray) -> np.ndarray:
         inside = ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(axis=-1)
     height, width = sketch.depth.shape
     at = (np.where(inside[..., None], pixels, 0) * (width / camera.width, height / camera.height)).astype(int)
-    there = sketch.depth[at[:, 1], at[:, 0]]
-    return inside & (there > 0) & (np.abs(there - in_cam[:, 2]) <= SAME_DEPTH * in_cam[:, 2])
+    sampled_depth = sketch.depth[at[:, 1], at[:, 0]]
+    return inside & (sampled_depth > 0) & (np.abs(sampled_depth - in_cam[:, 2]) <= SAME_DEPTH * in_cam[:, 2])
 
 
 def _model(views: Sequence[View], names: Sequence[str], points: np.ndarray, tracks: Sequence[Sequence[int]]) -> Any:
     import pycolmap
 
-    seen: list[list[int]] = [[] for _ in views]
+    track_of_view: list[list[int]] = [[] for _ in views]
     for k, track in enumerate(tracks):
         for i in track:
-            seen[i].append(k)
+            track_of_view[i].append(k)
     model = pycolmap.Reconstruction()
     elements = [pycolmap.Track() for _ in points]
     for i, (view, name) in enumerate(zip(views, names, strict=True)):
@@ -146,10 +149,10 @@ def _model(views: Sequence[View], names: Sequence[str], points: np.ndarray, trac
             camera_id=i + 1,
         )
         model.add_camera_with_trivial_rig(camera)
-        pixels = view.camera.project(transform(view.cam_from_world, points[seen[i]]))
+        pixels = view.camera.project(transform(view.cam_from_world, points[track_of_view[i]]))
         image = pycolmap.Image(name=name, keypoints=pixels.reshape(-1, 2), camera_id=i + 1, image_id=i + 1)
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(view.cam_from_world[:3]))
-        for k, point in enumerate(seen[i]):
+        for k, point in enumerate(track_of_view[i]):
             elements[point].add_element(i + 1, k)
     for point, element in zip(points, elements, strict=True):
         model.add_point3D(point, element)

@@ -115,15 +115,15 @@ def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 
 def view_scales(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the factor (V,) by which each view's inverse depths are too large; 1 where that is not certain."""
-    found = [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
+    offsets = [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
     views = len(samples)
-    if not found:
+    if not offsets:
         return np.ones(views)
-    rows = np.zeros((len(found), views))
-    rows[np.arange(len(found)), [p.source for p in found]] = [p.gain for p in found]
-    rows[np.arange(len(found)), [p.ref for p in found]] = -1
-    offset = np.array([p.offset for p in found])
-    error = np.array([p.error for p in found])
+    rows = np.zeros((len(offsets), views))
+    rows[np.arange(len(offsets)), [p.source for p in offsets]] = [p.gain for p in offsets]
+    rows[np.arange(len(offsets)), [p.ref for p in offsets]] = -1
+    offset = np.array([p.offset for p in offsets])
+    error = np.array([p.error for p in offsets])
     weight = 1 / error**2
     for _ in range(_ROUNDS):
         information = rows.T @ (weight[:, None] * rows) + np.eye(views) / _PRIOR**2

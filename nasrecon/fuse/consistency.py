@@ -58,7 +58,7 @@ class Comparison:
         normal: (n, 3) float32, unit, camera frame, facing the camera: the same mean; 0 where there is no depth.
         weight: (n,) float32, the sum of the weights: inverse relative variances.
         support: (n,) int16, views that agree, the reference included; 0 where it has no depth.
-        seen: (n,) int16, other views that have a depth where they would see the point.
+        comparisons: (n,) int16, other views that have a depth where they would see the point.
         violations: (n,) int16, other views that look through the point's place.
     """
 
@@ -66,7 +66,7 @@ class Comparison:
     normal: np.ndarray
     weight: np.ndarray
     support: np.ndarray
-    seen: np.ndarray
+    comparisons: np.ndarray
     violations: np.ndarray
 
 
@@ -81,7 +81,7 @@ def compare(
         normal=np.zeros((n, 3), np.float32),
         weight=np.zeros(n, np.float32),
         support=np.zeros(n, np.int16),
-        seen=np.zeros(n, np.int16),
+        comparisons=np.zeros(n, np.int16),
         violations=np.zeros(n, np.int16),
     )
     pairs = [_Pair(ref, source) for source in sources]
@@ -92,9 +92,9 @@ def compare(
         return _compare_rows(ref, pairs, tolerance, rays[:, top : top + rows], top, out)
 
     for counts in pool.map(work, range(0, camera.height, rows)):
-        stats.seen += counts[0]
+        stats.comparisons += counts[0]
         stats.near += counts[1]
-        stats.agreed += counts[2]
+        stats.consistent += counts[2]
     return out
 
 
@@ -133,20 +133,20 @@ def _compare_rows(
     # Rounding makes the last row's coordinates differ by nothing that matters.
     x = np.arange(width, dtype=np.float32) + np.float32(0.5)
     y = np.arange(top, top + height, dtype=np.float32)[:, None] + np.float32(0.5)
-    own = np.ascontiguousarray(ref.plane[span].T).reshape(4, height, width)
-    own[:3] *= np.float32(ref.scale)
+    ref_plane = np.ascontiguousarray(ref.plane[span].T).reshape(4, height, width)
+    ref_plane[:3] *= np.float32(ref.scale)
     K = ref.view.camera.K.astype(np.float32)
-    inv_depth = own[0] * x + own[1] * y + own[2]
+    inv_depth = ref_plane[0] * x + ref_plane[1] * y + ref_plane[2]
     has = inv_depth > 0
     if not has.any():
         return 0, 0, 0
     depth = 1 / np.where(has, inv_depth, np.float32(1))
-    normal = _unit_normal(own, K, has)
-    variance = own[3]
+    normal = _unit_normal(ref_plane, K, has)
+    variance = ref_plane[3]
     weight = np.where(has, 1 / np.where(has, variance, 1), 0)
     sums = [weight * inv_depth, *(weight * component for component in normal)]
     support = has.astype(np.int16)
-    seen, violations = np.zeros_like(support), np.zeros_like(support)
+    comparisons, violations = np.zeros_like(support), np.zeros_like(support)
     counts = np.zeros(3, np.int64)
     limits = [np.float32(v) for v in (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2)]
     least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
@@ -155,15 +155,15 @@ def _compare_rows(
         if pixel is None:
             continue
         m = np.ascontiguousarray(pair.plane.take(pixel.ravel(), axis=0).T).reshape(4, height, width)
-        there = m[3] > 0
+        has_depth = m[3] > 0
         mV, mb = dot(m, V), dot(m, pair.b)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             cut = (mV - inv_depth * mb) / (1 - mb)
             off = np.square(cut * depth - 1)
             allowed = np.minimum(np.maximum(limits[0] * (variance + m[3]), limits[1]), limits[2])
-            near = (off <= allowed) & there
+            near = (off <= allowed) & has_depth
             other = [dot(row, m) for row in pair.normal_from_plane]
-            scale = np.where(there, 1 / np.sqrt(dot(other, other)), 0)
+            scale = np.where(has_depth, 1 / np.sqrt(dot(other, other)), 0)
             agree = (dot(other, normal) * scale >= least_cosine) & near
             # Biweight: pairs at the edge of the tolerance count least.
             share = np.where(agree, np.square(1 - off / allowed) / m[3], 0)
@@ -174,17 +174,21 @@ def _compare_rows(
         for k in range(3):
             sums[1 + k] += share * other[k]
         support += agree
-        seen += there
-        violations += behind & there
-        counts += np.count_nonzero(there), np.count_nonzero(near), np.count_nonzero(agree)
+        comparisons += has_depth
+        violations += behind & has_depth
+        counts += np.count_nonzero(has_depth), np.count_nonzero(near), np.count_nonzero(agree)
     _store_average(out, span, sums, weight, has)
-    out.support[span], out.seen[span], out.violations[span] = support.ravel(), seen.ravel(), violations.ravel()
+    out.support[span], out.comparisons[span], out.violations[span] = (
+        support.ravel(),
+        comparisons.ravel(),
+        violations.ravel(),
+    )
     return int(counts[0]), int(counts[1]), int(counts[2])
 
 
-def _unit_normal(own: np.ndarray, K: np.ndarray, has: np.ndarray) -> list[np.ndarray]:
+def _unit_normal(ref_plane: np.ndarray, K: np.ndarray, has: np.ndarray) -> list[np.ndarray]:
     """Return the unit normals, three maps (h, W), of planes (4, h, W) where they exist (h, W)."""
-    normal = [-dot(K[:, k], own) for k in range(3)]
+    normal = [-dot(K[:, k], ref_plane) for k in range(3)]
     length = np.sqrt(dot(normal, normal))
     return [component / np.where(has, length, 1) for component in normal]
 

@@ -38,7 +38,7 @@ class FilteredView:
     rgb: np.ndarray
 
 
-def required_support(options: FuseOptions, views: int, neighbor_count: int) -> int:
+def min_consistent_views(options: FuseOptions, views: int, neighbor_count: int) -> int:
     """Return how many views must agree on a pixel of a view with so many neighbours.
 
     Without an option: 3, but 2 if there is one neighbour only; a view beside no other in a set of several cannot be
@@ -70,15 +70,15 @@ def average_view(
     pool: ThreadPoolExecutor,
 ) -> PlaneMap:
     """Return a view's planes averaged with those that agree; empty where nothing agrees and the pixel is not sure."""
-    found = compare(ref, sources, first_tolerance(options), stats, pool)
-    keep = _supported(ref, found, min(required, 2))
-    stats.free_space_violations += int(((found.support >= required) & ~keep).sum())
+    comparison = compare(ref, sources, first_tolerance(options), stats, pool)
+    keep = _supported(ref, comparison, min(required, 2))
+    stats.free_space_violations += int(((comparison.support >= required) & ~keep).sum())
     # Errors of neighbouring views are alike, so the mean's variance is that of half as many.
-    variance = np.maximum(2 / np.maximum(found.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
-    variance = np.where(found.support < 2, ref.plane[:-1, 3], np.minimum(variance, ref.plane[:-1, 3]))
+    variance = np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
+    variance = np.where(comparison.support < 2, ref.plane[:-1, 3], np.minimum(variance, ref.plane[:-1, 3]))
     size = (ref.view.camera.height, ref.view.camera.width)
-    depth = np.where(keep, 1 / np.where(keep, found.inv_depth, 1), 0).astype(np.float32)
-    shapes = depth.reshape(size), found.normal.reshape(*size, 3), variance.reshape(size)
+    depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
+    shapes = depth.reshape(size), comparison.normal.reshape(*size, 3), variance.reshape(size)
     return PlaneMap(view=ref.view, plane=planes(ref.view.camera, *shapes))
 
 
@@ -92,31 +92,36 @@ def filter_view(
     pool: ThreadPoolExecutor,
 ) -> FilteredView:
     """Keep the pixels of an averaged view that at least ``required`` views agree on; counts are added to ``stats``."""
-    found = compare(ref, sources, second_tolerance(options), stats, pool)
-    keep = _supported(ref, found, required)
-    stats.free_space_violations += int(((found.support >= required) & ~keep).sum())
+    comparison = compare(ref, sources, second_tolerance(options), stats, pool)
+    keep = _supported(ref, comparison, required)
+    stats.free_space_violations += int(((comparison.support >= required) & ~keep).sum())
     stats.supported += int(keep.sum())
     size = (ref.view.camera.height, ref.view.camera.width)
-    depth = np.where(keep, 1 / np.where(keep, found.inv_depth, 1), 0).astype(np.float32)
-    sigma = depth * np.sqrt(np.maximum(2 / np.maximum(found.weight, 1e-9), np.float32(SIGMA_FLOOR**2)))
+    depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
+    sigma = depth * np.sqrt(np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2)))
     return FilteredView(
         view=ref.view,
         depth=depth.reshape(size),
-        normal=np.where(keep[:, None], found.normal, 0).reshape(*size, 3),
+        normal=np.where(keep[:, None], comparison.normal, 0).reshape(*size, 3),
         sigma=sigma.reshape(size),
-        support=found.support.reshape(size),
+        support=comparison.support.reshape(size),
         rgb=rgb,
     )
 
 
-def _supported(ref: PlaneMap, found: Comparison, required: int) -> np.ndarray:
+def _supported(ref: PlaneMap, comparison: Comparison, required: int) -> np.ndarray:
     """Return which pixels (n,) stay: enough views agree, and more than look through the place.
 
     One view less will do where the pixel is sure of its depth and no view contradicts it.
     """
     variance = ref.plane[:-1, 3]
     if required <= 1:
-        return found.support >= 1
-    supported = (found.support >= required) & (found.violations < found.support)
-    sure = (variance > 0) & (variance < _SURE**2) & (found.violations == 0) & (found.seen <= found.support)
-    return supported | (sure & (found.support >= max(required - 1, 2)))
+        return comparison.support >= 1
+    supported = (comparison.support >= required) & (comparison.violations < comparison.support)
+    sure = (
+        (variance > 0)
+        & (variance < _SURE**2)
+        & (comparison.violations == 0)
+        & (comparison.comparisons <= comparison.support)
+    )
+    return supported | (sure & (comparison.support >= max(required - 1, 2)))

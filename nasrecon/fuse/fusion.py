@@ -12,11 +12,11 @@ import numpy as np
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse.calibrate import PlaneSamples, view_scales
 from nasrecon.fuse.consistency import THREADS
-from nasrecon.fuse.filter import average_view, filter_view, required_support
+from nasrecon.fuse.filter import average_view, filter_view, min_consistent_views
 from nasrecon.fuse.maps import COLOR_BYTES, PlaneMap, Store, confident_depth
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
 from nasrecon.fuse.options import FilterStats, FuseOptions
-from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
+from nasrecon.fuse.overlap import CoarseDepth, median_footprint, neighbors
 from nasrecon.fuse.points import PointMerger
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Mesh, PointCloud, Unit
@@ -80,7 +80,7 @@ def fuse_estimates(
     origin = np.median(np.concatenate([s.points_in_world for s in sketches]), axis=0)
     cell = options.cell or _CELL_PIXELS * median_footprint(sketches)
     voxel = choose_voxel(sketches, options) if mesh else None
-    required = [required_support(options, len(estimates), len(sources)) for sources in chosen]
+    required = [min_consistent_views(options, len(estimates), len(sources)) for sources in chosen]
     _note_survey(survey, chosen, required, stats)
     clock.lap("survey")
     with ThreadPoolExecutor(THREADS) as pool:
@@ -112,7 +112,7 @@ def _note_survey(survey: _Survey, chosen: Sequence[Sequence[int]], required: Seq
     names = [sketch.view.name for sketch in survey.sketches]
     stats.min_support = max(required)
     if len(names) > 1:
-        stats.alone = [name for name, sources in zip(names, chosen, strict=True) if not sources]
+        stats.isolated_views = [name for name, sources in zip(names, chosen, strict=True) if not sources]
     survey.scales = view_scales(survey.samples, chosen)
     stats.scales = {name: float(scale) for name, scale in zip(names, survey.scales, strict=True) if scale != 1}
 
@@ -129,10 +129,10 @@ def _average_views(
     """Return the planes of every view averaged with its sources ``chosen``; the survey's own are freed."""
     averaged = Store()
     for i, sources in enumerate(chosen):
-        near, before = [survey.maps(j) for j in sources], (stats.seen, stats.near)
+        near, before = [survey.maps(j) for j in sources], (stats.comparisons, stats.near)
         averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
-        if (seen := stats.seen - before[0]) > _MIN_COMPARISONS:
-            stats.agreement[survey.sketches[i].view.name] = (stats.near - before[1]) / seen
+        if (comparisons := stats.comparisons - before[0]) > _MIN_COMPARISONS:
+            stats.agreement[survey.sketches[i].view.name] = (stats.near - before[1]) / comparisons
         progress.update("average", i + 1, len(chosen))
     survey.forget_planes()
     return averaged
@@ -142,7 +142,7 @@ class _Survey:
     """What one visit to every view leaves: a sketch, the planes, the colours; and the scales found from these."""
 
     def __init__(self) -> None:
-        self.sketches: list[Sketch] = []
+        self.sketches: list[CoarseDepth] = []
         self.samples: list[PlaneSamples] = []
         self.colors = Store(COLOR_BYTES)
         self.scales = np.zeros(0)
@@ -151,7 +151,7 @@ class _Survey:
     def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions) -> None:
         """Add the next view; depth (H, W) is 0 where it is not confident."""
         number = len(self.sketches)
-        self.sketches.append(Sketch.of(estimate.view, depth))
+        self.sketches.append(CoarseDepth.of(estimate.view, depth))
         maps = PlaneMap.of(estimate, options)
         self.samples.append(PlaneSamples.of(maps))
         self._planes.put(number, maps.plane)
@@ -204,21 +204,21 @@ def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
         f"the check between views dropped everything: {stats.confident} confident pixels, none on which "
         f"{stats.min_support} of {stats.views} views agree. "
     )
-    if not stats.seen:
+    if not stats.comparisons:
         return counts + (
             "No view sees what another sees. Look at the cameras (are they cam_from_world, is their unit that of the "
             "depths?), or set min_support to 1 to fuse without the check"
         )
-    if stats.near < 0.1 * stats.seen:
+    if stats.near < 0.1 * stats.comparisons:
         option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
-    elif stats.agreed < 0.1 * stats.near:
+    elif stats.consistent < 0.1 * stats.near:
         option = f"max_normal_angle_deg ({options.max_normal_angle_deg:g})"
     else:
         option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
         option += f", or lower min_support ({stats.min_support})"
     return counts + (
-        f"Of {stats.seen} comparisons with another view {stats.near} agree in position and {stats.agreed} in their "
-        f"normals too: raise {option}"
+        f"Of {stats.comparisons} comparisons with another view {stats.near} agree in position, {stats.consistent} in "
+        f"their normals too: raise {option}"
     )
 
 

@@ -12,7 +12,7 @@ from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import o3d
 from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.options import FuseOptions
-from nasrecon.fuse.overlap import Sketch, median_footprint
+from nasrecon.fuse.overlap import CoarseDepth, median_footprint
 from nasrecon.types import Mesh, Unit
 
 _FOOTPRINTS = 2.0
@@ -37,7 +37,7 @@ class Voxel:
     blocks: int
 
 
-def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
+def choose_voxel(sketches: Sequence[CoarseDepth], options: FuseOptions) -> Voxel:
     """Choose the voxel: the option, else 2 pixels at the median depth, enlarged until the grid fits 3 GB.
 
     Raises:
@@ -65,7 +65,7 @@ def choose_voxel(sketches: Sequence[Sketch], options: FuseOptions) -> Voxel:
     return Voxel(size=size, reason=reason, blocks=blocks)
 
 
-def _expected_blocks(sketches: Sequence[Sketch], voxel: float) -> int:
+def _expected_blocks(sketches: Sequence[CoarseDepth], voxel: float) -> int:
     """Estimate how many blocks the band around the surface fills, from the coarse samples of all views."""
     edge = voxel * o3d.BLOCK
     # Blocks finer than the gaps between the samples would be missed: count coarser ones, a surface fills them by the

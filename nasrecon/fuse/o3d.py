@@ -153,10 +153,10 @@ def align_rigidly(source: np.ndarray, target: np.ndarray, normal: np.ndarray, di
     registration = o3d.pipelines.registration
     moved = np.eye(4)
     for reach in (1.0, 0.2):
-        found = registration.registration_icp(
+        result = registration.registration_icp(
             *clouds, reach, moved, registration.TransformationEstimationPointToPlane()
         )
-        moved = np.array(found.transformation)
+        moved = np.array(result.transformation)
     moved[:3, 3] = moved[:3, 3] * scale + center - moved[:3, :3] @ center
     return moved
 
@@ -212,12 +212,12 @@ def render_mesh_preview(
     direction = camera.unproject(camera.pixel_centers(), np.ones(size)).astype(np.float32)
     hit = scene.cast_rays(o3d.core.Tensor(np.concatenate([np.zeros_like(direction), direction], axis=-1)))
     z = hit["t_hit"].numpy()
-    found = np.isfinite(z)
-    face = mesh.faces[hit["primitive_ids"].numpy()[found]]
-    uv = hit["primitive_uvs"].numpy()[found].astype(np.float64)
+    is_hit = np.isfinite(z)
+    face = mesh.faces[hit["primitive_ids"].numpy()[is_hit]]
+    uv = hit["primitive_uvs"].numpy()[is_hit].astype(np.float64)
     corner_weights = np.stack([1 - uv.sum(axis=-1), uv[:, 0], uv[:, 1]], axis=-1)[..., None]
 
-    towards = direction[found] / np.linalg.norm(direction[found], axis=-1, keepdims=True)
+    towards = direction[is_hit] / np.linalg.norm(direction[is_hit], axis=-1, keepdims=True)
     corners = vertices[face]
     is_back = np.sum(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) * towards, axis=-1) > 0
     normal = (mesh.normal[face] * corner_weights).sum(axis=1) @ cam_from_world[:3, :3].T
@@ -233,7 +233,7 @@ def render_mesh_preview(
     color = np.where(is_back[:, None], 0.5 * color, color)
 
     image = np.broadcast_to(np.array(background, np.uint8), (*size, 3)).copy()
-    image[found] = np.rint(color).clip(0, 255).astype(np.uint8)
+    image[is_hit] = np.rint(color).clip(0, 255).astype(np.uint8)
     normals = np.zeros((*size, 3), np.float32)
-    normals[found] = normal
-    return MeshImage(rgb=image, depth=np.where(found, z * scale, 0).astype(np.float32), normal=normals)
+    normals[is_hit] = normal
+    return MeshImage(rgb=image, depth=np.where(is_hit, z * scale, 0).astype(np.float32), normal=normals)

@@ -77,13 +77,13 @@ class FilterStats:
         views: number of views.
         pixels, with_depth, confident, supported: pixels of all views that passed each stage, in this order.
         merged: points of the cloud once those of one cell are merged; None if no cloud was asked for.
-        seen: pairs of a confident pixel and another view whose confident depth it could be compared with.
-        near: pairs of ``seen`` that agree in position (reprojection and depth).
-        agreed: pairs of ``near`` that agree in their normals as well.
+        comparisons: pairs of a confident pixel and another view whose confident depth it could be compared with.
+        near: ``comparisons`` that agree in position (reprojection and depth).
+        consistent: those of ``near`` that agree in their normals as well.
         free_space_violations: pixels with support that were dropped because more views look through them than agree.
         scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
         agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
-        alone: names of the views that overlap with no other.
+        isolated_views: names of the views that overlap with no other.
         min_support: the support asked of a view that has enough neighbours.
     """
 
@@ -93,13 +93,13 @@ class FilterStats:
     confident: int = 0
     supported: int = 0
     merged: int | None = None
-    seen: int = 0
+    comparisons: int = 0
     near: int = 0
-    agreed: int = 0
+    consistent: int = 0
     free_space_violations: int = 0
     scales: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
-    alone: list[str] = field(default_factory=list)
+    isolated_views: list[str] = field(default_factory=list)
     min_support: int = 1
 
     def contradicting(self) -> list[str]:
@@ -110,7 +110,9 @@ class FilterStats:
 
     def notes(self) -> list[str]:
         """Return what is wrong with single views, one line for people each: what was found, and what to do."""
-        lines = [f"{name}: overlaps with no other view, so nothing of it could be confirmed" for name in self.alone]
+        lines = [
+            f"{name}: overlaps with no other view, so nothing of it could be confirmed" for name in self.isolated_views
+        ]
         for name, factor in self.scales.items():
             if abs(math.log(factor)) > _LARGE_SCALE:
                 lines.append(

@@ -17,7 +17,7 @@ _GOOD_ANGLE_DEG = (4.0, 45.0, 90.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sketch:
+class CoarseDepth:
     """A view's depth at 60 x 80 places: enough for overlaps, the extent of the scene and the pixel's size.
 
     Attributes:
@@ -36,7 +36,7 @@ class Sketch:
         return max(self.view.camera.height / _GRID[0], self.view.camera.width / _GRID[1])
 
     @staticmethod
-    def of(view: View, depth: np.ndarray) -> Sketch:
+    def of(view: View, depth: np.ndarray) -> CoarseDepth:
         """Sample the depth map (H, W) of a view (0 = to be ignored)."""
         height, width = depth.shape
         rows = ((np.arange(_GRID[0]) + 0.5) * height / _GRID[0]).astype(int)
@@ -49,16 +49,16 @@ class Sketch:
             y, x = np.nonzero(depth)
             coarse[y * _GRID[0] // height, x * _GRID[1] // width] = depth[y, x]
         points_in_cam = view.camera.unproject(np.stack([x, y], axis=-1) + 0.5, depth[y, x])
-        return Sketch(view=view, depth=coarse, points_in_world=transform(view.world_from_cam, points_in_cam))
+        return CoarseDepth(view=view, depth=coarse, points_in_world=transform(view.world_from_cam, points_in_cam))
 
 
-def median_footprint(sketches: Sequence[Sketch]) -> float:
+def median_footprint(sketches: Sequence[CoarseDepth]) -> float:
     """Return the median size [scene units] of a pixel on the surface it sees, taken over all views."""
     sizes = [s.depth[s.depth > 0] / np.sqrt(s.view.camera.K[0, 0] * s.view.camera.K[1, 1]) for s in sketches]
     return float(np.median(np.concatenate(sizes)))
 
 
-def neighbors(sketches: Sequence[Sketch], count: int) -> list[list[int]]:
+def neighbors(sketches: Sequence[CoarseDepth], count: int) -> list[list[int]]:
     """Return for each view the indices of up to ``count`` others worth comparing it with, the best first.
 
     A view scores by the part of the reference's surface that it sees (the depths agree roughly, so what is hidden does
@@ -106,8 +106,8 @@ def _overlap_scores(
         place = projected[..., :2] / z[..., None] / size[:, None]
     inside = positive & ((place >= 0) & (place < 1)).all(axis=-1)
     cell = np.where(inside[..., None], place, 0) * coarse.shape[:0:-1]
-    seen = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
-    shared = inside & (seen > 0) & (np.abs(z - seen) < _SAME_SURFACE * seen)
+    sampled_depth = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
+    shared = inside & (sampled_depth > 0) & (np.abs(z - sampled_depth) < _SAME_SURFACE * sampled_depth)
     number = shared.sum(axis=1)
     overlap = number / len(points)
 

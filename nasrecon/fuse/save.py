@@ -108,15 +108,15 @@ def load_mesh(path: str | Path) -> Mesh:
     import trimesh
 
     try:
-        found = trimesh.load(path, force="mesh", process=False)
+        loaded = trimesh.load(path, force="mesh", process=False)
     except Exception as error:
         raise InputError(f"{path}: cannot be read as a mesh: {error}") from error
-    if not isinstance(found, trimesh.Trimesh) or not len(found.faces):
+    if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
         raise InputError(f"{path}: expected a mesh, found no triangle in it")
-    rgb = np.full((len(found.vertices), 3), 180, np.uint8)
-    if found.visual.kind == "vertex":
-        rgb = np.asarray(found.visual.vertex_colors)[:, :3].astype(np.uint8)
-    vertices, faces = np.asarray(found.vertices, dtype=np.float64), np.asarray(found.faces, dtype=np.int32)
+    rgb = np.full((len(loaded.vertices), 3), 180, np.uint8)
+    if loaded.visual.kind == "vertex":
+        rgb = np.asarray(loaded.visual.vertex_colors)[:, :3].astype(np.uint8)
+    vertices, faces = np.asarray(loaded.vertices, dtype=np.float64), np.asarray(loaded.faces, dtype=np.int32)
     with path.open("rb") as file:
         unit = _unit(file.read(1000).split(b"end_header")[0].decode("ascii", "replace").split("\n"))
     return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)

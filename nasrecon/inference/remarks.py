@@ -38,8 +38,8 @@ def _size_remarks(scene: Scene) -> list[Remark]:
     for view in scene.views:
         (width, height), _ = sizes[view.camera.K.tobytes()].most_common(1)[0]
         if (view.camera.width, view.camera.height) != (width, height):
-            own = f"{view.camera.width}x{view.camera.height}"
-            remarks.append((view.name, f"the image is {own}, most images with the same K are {width}x{height}"))
+            camera_size = f"{view.camera.width}x{view.camera.height}"
+            remarks.append((view.name, f"the image is {camera_size}, most images with the same K are {width}x{height}"))
     return remarks
 
 

@@ -147,10 +147,10 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
     """
     rgb = read_image(view.image.path, view.image.video_frame)
     expected = view.image.lens or view.camera
-    found = rgb.shape[1], rgb.shape[0]
-    if found != (expected.width, expected.height):
+    size = rgb.shape[1], rgb.shape[0]
+    if size != (expected.width, expected.height):
         raise InputError(
-            f"{view.image.path}: the image is {found[0]}x{found[1]}, its camera is made for "
+            f"{view.image.path}: the image is {size[0]}x{size[1]}, its camera is made for "
             f"{expected.width}x{expected.height} (width x height). Does K belong to another image size? "
             "Use the images that the cameras were calibrated on, or scale K to these."
         )

@@ -35,15 +35,15 @@ def with_masks(scene: Scene, folder: Path) -> Scene:
     by_base: dict[str, list[str]] = {}
     for file in files:
         by_base.setdefault(Path(file).with_suffix("").as_posix(), []).append(file)
-    alone = Counter(key for view in scene.views for key in {Path(view.name).name, Path(view.name).stem})
+    uses = Counter(key for view in scene.views for key in {Path(view.name).name, Path(view.name).stem})
     views, without, used = [], [], set()
     for view in scene.views:
-        found = _mask_of(view, by_base, alone, folder)
-        if found is None:
+        mask = _mask_of(view, by_base, uses, folder)
+        if mask is None:
             without.append(view.name)
         else:
-            used.add(found)
-        views.append(view.with_image(mask_path=folder / found if found else None))
+            used.add(mask)
+        views.append(view.with_image(mask_path=folder / mask if mask else None))
     if not used:
         raise InputError(
             f"{folder}: no mask for any of the {len(scene.views)} views; it holds "
@@ -63,17 +63,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _mask_of(view: View, by_base: dict[str, list[str]], alone: Counter[str], folder: Path) -> str | None:
+def _mask_of(view: View, by_base: dict[str, list[str]], uses: Counter[str], folder: Path) -> str | None:
     """Return the file of a view's mask, by its name in the folder, or None."""
     whole = Path(view.name)
     stem = whole.with_suffix("") if whole.suffix.lower() in ENDINGS else whole
     bases = [stem.as_posix(), whole.as_posix()]
-    if whole.parent != Path() and alone[whole.stem] == 1:
+    if whole.parent != Path() and uses[whole.stem] == 1:
         bases += [stem.name, whole.name]
-    found = list(dict.fromkeys(file for base in bases for file in by_base.get(base, [])))
-    if len(found) > 1:
-        raise InputError(f"{folder}: {view.name} has several masks, {', '.join(found)}; keep one")
-    return found[0] if found else None
+    candidates = list(dict.fromkeys(file for base in bases for file in by_base.get(base, [])))
+    if len(candidates) > 1:
+        raise InputError(f"{folder}: {view.name} has several masks, {', '.join(candidates)}; keep one")
+    return candidates[0] if candidates else None
 
 
 def check_sizes(scene: Scene) -> None:
@@ -84,10 +84,10 @@ def check_sizes(scene: Scene) -> None:
     """
     for view in scene.views:
         if view.image.mask_path is not None:
-            expected, found = view.image.lens or view.camera, image_size(view.image.mask_path)
-            if found != (expected.width, expected.height):
+            expected, size = view.image.lens or view.camera, image_size(view.image.mask_path)
+            if size != (expected.width, expected.height):
                 raise InputError(
-                    f"{view.image.mask_path}: the mask is {found[0]}x{found[1]}, its image {view.name} is "
+                    f"{view.image.mask_path}: the mask is {size[0]}x{size[1]}, its image {view.name} is "
                     f"{expected.width}x{expected.height} (width x height). Make masks of the images' size."
                 )
 

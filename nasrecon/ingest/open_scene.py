@@ -109,19 +109,19 @@ def _recognised(request: Request) -> tuple[Format, Path]:
     able = [format for format in FORMATS if request.images.is_dir() or format.takes_video]
     if request.format is not None:
         return _chosen(request, able)
-    found = [(format, mark) for format in able if (mark := format.find(request)) is not None]
-    if not found:
+    fitting = [(format, mark) for format in able if (mark := format.find(request)) is not None]
+    if not fitting:
         raise _not_found(request, able)
     # Any folder of text files looks like plain matrices.
-    found = [each for each in found if not each[0].is_fallback] or found
-    if len(found) > 1:
-        fits = ", ".join(f"{format.name} ({mark})" for format, mark in found)
-        switches = " or ".join(f"--format {format.key}" for format, _ in found)
+    fitting = [each for each in fitting if not each[0].is_fallback] or fitting
+    if len(fitting) > 1:
+        fits = ", ".join(f"{format.name} ({mark})" for format, mark in fitting)
+        switches = " or ".join(f"--format {format.key}" for format, _ in fitting)
         raise InputError(
             f"{request.place}: several layouts fit: {fits}. Say which to read: {switches} (format=... in Python); or "
             "pass its own file or folder as the poses."
         )
-    return found[0]
+    return fitting[0]
 
 
 def _chosen(request: Request, able: list[Format]) -> tuple[Format, Path]:
@@ -151,10 +151,10 @@ def _not_found(request: Request, able: list[Format]) -> InputError:
     if request.poses is not None or not request.images.is_dir():
         return InputError(message)
     beside = replace(request, poses=request.images.parent)
-    found = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
-    for format, mark in found:
+    fitting = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
+    for format, mark in fitting:
         message += f"\nThere is a {format.name} beside the images: pass {mark} as the poses."
-    if found:
+    if fitting:
         return InputError(message)
     return NoPosesError(
         f"{message}\n`nasrecon infer` finds the cameras of such images itself "

@@ -97,9 +97,9 @@ class Intrinsics:
         Raises:
             InputError: if K is not the matrix of a pinhole camera.
         """
-        own = self.first_center if self.first_center is not None else first_center
+        center = self.first_center if self.first_center is not None else first_center
         K = self.K.copy()
-        K[:2, 2] += 0.5 - own
+        K[:2, 2] += 0.5 - center
         width, height = self.size or size
         try:
             return Camera(width=width, height=height, K=K)

@@ -64,11 +64,11 @@ def _seven_scenes(view: View) -> np.ndarray | None:
     if not is_color or not path.is_file():
         return None
     depth = _read_png(path, MILLIMETRE, invalid=65535)
-    own = view.image.path.with_name("camera-intrinsics.txt")
-    if not own.is_file() or not view.image.path.with_name("camera-intrinsics-color.txt").is_file():
+    depth_intrinsics = view.image.path.with_name("camera-intrinsics.txt")
+    if not depth_intrinsics.is_file() or not view.image.path.with_name("camera-intrinsics-color.txt").is_file():
         return depth
     height, width = depth.shape
-    depth_camera = read_intrinsics(own).camera((width, height), first_center=0.5)
+    depth_camera = read_intrinsics(depth_intrinsics).camera((width, height), first_center=0.5)
     return _moved(depth, depth_camera, view.camera.resized(width, height))
 
 

@@ -26,12 +26,12 @@ class Features:
     Attributes:
         pixels: (n, 2) in the image as its ``View.camera`` sees it (undistorted, full size), half-pixel centres [px].
         descriptors: (n, 128) float32, unit length.
-        px: how many of these pixels make one of the image that was searched (full width / searched width).
+        image_px_per_feature_px: full width over the width of the image that was searched.
     """
 
     pixels: np.ndarray
     descriptors: np.ndarray
-    px: float
+    image_px_per_feature_px: float
 
 
 def make_extractor() -> Any:
@@ -54,8 +54,12 @@ def extract_features(view: View, extractor: Any) -> Features:
     pixels = np.array([(point.x, point.y) for point in keypoints], dtype=np.float64).reshape(-1, 2)
     values = np.array(descriptors.data, dtype=np.float32).reshape(len(pixels), DESCRIPTOR)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-    px = np.array([view.camera.width / width, view.camera.height / height])
-    return Features(pixels=pixels * px, descriptors=values, px=float(px.mean()))
+    image_px_per_feature_px = np.array([view.camera.width / width, view.camera.height / height])
+    return Features(
+        pixels=pixels * image_px_per_feature_px,
+        descriptors=values,
+        image_px_per_feature_px=float(image_px_per_feature_px.mean()),
+    )
 
 
 class FeatureStore:

@@ -61,9 +61,9 @@ class Matches:
     same_file: tuple[tuple[int, ...], ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
 
-    def px(self, i: int) -> float:
+    def image_px_per_feature_px(self, i: int) -> float:
         """Return how many full-size pixels of view ``i`` make one searched pixel."""
-        return self.features[i].px
+        return self.features[i].image_px_per_feature_px
 
     def reindexed(self, old: Scene, new: Scene) -> Matches:
         """Return the matches for a scene with fewer views (found by their names); those of the others are left out."""
@@ -79,7 +79,7 @@ class Matches:
         return replace(
             self,
             views=tuple(at[i] for i in self.views if i in at),
-            features={at[i]: found for i, found in self.features.items() if i in at},
+            features={at[i]: features for i, features in self.features.items() if i in at},
             pairs=tuple(pairs),
             same_file=(),
         )

@@ -69,7 +69,7 @@ class MatchArrays:
         first, second: (P,) the views of each pair.
         pair: (M,) the pair of each match.
         x, y: (M, 2) pixels in first and second [full-size px].
-        px: (P,) full-size pixels for one searched pixel.
+        image_px_per_feature_px: (P,) pixels of the full-size image for one pixel of the searched image.
         noise_px: median distance of matches to epipolar lines that were fitted to them [searched px].
     """
 
@@ -84,7 +84,7 @@ class MatchArrays:
         self.x = np.concatenate([nothing, *(pair.x[which] for pair, which in zip(chosen, kept, strict=True))])
         self.y = np.concatenate([nothing, *(pair.y[which] for pair, which in zip(chosen, kept, strict=True))])
         self.ids = np.concatenate([nothing, *(pair.ids[which] for pair, which in zip(chosen, kept, strict=True))])
-        self.px = np.array([matches.px(pair.first) for pair in chosen])
+        self.image_px_per_feature_px = np.array([matches.image_px_per_feature_px(pair.first) for pair in chosen])
         self.noise_px = float(np.median([pair.residual_px for pair in chosen])) if chosen else float("nan")
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
 
@@ -119,10 +119,12 @@ class MatchArrays:
         """Return the errors (H, m) [searched px] of a pair's matches if its views had the transforms ``a`` and ``b``
         (H,)."""
         T = cameras.cam_from_world
-        own = slice(self._starts[p], self._starts[p + 1])
+        span = slice(self._starts[p], self._starts[p + 1])
         K = cameras.K[[self.first[p], self.second[p]]]
         relative = (T[b] @ inverse(T[a]))[:, None]
-        error, tested, front, _ = _measure(relative, K[0], K[1], self.x[own], self.y[own], self.px[p])
+        error, tested, front, _ = _measure(
+            relative, K[0], K[1], self.x[span], self.y[span], self.image_px_per_feature_px[p]
+        )
         return np.where(tested & ~front, WORST_PX, np.abs(error))
 
     def depths(self, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +137,7 @@ class MatchArrays:
         return self._measure(cameras)[0]
 
     @property
-    def own(self) -> list[slice]:
+    def pair_slices(self) -> list[slice]:
         """Where the matches of each pair are among all."""
         return [slice(a, b) for a, b in itertools.pairwise(self._starts.tolist())]
 
@@ -146,7 +148,9 @@ class MatchArrays:
         reach = np.abs(inverse(T)[:, :3, 3]).max(initial=0)
         relative[np.linalg.norm(relative[:, :3, 3], axis=1) <= 1e-6 * reach, :3, 3] = 0
         first, second, pair = self.first[self.pair], self.second[self.pair], self.pair
-        return _measure(relative[pair], cameras.K[first], cameras.K[second], self.x, self.y, self.px[pair])
+        return _measure(
+            relative[pair], cameras.K[first], cameras.K[second], self.x, self.y, self.image_px_per_feature_px[pair]
+        )
 
     def _agreement(self, depths: np.ndarray, sound: np.ndarray) -> float:
         """Return the share of features whose depths, from two pairs of one view, agree to ``SAME_DEPTH``."""
@@ -175,13 +179,13 @@ def _measure(
     K_second: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
-    px: np.ndarray | float,
+    image_px_per_feature_px: np.ndarray | float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Hold matches against cameras; the leading shapes (...) are broadcast.
 
     Args:
         second_from_first: (..., 4, 4). K_first, K_second: (..., 3, 3). x, y: (..., 2) [px].
-        px: (...), full-size pixels for one searched pixel.
+        image_px_per_feature_px: (...), pixels of the full-size image for one pixel of the searched image.
 
     Returns:
         of each match the signed distance to its epipolar line [searched px] (without a baseline: to its one possible
@@ -197,15 +201,18 @@ def _measure(
     slope = (line_in_second[..., :2] ** 2).sum(-1) + (line_in_first[..., :2] ** 2).sum(-1)
     product = (line_in_second[..., :2] * y).sum(-1) + line_in_second[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = product / np.sqrt(slope) / px
+        error = product / np.sqrt(slope) / image_px_per_feature_px
     depths, sine = _triangulate(turned, second, t)
     still = np.broadcast_to((t == 0).all(axis=-1), error.shape)
     if still.any():
         at = _apply(K_second, turned)
         behind = at[..., 2] <= 0
-        moved = np.linalg.norm(at[..., :2] / np.where(behind, 1, at[..., 2])[..., None] - y, axis=-1) / px
+        moved = (
+            np.linalg.norm(at[..., :2] / np.where(behind, 1, at[..., 2])[..., None] - y, axis=-1)
+            / image_px_per_feature_px
+        )
         error = np.where(still, np.where(behind, WORST_PX, moved), error)
-    tested = (sine * K_second[..., 0, 0] / px > MIN_PARALLAX_PX) & ~still
+    tested = (sine * K_second[..., 0, 0] / image_px_per_feature_px > MIN_PARALLAX_PX) & ~still
     return np.nan_to_num(error, nan=WORST_PX), tested, (depths > 0).all(axis=-1), depths
 
 

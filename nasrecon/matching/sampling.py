@@ -56,9 +56,9 @@ class Collector:
         key = (min(i, j), max(i, j))
         if key not in self.tried and self.look(i) and self.look(j):
             self.tried.add(key)
-            found = matched(self.store, self.scene, *key)
-            if found is not None:
-                self.pairs[key] = found
+            pair = matched(self.store, self.scene, *key)
+            if pair is not None:
+                self.pairs[key] = pair
         return key in self.pairs
 
     def matches(self) -> Matches:

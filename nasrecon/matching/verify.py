@@ -37,8 +37,8 @@ def matched(store: FeatureStore, scene: Scene, i: int, j: int) -> PairMatches | 
     key = store.key(first), store.key(second)
     if key not in store.pairs:
         store.pairs[key] = match_pair(i, j, store.features(first), store.features(second))
-    found = store.pairs[key]
-    return None if found is None else replace(found, first=i, second=j)
+    pair = store.pairs[key]
+    return None if pair is None else replace(pair, first=i, second=j)
 
 
 def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches | None:
@@ -46,7 +46,10 @@ def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches
     ids = _mutual(first.descriptors, second.descriptors)
     if len(ids) < MIN_MATCHES:
         return None
-    x, y = first.pixels[ids[:, 0]] / first.px, second.pixels[ids[:, 1]] / second.px
+    x, y = (
+        first.pixels[ids[:, 0]] / first.image_px_per_feature_px,
+        second.pixels[ids[:, 1]] / second.image_px_per_feature_px,
+    )
     F, obey = _robust("fundamental", x, y)
     H, flat = _robust("homography", x, y)
     if flat.sum() >= 0.9 * obey.sum():  # a flat scene or a turn: F is not determined, H is
@@ -59,8 +62,8 @@ def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches
     if count > MAX_KEPT:
         chosen = chosen[np.linspace(0, count - 1, MAX_KEPT).round().astype(int)]
 
-    def scale(px):
-        return np.diag([px, px, 1.0])
+    def scale(ratio):
+        return np.diag([ratio, ratio, 1.0])
 
     return PairMatches(
         first=i,
@@ -71,7 +74,9 @@ def match_pair(i: int, j: int, first: Features, second: Features) -> PairMatches
         count=count,
         residual_px=float(np.median(residual[obey])),
         median_flow_px=float(np.median(np.linalg.norm(y[obey] - x[obey], axis=1))),
-        homography=None if H is None else scale(second.px) @ H @ np.linalg.inv(scale(first.px)),
+        homography=None
+        if H is None
+        else scale(second.image_px_per_feature_px) @ H @ np.linalg.inv(scale(first.image_px_per_feature_px)),
     )
 
 
@@ -95,8 +100,11 @@ def _robust(kind: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | None,
     import pycolmap
 
     options = pycolmap.RANSACOptions(max_error=MATCH_ERROR_PX, min_num_trials=50, max_num_trials=2000, random_seed=0)
-    fit = {"fundamental": pycolmap.estimate_fundamental_matrix, "homography": pycolmap.estimate_homography_matrix}[kind]
-    found = fit(x, y, options)
-    if found is None:
+    estimator = {
+        "fundamental": pycolmap.estimate_fundamental_matrix,
+        "homography": pycolmap.estimate_homography_matrix,
+    }[kind]
+    estimate = estimator(x, y, options)
+    if estimate is None:
         return None, np.zeros(len(x), dtype=bool)
-    return found["F" if kind == "fundamental" else "H"], np.asarray(found["inlier_mask"], dtype=bool)
+    return estimate["F" if kind == "fundamental" else "H"], np.asarray(estimate["inlier_mask"], dtype=bool)

@@ -163,13 +163,13 @@ def _refined(
     scene: Scene, store: FeatureStore, folder: Path | None, overwrite: bool, forced: bool, progress: Progress
 ) -> Refinement:
     """Return the refinement of the poses, from the folder where it holds one."""
-    found = None if folder is None or overwrite is None else read_refinement(scene, folder)
-    if found is None:
+    refinement = None if folder is None or overwrite is None else read_refinement(scene, folder)
+    if refinement is None:
         progress.note("matches lie beside their epipolar lines; refining the poses")
-        found = write_refinement(scene, refine_scene(scene, progress, store), folder)
-    hint = "; --keep-poses leaves them as they are" if found.poses is not None and not forced else ""
-    progress.note(f"{found.summary}{hint}")
-    return found
+        refinement = write_refinement(scene, refine_scene(scene, progress, store), folder)
+    hint = "; --keep-poses leaves them as they are" if refinement.poses is not None and not forced else ""
+    progress.note(f"{refinement.summary}{hint}")
+    return refinement
 
 
 def _with_sparse_points(scene: Scene, work_dir: Path | None, overwrite: bool, progress: Progress) -> Scene:

@@ -108,15 +108,16 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     asked_for, pair = best.turn_rad > TURNS[0], len(scene.views) == 2
     if pair:
         best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
-    without_lens = np.append(best.found[:-1], 0.0)
+    without_lens = np.append(best.parameters[:-1], 0.0)
     before, after = (
-        float(np.median(np.abs(problem.residuals(problem.epipolar, found)))) for found in (0 * best.found, without_lens)
+        float(np.median(np.abs(problem.residuals(problem.epipolar, parameters))))
+        for parameters in (0 * best.parameters, without_lens)
     )
     changed = asked_for and before >= max(MIN_ERROR_PX, 0 if pair else MIN_RATIO * after)
     reason = doubt(problem, best) if changed else ""
     changed = changed and not reason
     steps = best.steps if changed else nothing
-    px = float(np.median(problem.seen.px))
+    image_px_per_feature_px = float(np.median(problem.arrays.image_px_per_feature_px))
     given = problem.given.cam_from_world
     new = step_cameras(given, steps)
     views = [replace(view, cam_from_world=T) for view, T in zip(scene.views, new, strict=True)]
@@ -125,8 +126,8 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         turn_rad=best.turn_rad,
         turned_deg=rotation_angle_deg(rotation_from_vector(steps[:, :3])),
         moved=np.linalg.norm(inverse(new)[:, :3, 3] - inverse(given)[:, :3, 3], axis=1),
-        before_px=before * px,
-        after_px=(after if changed else before) * px,
+        before_px=before * image_px_per_feature_px,
+        after_px=(after if changed else before) * image_px_per_feature_px,
         pairs=len(problem),
         changed=changed,
         doubt=reason,

@@ -52,14 +52,14 @@ class Solution:
 
     Attributes:
         turn_rad: standard deviation of the turns in the prior.
-        found: (6N + 1,) the steps of the views, then the radial distortion k1.
+        parameters: (6N + 1,) the steps of the views, then the radial distortion k1.
         sigma: (6N + 1,) their standard deviations in the prior.
-        hessian: (6N + 1, 6N + 1) of the cost there; its inverse is the covariance of ``found``.
+        hessian: (6N + 1, 6N + 1) of the cost there; its inverse is the covariance of ``parameters``.
         evidence: minus the logarithm of the evidence for the prior.
     """
 
     turn_rad: float
-    found: np.ndarray
+    parameters: np.ndarray
     sigma: np.ndarray
     hessian: np.ndarray
     evidence: float
@@ -67,7 +67,7 @@ class Solution:
     @property
     def steps(self) -> np.ndarray:
         """The steps (N, 6) of the views."""
-        return self.found[:-1].reshape(-1, 6)
+        return self.parameters[:-1].reshape(-1, 6)
 
 
 class Problem:
@@ -76,103 +76,103 @@ class Problem:
     def __init__(self, scene: Scene, matches: Matches) -> None:
         usable = [p for p, pair in enumerate(matches.pairs) if pair.count >= MIN_MATCHES]
         most = MAX_IN_ALL // max(len(usable), 1)
-        self.seen = MatchArrays(matches, usable, most=min(max(most, FEWEST_MATCHES), MAX_MATCHES))
+        self.arrays = MatchArrays(matches, usable, most=min(max(most, FEWEST_MATCHES), MAX_MATCHES))
         self.given = Cameras.of(scene)
         self.depth = self._scene_depth()
-        self.epipolar = EpipolarTerm(self.seen, self.given.K)
-        self.tracks = DepthTerm(self.seen, self.given.K)
+        self.epipolar = EpipolarTerm(self.arrays, self.given.K)
+        self.tracks = DepthTerm(self.arrays, self.given.K)
         self.terms = [self.epipolar, self.tracks]
 
     def __len__(self) -> int:
-        return len(self.seen)
+        return len(self.arrays)
 
     def _scene_depth(self) -> float:
         """Return how far things are, roughly [scene units]; where poses are so bad that nothing tells, the
         baselines."""
-        depths = self.seen.depths(self.given)[0]
+        depths = self.arrays.depths(self.given)[0]
         positive = depths[(depths > 0).all(axis=1)]
         centers = inverse(self.given.cam_from_world)[:, :3, 3]
         return float(np.median(positive)) if len(positive) else float(np.linalg.norm(np.ptp(centers, axis=0)))
 
-    def residuals(self, term: Term, found: np.ndarray) -> np.ndarray:
+    def residuals(self, term: Term, parameters: np.ndarray) -> np.ndarray:
         """Return the residuals (M,) of a term after corrections (6N + 1,)."""
-        T = step_cameras(self.given.cam_from_world, found[:-1].reshape(-1, 6))
-        return term.errors([T] * term.views.shape[1], float(found[-1]))
+        T = step_cameras(self.given.cam_from_world, parameters[:-1].reshape(-1, 6))
+        return term.errors([T] * term.views.shape[1], float(parameters[-1]))
 
     def solve(self, turn: float) -> Solution:
         """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it."""
         count = len(self.given.cam_from_world)
         move = turn * self.depth * (MOVE_FOR_TURN_OF_PAIR if count == 2 else MOVE_FOR_TURN)
         sigma = np.append(np.tile([turn] * 3 + [move] * 3, count), DISTORTION)
-        found = np.zeros(len(sigma))
+        parameters = np.zeros(len(sigma))
         for noise in (*NOISE_AT_START_PX, NOISE_PX):
-            found, cost, H = self._descend(found, sigma, noise, rounds=40 if noise == NOISE_PX else 12)
+            parameters, cost, H = self._descend(parameters, sigma, noise, rounds=40 if noise == NOISE_PX else 12)
         evidence = cost + 0.5 * float(np.linalg.slogdet(H * sigma[:, None] * sigma)[1]) + turn / MEAN_TURN
-        return Solution(turn_rad=turn, found=found, sigma=sigma, hessian=H, evidence=evidence)
+        return Solution(turn_rad=turn, parameters=parameters, sigma=sigma, hessian=H, evidence=evidence)
 
     def _descend(
-        self, found: np.ndarray, sigma: np.ndarray, noise: float, rounds: int
+        self, parameters: np.ndarray, sigma: np.ndarray, noise: float, rounds: int
     ) -> tuple[np.ndarray, float, np.ndarray]:
-        """Levenberg and Marquardt's steps on Cauchy's robust loss, from ``found`` (6N + 1,): steps, then k1.
+        """Levenberg and Marquardt's steps on Cauchy's robust loss, from ``parameters`` (6N + 1,): steps, then k1.
 
         Returns where it ends, the cost there and the last Hessian.
         """
         damping = 1e-3
 
-        def cost_of(found: np.ndarray) -> tuple[float, list[np.ndarray]]:
-            errors = [self.residuals(term, found) for term in self.terms]
+        def cost_of(parameters: np.ndarray) -> tuple[float, list[np.ndarray]]:
+            errors = [self.residuals(term, parameters) for term in self.terms]
             robust = sum(
                 (term.share * 2 * np.log1p((error / noise) ** 2 / 4)).sum()
                 for term, error in zip(self.terms, errors, strict=True)
             )
-            return float(robust + 0.5 * ((found / sigma) ** 2).sum()), errors
+            return float(robust + 0.5 * ((parameters / sigma) ** 2).sum()), errors
 
-        cost, errors = cost_of(found)
+        cost, errors = cost_of(parameters)
         for _ in range(rounds):
-            H, g = self._normal_equations(found, sigma, errors, noise)
+            H, g = self._normal_equations(parameters, sigma, errors, noise)
             for _ in range(8):
                 step = np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
-                new_cost, new_errors = cost_of(found - step)
+                new_cost, new_errors = cost_of(parameters - step)
                 if new_cost <= cost:
                     break
                 damping *= 5
             else:
                 break
-            gain, found, cost, errors = cost - new_cost, found - step, new_cost, new_errors
+            gain, parameters, cost, errors = cost - new_cost, parameters - step, new_cost, new_errors
             damping = max(damping / 5, 1e-9)
             if gain < 1e-5 * max(1.0, cost):
                 break
-        return found, cost, H
+        return parameters, cost, H
 
     def _normal_equations(
-        self, found: np.ndarray, sigma: np.ndarray, errors: list[np.ndarray], noise: float
+        self, parameters: np.ndarray, sigma: np.ndarray, errors: list[np.ndarray], noise: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the Hessian (6N + 1, 6N + 1) and the gradient (6N + 1,) of the cost."""
-        H, g = np.diag(1 / sigma**2), found / sigma**2
+        H, g = np.diag(1 / sigma**2), parameters / sigma**2
         for term, error in zip(self.terms, errors, strict=True):
-            J = self.derivatives(term, found, sigma, error)
+            J = self.derivatives(term, parameters, sigma, error)
             weight = term.share / (1 + (error / noise) ** 2 / 4) / noise**2
-            for views, own in zip(term.views, term.own, strict=True):
-                which = unknowns_of(views, len(found))
-                weighted = J[own] * weight[own, None]
-                H[which[:, None], which] += weighted.T @ J[own]
-                g[which] += weighted.T @ error[own]
+            for views, slices in zip(term.views, term.slices, strict=True):
+                which = unknowns_of(views, len(parameters))
+                weighted = J[slices] * weight[slices, None]
+                H[which[:, None], which] += weighted.T @ J[slices]
+                g[which] += weighted.T @ error[slices]
         return H, g
 
-    def derivatives(self, term: Term, found: np.ndarray, sigma: np.ndarray, error: np.ndarray) -> np.ndarray:
+    def derivatives(self, term: Term, parameters: np.ndarray, sigma: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Return the derivatives (M, 6 R + 1) of the residuals of a term for the R poses that each depends on, and
         k1."""
-        steps, k1 = found[:-1].reshape(-1, 6), found[-1]
-        here, roles = step_cameras(self.given.cam_from_world, steps), term.views.shape[1]
+        steps, k1 = parameters[:-1].reshape(-1, 6), parameters[-1]
+        current, roles = step_cameras(self.given.cam_from_world, steps), term.views.shape[1]
         J = np.empty((len(error), 6 * roles + 1))
         for k in range(6):
             width = 1e-3 * sigma[k]
-            there = step_cameras(self.given.cam_from_world, steps + width * np.eye(6)[k])
+            shifted = step_cameras(self.given.cam_from_world, steps + width * np.eye(6)[k])
             for role in range(roles):
-                cameras = [there if r == role else here for r in range(roles)]
+                cameras = [shifted if r == role else current for r in range(roles)]
                 J[:, 6 * role + k] = (term.errors(cameras, k1) - error) / width
         width = 1e-3 * sigma[-1]
-        J[:, -1] = (term.errors([here] * roles, k1 + width) - error) / width
+        J[:, -1] = (term.errors([current] * roles, k1 + width) - error) / width
         return J
 
 

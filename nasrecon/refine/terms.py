@@ -23,12 +23,12 @@ class Term(Protocol):
 
     Attributes:
         views: (G, R) the views of each group, one in each of R roles.
-        own: which of the values belong to each group.
+        slices: which of the values belong to each group.
         share: (M,) the weight of each value.
     """
 
     views: np.ndarray
-    own: list[slice]
+    slices: list[slice]
     share: np.ndarray
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
@@ -53,47 +53,48 @@ class _Latest:
 class EpipolarTerm:
     """The signed distance of each match to its epipolar line; a group is a pair."""
 
-    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
-        self.seen, self.K = seen, K
-        self.views = np.stack([seen.first, seen.second], axis=1)
-        self.own = seen.own
-        self.share = _shares(seen.pair, len(seen), INDEPENDENT)
+    def __init__(self, arrays: MatchArrays, K: np.ndarray) -> None:
+        self.arrays, self.K = arrays, K
+        self.views = np.stack([arrays.first, arrays.second], axis=1)
+        self.slices = arrays.pair_slices
+        self.share = _shares(arrays.pair, len(arrays), INDEPENDENT)
         self._to_ray = np.linalg.inv(K)
         self._pixels = _Latest(self._straight)
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
         """Return the residuals (M,) [searched px] if the first and second views have these transforms, (N, 4, 4)
         each."""
-        seen, to_ray = self.seen, self._to_ray
-        relative = cameras[1][seen.second] @ inverse(cameras[0][seen.first])
+        arrays, to_ray = self.arrays, self._to_ray
+        relative = cameras[1][arrays.second] @ inverse(cameras[0][arrays.first])
         x, y, z = np.moveaxis(relative[:, :3, 3], -1, 0)
         nothing = np.zeros_like(x)
         cross = np.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], axis=-1).reshape(-1, 3, 3)
-        F = np.swapaxes(to_ray[seen.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[seen.first]
-        return signed_epipolar_error(F[seen.pair], *self._pixels(k1)) / seen.px[seen.pair]
+        F = np.swapaxes(to_ray[arrays.second], -1, -2) @ cross @ relative[:, :3, :3] @ to_ray[arrays.first]
+        return signed_epipolar_error(F[arrays.pair], *self._pixels(k1)) / arrays.image_px_per_feature_px[arrays.pair]
 
     def _straight(self, k1: float) -> list[np.ndarray]:
-        views = (self.seen.first, self.seen.second)
-        at = (self.seen.x, self.seen.y)
-        return [undistorted(x, self.K[v[self.seen.pair]], k1) for v, x in zip(views, at, strict=True)]
+        views = (self.arrays.first, self.arrays.second)
+        at = (self.arrays.x, self.arrays.y)
+        return [undistorted(x, self.K[v[self.arrays.pair]], k1) for v, x in zip(views, at, strict=True)]
 
 
 class InverseDepth:
     """The inverse depth [1 / scene unit] of each match in the first view of its pair."""
 
-    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
-        self.seen, self.K = seen, K
-        self.views = np.stack([seen.first, seen.second], axis=1)
-        self.own, self.share = seen.own, np.ones(len(seen.pair))
+    def __init__(self, arrays: MatchArrays, K: np.ndarray) -> None:
+        self.arrays, self.K = arrays, K
+        self.views = np.stack([arrays.first, arrays.second], axis=1)
+        self.slices, self.share = arrays.pair_slices, np.ones(len(arrays.pair))
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
         """Return the inverse depths (M,), negative behind the camera."""
-        seen = self.seen
+        arrays = self.arrays
         first, second = (
-            _rays(self.K[views[seen.pair]], at, k1) for views, at in ((seen.first, seen.x), (seen.second, seen.y))
+            _rays(self.K[views[arrays.pair]], at, k1)
+            for views, at in ((arrays.first, arrays.x), (arrays.second, arrays.y))
         )
-        relative = cameras[1][seen.second] @ inverse(cameras[0][seen.first])
-        return _inverse_depth(first, second, relative[seen.pair])[0]
+        relative = cameras[1][arrays.second] @ inverse(cameras[0][arrays.first])
+        return _inverse_depth(first, second, relative[arrays.pair])[0]
 
 
 class DepthTerm:
@@ -103,14 +104,14 @@ class DepthTerm:
     difference, divided by the standard deviation that one pixel of noise in each of the others makes.
     """
 
-    def __init__(self, seen: MatchArrays, K: np.ndarray) -> None:
+    def __init__(self, arrays: MatchArrays, K: np.ndarray) -> None:
         self.K = K
-        here, feature, other, x, y, px = _sightings(seen)
-        order = np.lexsort((other, feature, here))
-        here, feature, other, x, y, px = (values[order] for values in (here, feature, other, x, y, px))
-        next_to = np.flatnonzero((here[1:] == here[:-1]) & (feature[1:] == feature[:-1]))
+        view, feature, other, x, y, ratio = _sightings(arrays)
+        order = np.lexsort((other, feature, view))
+        view, feature, other, x, y, ratio = (values[order] for values in (view, feature, other, x, y, ratio))
+        next_to = np.flatnonzero((view[1:] == view[:-1]) & (feature[1:] == feature[:-1]))
         next_to = next_to[np.linspace(0, len(next_to) - 1, min(len(next_to), MAX_TRACKS)).round().astype(int)]
-        views = np.stack([here[next_to], other[next_to], other[next_to + 1]], axis=1).reshape(-1, 3)
+        views = np.stack([view[next_to], other[next_to], other[next_to + 1]], axis=1).reshape(-1, 3)
         all_views, group = np.unique(views, axis=0, return_inverse=True)
         counts = np.bincount(group.ravel(), minlength=len(all_views))
         order = np.argsort(group.ravel(), kind="stable")
@@ -119,10 +120,10 @@ class DepthTerm:
         self.group = self.group.ravel()
         chosen = next_to[order]
         self.pixels = (x[chosen], y[chosen], y[chosen + 1])
-        self.px = px[chosen]
+        self.image_px_per_feature_px = ratio[chosen]
         counts = np.bincount(self.group, minlength=len(self.views))
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
-        self.own = [slice(a, b) for a, b in itertools.pairwise(starts.tolist())]
+        self.slices = [slice(a, b) for a, b in itertools.pairwise(starts.tolist())]
         self.share = _shares(self.group, len(self.views), INDEPENDENT_TRACKS)
         self._rays = _Latest(self._straight)
 
@@ -132,13 +133,13 @@ class DepthTerm:
             return np.empty(0)
         rays = self._rays(k1)
         from_here = inverse(cameras[0][self.views[:, 0]])
-        found = [
+        errors = [
             _inverse_depth(rays[0], rays[role], (cameras[role][self.views[:, role]] @ from_here)[self.group])
             for role in (1, 2)
         ]
-        focal = self.K[self.views[self.group, 0], 0, 0] / self.px
-        variance = sum(1 / np.maximum((focal * slope) ** 2, 1e-12) for _, slope in found)
-        return (found[0][0] - found[1][0]) / np.sqrt(variance)
+        focal = self.K[self.views[self.group, 0], 0, 0] / self.image_px_per_feature_px
+        variance = sum(1 / np.maximum((focal * slope) ** 2, 1e-12) for _, slope in errors)
+        return (errors[0][0] - errors[1][0]) / np.sqrt(variance)
 
     def _straight(self, k1: float) -> list[np.ndarray]:
         return [_rays(self.K[self.views[self.group, role]], at, k1) for role, at in enumerate(self.pixels)]
@@ -170,16 +171,16 @@ def undistorted(at: np.ndarray, K: np.ndarray, k1: float) -> np.ndarray:
     return K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True))
 
 
-def _sightings(seen: MatchArrays) -> tuple[np.ndarray, ...]:
+def _sightings(arrays: MatchArrays) -> tuple[np.ndarray, ...]:
     """Return each match from both of its sides: view, feature, other view, pixel here, pixel there, px."""
-    first, second = seen.first[seen.pair], seen.second[seen.pair]
+    first, second = arrays.first[arrays.pair], arrays.second[arrays.pair]
     return (
         np.concatenate([first, second]),
-        np.concatenate([seen.ids[:, 0], seen.ids[:, 1]]).astype(int),
+        np.concatenate([arrays.ids[:, 0], arrays.ids[:, 1]]).astype(int),
         np.concatenate([second, first]),
-        np.concatenate([seen.x, seen.y]),
-        np.concatenate([seen.y, seen.x]),
-        np.tile(seen.px[seen.pair], 2),
+        np.concatenate([arrays.x, arrays.y]),
+        np.concatenate([arrays.y, arrays.x]),
+        np.tile(arrays.image_px_per_feature_px[arrays.pair], 2),
     )
 
 

@@ -27,13 +27,15 @@ def doubt(problem: Problem, solution: Solution) -> str:
     A scene of two views is only tested for matches that do not fit and points behind the cameras: its depth is
     estimated under both poses.
     """
-    nothing = np.zeros_like(solution.found)
-    before, after = (np.abs(problem.residuals(problem.epipolar, found)) for found in (nothing, solution.found))
+    nothing = np.zeros_like(solution.parameters)
+    before, after = (
+        np.abs(problem.residuals(problem.epipolar, parameters)) for parameters in (nothing, solution.parameters)
+    )
     fits = after < INLIER_PX
     if fits.mean() < MIN_INLIERS:
         return f"only {fits.mean():.0%} of the matches fit to {INLIER_PX:g} px ({MIN_INLIERS:.0%} are needed)"
-    term = InverseDepth(problem.seen, problem.given.K)
-    given, refined = (problem.residuals(term, found) for found in (nothing, solution.found))
+    term = InverseDepth(problem.arrays, problem.given.K)
+    given, refined = (problem.residuals(term, parameters) for parameters in (nothing, solution.parameters))
     std = _standard_deviations(problem, term, solution, refined)
     behind = float((refined < -3 * std)[fits].mean())
     if behind > MAX_BEHIND:
@@ -71,10 +73,10 @@ def _median(values: np.ndarray) -> float:
 
 def _standard_deviations(problem: Problem, term: InverseDepth, solution: Solution, at: np.ndarray) -> np.ndarray:
     """Return the standard deviations (M,) of inverse depths that the covariance of the poses makes."""
-    J = problem.derivatives(term, solution.found, solution.sigma, at)
+    J = problem.derivatives(term, solution.parameters, solution.sigma, at)
     covariance = np.linalg.inv(solution.hessian)
     variance = np.empty(len(at))
-    for views, own in zip(term.views, term.own, strict=True):
-        which = unknowns_of(views, len(solution.found))
-        variance[own] = np.einsum("mi,ij,mj->m", J[own], covariance[np.ix_(which, which)], J[own])
+    for views, slices in zip(term.views, term.slices, strict=True):
+        which = unknowns_of(views, len(solution.parameters))
+        variance[slices] = np.einsum("mi,ij,mj->m", J[slices], covariance[np.ix_(which, which)], J[slices])
     return np.sqrt(np.maximum(variance, 0))

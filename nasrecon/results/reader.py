@@ -145,7 +145,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text())
-        found = manifest["format"]
+        format = manifest["format"]
         lines = [(line["name"], line["file"]) for line in manifest["views"]]
         if not all(isinstance(word, str) for line in lines for word in line) or not isinstance(manifest["scene"], dict):
             raise ValueError("its entries are not those of nasrecon")
@@ -154,6 +154,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{path}: not a manifest of nasrecon, or a damaged one ({in_words(error)}); if it is one, delete it: it is "
             f"rebuilt from views/*.npz"
         ) from error
-    if found != FORMAT:
-        raise InputError(f"{path}: its format is {found!r}, this nasrecon reads {FORMAT!r}; run infer again")
+    if format != FORMAT:
+        raise InputError(f"{path}: its format is {format!r}, this nasrecon reads {FORMAT!r}; run infer again")
     return manifest

@@ -230,9 +230,9 @@ def _replaced(files: Sequence[Path]) -> list[str]:
     return out
 
 
-def _other_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], replaced: Sequence[str]) -> str:
+def _other_settings(folder: Path, stored: dict[str, Any], wanted: dict[str, Any], replaced: Sequence[str]) -> str:
     """Say which settings of the views that are there differ from those that are wanted, and what to do."""
-    before, now = ({**settings, **settings["options"]} for settings in (found, wanted))
+    before, now = ({**settings, **settings["options"]} for settings in (stored, wanted))
     lines = [f"{folder}: it holds views that were made under other settings:"]
     for key in sorted((before.keys() | now.keys()) - {"options"}):
         old, new = before.get(key), now.get(key)

@@ -60,16 +60,18 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
     hints = scene.hints
     ranges = [view.depth_range or hints.depth_ranges.get(view.name) for view in scene.views]
     known_from = [view.depth_range_from or hints.depth_ranges_from or "as read" for view in scene.views]
-    origins = [origin if found else "" for origin, found in zip(known_from, ranges, strict=True)]
+    origins = [origin if depth_range else "" for origin, depth_range in zip(known_from, ranges, strict=True)]
     if None in ranges and scene.visible is not None:
         margin = PAIR_MARGIN if len(scene.views) <= PAIR else MARGIN
-        seen = zip(scene.views, scene.visible, strict=True)
-        found = [range_from_points(view, scene.points_in_world, own, margin) for view, own in seen]
-        _fill(ranges, origins, _widened(scene, found), "sparse points")
+        points_of_view = zip(scene.views, scene.visible, strict=True)
+        from_points = [
+            range_from_points(view, scene.points_in_world, indices, margin) for view, indices in points_of_view
+        ]
+        _fill(ranges, origins, _widened(scene, from_points), "sparse points")
     if None in ranges and len(scene.views) > 1:
         _sweep_and_fill(ranges, origins, scene)
-    for i, found in enumerate(ranges):
-        if found is None:
+    for i, depth_range in enumerate(ranges):
+        if depth_range is None:
             ranges[i], origins[i] = guess_depth_range(scene, i), "camera geometry alone (a guess)"
     known = zip(scene.views, ranges, origins, strict=True)
     return scene.replace_views([replace(v, depth_range=r, depth_range_from=origin) for v, r, origin in known])
@@ -83,9 +85,9 @@ def depth_range_source(scene: Scene) -> str:
     )
 
 
-def _fill(ranges: list, origins: list[str], found: list[tuple[float, float] | None], origin: str) -> None:
+def _fill(ranges: list, origins: list[str], new_ranges: list[tuple[float, float] | None], origin: str) -> None:
     """Set the ranges that are still None and were found, in place."""
-    for i, new in enumerate(found):
+    for i, new in enumerate(new_ranges):
         if ranges[i] is None and new is not None:
             ranges[i], origins[i] = new, origin
 
@@ -105,11 +107,11 @@ def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
     nothing = np.empty(0, dtype=np.int64)
     for _ in range(2 if count > 1 else 0):
         points, visible = swept_points(thumbnails, sorted(refs))
-        own = [visible[at[i]] if i in at else nothing for i in range(len(scene.views))]
+        indices_of_view = [visible[at[i]] if i in at else nothing for i in range(len(scene.views))]
         weak = WEAK_SHARE * thumbnails[0].grey.size
-        seen = zip(scene.views, own, strict=True)
-        found = [_swept_range(view, points, indices, weak, pair=count <= PAIR) for view, indices in seen]
-        _fill(ranges, origins, _widened(scene, found), "coarse sweep of the images")
+        points_of_view = zip(scene.views, indices_of_view, strict=True)
+        swept = [_swept_range(view, points, indices, weak, pair=count <= PAIR) for view, indices in points_of_view]
+        _fill(ranges, origins, _widened(scene, swept), "coarse sweep of the images")
         more = refs | {at[i] for i, known in enumerate(ranges) if known is None and i in at}
         if more == refs:
             return
@@ -117,22 +119,24 @@ def _sweep_and_fill(ranges: list, origins: list[str], scene: Scene) -> None:
 
 
 def _swept_range(
-    view: View, points: np.ndarray, own: np.ndarray, weak: float, pair: bool
+    view: View, points: np.ndarray, indices: np.ndarray, weak: float, pair: bool
 ) -> tuple[float, float] | None:
     """Return a view's range from the points of a sweep, or None; the margin is wider if fewer than ``weak`` lie
     there."""
     margin = PAIR_MARGIN if pair else MARGIN
-    return range_from_points(view, points, own, margin if sees(view, points).sum() >= weak else WEAK_MARGIN * margin)
+    return range_from_points(
+        view, points, indices, margin if sees(view, points).sum() >= weak else WEAK_MARGIN * margin
+    )
 
 
 def _widened(scene: Scene, ranges: list[tuple[float, float] | None]) -> list[tuple[float, float] | None]:
     """Return ranges whose near leaves room for surfaces in the part of each image that no other view sees."""
     out = []
-    for i, found in enumerate(ranges):
-        if found is not None:
-            unseen = min(unseen_share(scene, i, found[0]), MAX_UNSEEN)
-            found = found[0] * (1 - UNSEEN_MARGIN * unseen), found[1]
-        out.append(found)
+    for i, depth_range in enumerate(ranges):
+        if depth_range is not None:
+            unseen = min(unseen_share(scene, i, depth_range[0]), MAX_UNSEEN)
+            depth_range = depth_range[0] * (1 - UNSEEN_MARGIN * unseen), depth_range[1]
+        out.append(depth_range)
     return out
 
 
@@ -142,16 +146,16 @@ def unseen_share(scene: Scene, ref: int, depth: float) -> float:
     Seen is what falls into another image under a triangulation angle within ``SEEN_ANGLES_DEG``.
     """
     points = lifted_pixels(scene.views[ref], np.array([depth]))[0]
-    seen = np.zeros(len(points), dtype=bool)
+    covered = np.zeros(len(points), dtype=bool)
     for i, view in enumerate(scene.views):
-        if i != ref and not seen.all():
+        if i != ref and not covered.all():
             angles = triangulation_angle_deg(points, scene.views[ref], view)
-            seen |= (angles >= SEEN_ANGLES_DEG[0]) & (angles <= SEEN_ANGLES_DEG[1]) & sees(view, points)
-    return float(1 - seen.mean())
+            covered |= (angles >= SEEN_ANGLES_DEG[0]) & (angles <= SEEN_ANGLES_DEG[1]) & sees(view, points)
+    return float(1 - covered.mean())
 
 
 def range_from_points(
-    view: View, points_in_world: np.ndarray, own: np.ndarray, margin: float = MARGIN
+    view: View, points_in_world: np.ndarray, indices: np.ndarray, margin: float = MARGIN
 ) -> tuple[float, float] | None:
     """Return (near, far) [scene units] of a view from points, or None if too few lie in it.
 
@@ -161,12 +165,12 @@ def range_from_points(
     Args:
         view: the view.
         points_in_world: (P, 3).
-        own: indices (n,) of the points that the view sees.
+        indices: (n,) of the points that the view sees.
         margin: near is this share of the near percentile.
     """
     depths = transform(view.cam_from_world, points_in_world)[:, 2]
     within = depths[sees(view, points_in_world)]
-    own_depths = depths[own]
+    own_depths = depths[indices]
     own_depths = own_depths[own_depths > 0]
     groups = [group for group in (own_depths, within) if len(group) >= MIN_POINTS]
     if not groups:

@@ -95,12 +95,12 @@ def source_scores(scene: Scene, ref: int) -> np.ndarray:
 
 
 def _sparse_scores(scene: Scene, ref: int) -> np.ndarray:
-    own = np.zeros(len(scene.points_in_world), dtype=bool)
-    own[scene.visible[ref]] = True
-    total = int(own.sum())
+    of_ref = np.zeros(len(scene.points_in_world), dtype=bool)
+    of_ref[scene.visible[ref]] = True
+    total = int(of_ref.sum())
     scores = np.zeros(len(scene.views))
-    for i, seen in enumerate(scene.visible):
-        shared = seen[own[seen]]
+    for i, indices in enumerate(scene.visible):
+        shared = indices[of_ref[indices]]
         if i != ref and len(shared) >= max(MIN_POINTS, MIN_SHARE * total):
             angles = triangulation_angle_deg(scene.points_in_world[shared], scene.views[ref], scene.views[i])
             scores[i] = angle_weight(angles).sum() / total

@@ -77,7 +77,7 @@ def swept_points(thumbnails: Sequence[Thumbnail], refs: Sequence[int]) -> tuple[
     for i, depth in depths.items():
         in_world = transform(inverse(thumbnails[i].cam_from_world), thumbnails[i].camera.unproject_depth(depth))
         others = [(thumbnails[j], other) for j, other in depths.items() if j != i]
-        keep = (depth > 0) & (_like_neighbors(depth) >= MIN_NEIGHBORS) & _agreed(in_world, others)
+        keep = (depth > 0) & (_like_neighbors(depth) >= MIN_NEIGHBORS) & _confirmed(in_world, others)
         visible[i] = total + np.arange(keep.sum())
         total += len(visible[i])
         points.append(in_world[keep])
@@ -95,18 +95,18 @@ def _like_neighbors(depth: np.ndarray) -> np.ndarray:
     return count
 
 
-def _agreed(points_in_world: np.ndarray, swept: Sequence[tuple[Thumbnail, np.ndarray]]) -> np.ndarray:
+def _confirmed(points_in_world: np.ndarray, swept: Sequence[tuple[Thumbnail, np.ndarray]]) -> np.ndarray:
     """Say which points (h, w, 3) the sweep of at least one other view (its thumbnail, its depths) has too."""
-    agreed = np.zeros(points_in_world.shape[:2], dtype=bool)
+    confirmed = np.zeros(points_in_world.shape[:2], dtype=bool)
     for view, depth in swept:
         in_cam = transform(view.cam_from_world, points_in_world)
         pixels = view.camera.project(in_cam)
         with np.errstate(invalid="ignore"):
             inside = ((pixels >= 0) & (pixels < (view.camera.width, view.camera.height))).all(axis=-1)
         column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(int), -1, 0)
-        there = depth[row, column]
-        agreed |= inside & (there > 0) & (np.abs(there - in_cam[..., 2]) <= SAME_DEPTH * in_cam[..., 2])
-    return agreed
+        other_depth = depth[row, column]
+        confirmed |= inside & (other_depth > 0) & (np.abs(other_depth - in_cam[..., 2]) <= SAME_DEPTH * in_cam[..., 2])
+    return confirmed
 
 
 def sweep(ref: Thumbnail, others: Sequence[Thumbnail]) -> np.ndarray:
@@ -138,8 +138,8 @@ def _plan(ref: Thumbnail, others: Sequence[Thumbnail]) -> list[tuple[float, list
     depths = np.geomspace(nearest, farthest, max(count, 2))
     fits = [_fit(ref, other, depths) if moved[i] else np.zeros(len(depths)) for i, other in enumerate(others)]
     plan = []
-    for depth, fit in zip(depths, np.array(fits).T, strict=True):
-        best = [int(i) for i in np.argsort(-fit, kind="stable")[:SOURCES] if fit[i] > 0]
+    for depth, weight in zip(depths, np.array(fits).T, strict=True):
+        best = [int(i) for i in np.argsort(-weight, kind="stable")[:SOURCES] if weight[i] > 0]
         if best:
             plan.append((float(depth), best))
     return plan
@@ -158,9 +158,9 @@ def _fit(ref: Thumbnail, src: Thumbnail, depths: np.ndarray) -> np.ndarray:
     to_src = -src_from_ref[:3, :3].T @ src_from_ref[:3, 3]
     across = np.linalg.norm(np.cross(rays, to_src), axis=-1) / np.linalg.norm(rays, axis=-1)
     angles_deg = np.degrees(np.arctan(np.median(across) / depths))
-    fit = np.exp(-(np.log(np.maximum(angles_deg, 1e-9) / BEST_ANGLE_DEG) ** 2))
+    weight = np.exp(-(np.log(np.maximum(angles_deg, 1e-9) / BEST_ANGLE_DEG) ** 2))
     usable = (angles_deg >= ANGLES_DEG[0]) & (angles_deg <= ANGLES_DEG[1]) & (inside.mean(axis=-1) >= MIN_OVERLAP)
-    return np.where(usable, fit, 0.0)
+    return np.where(usable, weight, 0.0)
 
 
 class _Patches:

@@ -139,10 +139,10 @@ def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
     For each image the ``LIKELY_PER_IMAGE`` others with the most matches, at least ``MIN_LARGE_MATCHES``.
     """
     counts = np.zeros((len(descriptors), len(descriptors)), dtype=int)
-    for i, own in enumerate(descriptors):
+    for i, descriptor in enumerate(descriptors):
         for j, other in enumerate(descriptors):
-            if i != j and len(own) and len(other) >= 2:
-                nearest = -np.partition(-(own @ other.T), 1, axis=1)[:, :2]  # the two best cosines
+            if i != j and len(descriptor) and len(other) >= 2:
+                nearest = -np.partition(-(descriptor @ other.T), 1, axis=1)[:, :2]  # the two best cosines
                 first, second = (2 - 2 * nearest.clip(-1, 1)).T  # squared distances
                 counts[i, j] = np.sum((first < RATIO**2 * second) & (first < MAX_DISTANCE**2))
     pairs = set()

@@ -51,10 +51,10 @@ def is_kept(folder: Path, made_from: dict[str, Any], redo: bool) -> bool:
     if not folder.exists():
         return False
     try:
-        found = json.loads((folder / "made_from.json").read_text())["digest"]
+        stored_digest = json.loads((folder / "made_from.json").read_text())["digest"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder}: not a model that nasrecon made ({error}); give another --out") from error
-    if found == made_from["digest"]:
+    if stored_digest == made_from["digest"]:
         return True
     if not redo:
         raise InputError(

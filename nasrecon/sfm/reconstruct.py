@@ -98,9 +98,9 @@ def _images_for_sfm(images: Path, folder: Path) -> tuple[Path, list[str]]:
     if not images.is_dir():
         raise InputError(f"{images}: no such folder (images)")
     root = inside if inside.is_dir() and not direct_images(images) else images
-    own = folder.parent.resolve()
+    output = folder.parent.resolve()
     names = direct_images(root) or image_files(root)
-    return root, [name for name in names if own == root.resolve() or own not in (root / name).resolve().parents]
+    return root, [name for name in names if output == root.resolve() or output not in (root / name).resolve().parents]
 
 
 def _shared_cameras(root: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[CameraGroup]:

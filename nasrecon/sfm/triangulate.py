@@ -71,12 +71,12 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
     model = read_model(folder / MODEL)
     images = {image.name: image for image in model.images.values()}
     points_in_world, visible = sparse_points(model, [images[view.name] for view in scene.views if view.name in images])
-    seen = dict(zip([view.name for view in scene.views if view.name in images], visible, strict=True))
+    indices_of_view = dict(zip([view.name for view in scene.views if view.name in images], visible, strict=True))
     nothing = np.empty(0, dtype=np.int64)
     return replace(
         scene,
         points_in_world=points_in_world,
-        visible=tuple(seen.get(view.name, nothing) for view in scene.views),
+        visible=tuple(indices_of_view.get(view.name, nothing) for view in scene.views),
         origin=scene.origin.with_note(f"{len(points_in_world)} points triangulated"),
     )
 

@@ -86,7 +86,7 @@ class Survey:
     points_in_world: np.ndarray
 
 
-def survey(estimates: Sequence[Estimate], problems: dict[str, str] | None = None) -> Survey:
+def survey_depths(estimates: Sequence[Estimate], problems: dict[str, str] | None = None) -> Survey:
     """Look at some of the views, evenly spread, at most SURVEYED_VIEWS of them.
 
     Args:

@@ -27,7 +27,7 @@ class Cameras:
         server: where they are added.
         controls: the page's widgets.
         frame: the page's frame.
-        seen: what the views see.
+        survey: what the views see.
         clicked: called with the name of a view and the client that clicked on its frustum.
 
     Attributes:
@@ -41,10 +41,10 @@ class Cameras:
         server: viser.ViserServer,
         controls: Controls,
         frame: PageFrame,
-        seen: Survey,
+        survey: Survey,
         clicked: Callable[[str, viser.ClientHandle], None],
     ) -> None:
-        self._server, self._controls, self._frame, self._seen = server, controls, frame, seen
+        self._server, self._controls, self._frame, self._seen = server, controls, frame, survey
         self._clicked = clicked
         self._images: dict[str, np.ndarray] = {}
         self.views: dict[str, View] = {}
@@ -146,7 +146,7 @@ class Cameras:
         """
         fitted, place = await self.stand_back(client)
 
-        async def fit(camera: viser.CameraHandle) -> None:
+        async def fit_view(camera: viser.CameraHandle) -> None:
             nonlocal fitted, place
             stands_at = lambda stop: np.allclose(camera.position, stop, atol=1e-3)  # noqa: E731
             if stands_at(place):
@@ -156,8 +156,8 @@ class Cameras:
             if is_to_move:
                 fitted, place = await self.stand_back(client)
 
-        client.camera.on_update(fit)
-        await fit(client.camera)  # the window may have changed in the meantime
+        client.camera.on_update(fit_view)
+        await fit_view(client.camera)  # the window may have changed in the meantime
 
 
 def _fitting_fov(camera: Camera, aspect: float) -> float:

@@ -93,8 +93,8 @@ class Layers:
         )
 
     def draw_points(self) -> None:
-        frame, seen, controls = self.frame, self.survey, self.controls
-        if frame is None or seen is None:
+        frame, survey, controls = self.frame, self.survey, self.controls
+        if frame is None or survey is None:
             return
         total = max(1, sum(len(part) for part in self.parts.values()))
         part_shown = min(1.0, 1000 * controls.points.value / total)
@@ -113,14 +113,14 @@ class Layers:
             self.server.scene.add_point_cloud(
                 f"/cloud/{name}",
                 frame.points(some.points_in_world),
-                some.colors(controls.coloring.value, seen.near, seen.far),
+                some.colors(controls.coloring.value, survey.near, survey.far),
                 point_size=_point_size(controls),
                 point_shape="rounded",
                 point_shading="flat",
                 precision="float32",
                 visible=controls.cloud.value,
             )
-        controls.legend.content = cloud_legend(controls.coloring.value, seen.near, seen.far, self.unit, support)
+        controls.legend.content = cloud_legend(controls.coloring.value, survey.near, survey.far, self.unit, support)
         self.points_shown = shown
         self.stale, self.drawn_at = False, time.monotonic()
 

@@ -22,7 +22,7 @@ from nasrecon.errors import InputError, NasReconError
 from nasrecon.progress import Progress
 from nasrecon.results.reader import MANIFEST_FILE
 from nasrecon.types import Estimate
-from nasrecon.view.contents import Contents, Survey, look, survey
+from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.controls import Controls, status_html, view_html, waiting_html
 from nasrecon.view.frustums import Cameras
 from nasrecon.view.layers import MAX_POINTS, Layers
@@ -155,7 +155,7 @@ class LivePage:
             return False
         assert self._contents is not None
         results = self._contents.results
-        self.survey = survey(results, problems={})  # what cannot be read is said when its turn comes
+        self.survey = survey_depths(results, problems={})  # what cannot be read is said when its turn comes
         self.frame = choose_frame(results.views, self.survey.points_in_world)
         self.layers.frame, self.layers.survey, self.layers.unit = self.frame, self.survey, results.unit
         crowd = max(1.0, self._contents.expected_views / 30)  # many cameras stand close
@@ -185,12 +185,12 @@ class LivePage:
         """Read the mesh or the cloud if it is new or has changed."""
         assert self._contents is not None
         path: Path | None = getattr(self._contents, what)
-        found = (path, path.stat().st_mtime) if path and path.is_file() else None
-        if found is None or self._files.get(what) == found:
+        current = (path, path.stat().st_mtime) if path and path.is_file() else None
+        if current is None or self._files.get(what) == current:
             return False
-        self._files[what] = found
+        self._files[what] = current
         try:
-            read(found[0])
+            read(current[0])
             self._problems.pop(what, None)
         except (NasReconError, OSError) as error:
             self._problems[what] = str(error)

@@ -61,9 +61,9 @@ def choose_frame(views: Sequence[View], points_in_world: np.ndarray) -> PageFram
     ahead /= np.linalg.norm(ahead)
     rotation = np.stack([np.cross(ahead, up), ahead, up])
 
-    seen = points_in_world if len(points_in_world) else centers
-    center = np.median(seen @ rotation.T, axis=0) @ rotation  # along the page's axes, whatever the world's
-    radius = np.quantile(np.linalg.norm(seen - center, axis=-1), 0.9)
+    content = points_in_world if len(points_in_world) else centers
+    center = np.median(content @ rotation.T, axis=0) @ rotation  # along the page's axes, whatever the world's
+    radius = np.quantile(np.linalg.norm(content - center, axis=-1), 0.9)
     radius = max(radius, 0.5 * np.linalg.norm(centers - center, axis=-1).max(), 1e-12)
     page_from_world = np.eye(4)
     page_from_world[:3, :3] = rotation / radius
@@ -105,9 +105,9 @@ def overview(
     axes = np.stack([right, np.cross(back, right)])
 
     # All of the cameras, and the surfaces but for a few strays.
-    seen = frame.points(points_in_world).astype(np.float64)
-    seen = seen[np.linalg.norm(seen, axis=-1) < _OUTLIER]
-    ends = [np.quantile(seen @ axes.T, [0.01, 0.99], axis=0)] if len(seen) else []
+    content = frame.points(points_in_world).astype(np.float64)
+    content = content[np.linalg.norm(content, axis=-1) < _OUTLIER]
+    ends = [np.quantile(content @ axes.T, [0.01, 0.99], axis=0)] if len(content) else []
     ends = np.concatenate([centers @ axes.T, *ends])
     look_at = (ends.min(axis=0) + ends.max(axis=0)) / 2 @ axes
     tangents = np.tan(np.radians(OVERVIEW_FOV_DEG / 2)) * np.array([aspect, 1.0])
@@ -116,5 +116,5 @@ def overview(
         off = points - look_at
         return off @ back + (np.abs(off @ axes.T) / tangents).max(axis=-1)
 
-    distance = max(needed(centers).max(), np.quantile(needed(seen), 0.99) if len(seen) else 0.0, 0.1)
+    distance = max(needed(centers).max(), np.quantile(needed(content), 0.99) if len(content) else 0.0, 0.1)
     return look_at + _MARGIN * distance * back, look_at

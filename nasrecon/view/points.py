@@ -51,10 +51,10 @@ class Points:
         inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
         ahead, rows, columns = ahead[inside], y[inside].astype(np.intp), x[inside].astype(np.intp)
         near = np.abs(estimate.depth[rows, columns] - z[ahead]) < SAME_SURFACE * z[ahead]
-        seen = ahead[near]
-        self.confidence[seen] = np.fmax(self.confidence[seen], estimate.confidence[rows[near], columns[near]])
-        before = self.depth[seen]
-        self.depth[seen] = np.where(before > 0, np.minimum(before, z[seen]), z[seen])
+        visible = ahead[near]
+        self.confidence[visible] = np.fmax(self.confidence[visible], estimate.confidence[rows[near], columns[near]])
+        before = self.depth[visible]
+        self.depth[visible] = np.where(before > 0, np.minimum(before, z[visible]), z[visible])
 
     def confident(self, min_confidence: float) -> np.ndarray:
         """Return which points (N,) have the confidence, or none that is known."""

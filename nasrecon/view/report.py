@@ -24,7 +24,7 @@ from nasrecon.fuse.save import load_cloud, load_mesh
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
-from nasrecon.view.contents import Contents, Survey, look, survey
+from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import Points, concatenate, points_of_cloud, points_of_view, support_limit
@@ -69,24 +69,24 @@ def write_report(
     folder, path = Path(folder), Path(path)
     contents = look(folder)
     results = contents.results
-    seen = survey(results)
-    frame = choose_frame(results.views, seen.points_in_world)
+    survey = survey_depths(results)
+    frame = choose_frame(results.views, survey.points_in_world)
     budget = max_mb * 1e6
-    width = _picture_width(results[0], seen, len(results), _PICTURES_SHARE * budget)
+    width = _picture_width(results[0], survey, len(results), _PICTURES_SHARE * budget)
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
-    collected = _visit(contents, seen, width, points, progress or LogProgress())
+    collected = _visit(contents, survey, width, points, progress or LogProgress())
     points = points or concatenate(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
 
     data = {
-        **_about(contents, seen, frame),
-        "histograms": _histograms(collected, cloud, seen),
+        **_about(contents, survey, frame),
+        "histograms": _histograms(collected, cloud, survey),
         "views": collected.cards,
         "pictureWidth": width,
     }
     left = 0.97 * budget - len(json.dumps(data)) - len(_page({}, {}))
-    data["scene"], arrays = _scene(mesh, points, frame, seen, left)
+    data["scene"], arrays = _scene(mesh, points, frame, survey, left)
     data["scene"]["points"]["of"] = len(cloud) if cloud else len(points)
     page = _page(data, arrays).encode()
     if len(page) > budget:
@@ -99,24 +99,24 @@ def write_report(
     return path
 
 
-def _picture_width(estimate: Estimate, seen: Survey, views: int, budget: float) -> int:
+def _picture_width(estimate: Estimate, survey: Survey, views: int, budget: float) -> int:
     """Return the width [px] at which the pictures of all views fit the budget, going by one view."""
     for width in _WIDTHS:
-        size = sum(len(uri) for uri in _pictures(estimate, seen, width).values())
+        size = sum(len(uri) for uri in _pictures(estimate, survey, width).values())
         if size * views <= budget:
             return width
     return _WIDTHS[-1]
 
 
-def _pictures(estimate: Estimate, seen: Survey, width: int) -> dict[str, str]:
-    pictures = view_pictures(estimate, seen.near, seen.far, width=width)
+def _pictures(estimate: Estimate, survey: Survey, width: int) -> dict[str, str]:
+    pictures = view_pictures(estimate, survey.near, survey.far, width=width)
     return {name: data_uri(jpeg_bytes(picture, quality=80)) for name, picture in pictures.items()}
 
 
-def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, progress: Progress) -> _Pass:
+def _visit(contents: Contents, survey: Survey, width: int, cloud: Points | None, progress: Progress) -> _Pass:
     """Read every view once: its pictures and facts, the histograms, and what it knows of the points."""
     results, out = contents.results, _Pass()
-    edges = np.linspace(0, 1.25 * seen.far, _BINS + 1)
+    edges = np.linspace(0, 1.25 * survey.far, _BINS + 1)
     share = max(500, MAX_POINTS // len(results))
     for i in range(len(results)):
         estimate = results[i]
@@ -125,7 +125,7 @@ def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, p
         out.cards.append(
             {
                 "name": estimate.view.name,
-                "pictures": _pictures(estimate, seen, width),
+                "pictures": _pictures(estimate, survey, width),
                 "sources": list(estimate.sources),
                 "near": facts.near,
                 "far": facts.far,
@@ -148,14 +148,14 @@ def _visit(contents: Contents, seen: Survey, width: int, cloud: Points | None, p
     return out
 
 
-def _histograms(collected: _Pass, cloud: PointCloud | None, seen: Survey) -> dict[str, Any]:
+def _histograms(collected: _Pass, cloud: PointCloud | None, survey: Survey) -> dict[str, Any]:
     """Return the histograms, JSON values: counts between ends; of support one count a number of views, from 1."""
     support = np.bincount(cloud.support)[1:] if cloud else np.zeros(0, np.int64)
     last = len(support)
     if last > _BINS:
         support = np.append(support[: _BINS - 1], support[_BINS - 1 :].sum())
     return {
-        "depth": {"counts": collected.depth_counts.tolist(), "low": 0.0, "high": 1.25 * seen.far},
+        "depth": {"counts": collected.depth_counts.tolist(), "low": 0.0, "high": 1.25 * survey.far},
         "confidence": {"counts": collected.confidence_counts.tolist(), "low": 0.0, "high": 1.0},
         "support": {"counts": support.tolist(), "last": last},
         "beyond": collected.beyond,
@@ -163,33 +163,33 @@ def _histograms(collected: _Pass, cloud: PointCloud | None, seen: Survey) -> dic
     }
 
 
-def _about(contents: Contents, seen: Survey, frame: PageFrame) -> dict[str, Any]:
+def _about(contents: Contents, survey: Survey, frame: PageFrame) -> dict[str, Any]:
     """Return what the page says of the run as a whole, JSON values."""
     results = contents.results
-    position, look_at = overview(frame, results.views, seen.points_in_world)
+    position, look_at = overview(frame, results.views, survey.points_in_world)
     return {
         "title": results.folder.resolve().name,
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "unit": results.unit,
-        "near": seen.near,
-        "far": seen.far,
+        "near": survey.near,
+        "far": survey.far,
         "missing": list(contents.missing),
         "tables": report_tables(contents),
         "overview": {"position": position.tolist(), "lookAt": look_at.tolist(), "fovDeg": OVERVIEW_FOV_DEG},
         "gradient": css_gradient(),
         "palette": base64.b64encode(color_table().tobytes()).decode(),
         "ball": data_uri(png_bytes(normal_legend(96)), "image/png"),
-        "cameras": [_camera(frame, view, seen) for view in results.views],
+        "cameras": [_camera(frame, view, survey) for view in results.views],
     }
 
 
-def _camera(frame: PageFrame, view: View, seen: Survey) -> dict[str, Any]:
+def _camera(frame: PageFrame, view: View, survey: Survey) -> dict[str, Any]:
     """Return a camera for the page: corners of its image at distance 1, place, axes, field of view."""
     page_from_cam = frame.page_from_cam(view)
     camera = view.camera
     corners = np.array([[0, 0], [camera.width, 0], [camera.width, camera.height], [0, camera.height]], float)
     rays = camera.unproject(corners, np.ones(4))
-    middle = 2 / (1 / seen.near + 1 / seen.far) * frame.scale
+    middle = 2 / (1 / survey.near + 1 / survey.far) * frame.scale
     return {
         "at": np.round(page_from_cam[:3, 3], 6).tolist(),
         "axes": np.round(page_from_cam[:3, :3].T, 6).tolist(),
@@ -201,13 +201,13 @@ def _camera(frame: PageFrame, view: View, seen: Survey) -> dict[str, Any]:
 
 
 def _scene(
-    mesh: Mesh | None, points: Points, frame: PageFrame, seen: Survey, budget: float
+    mesh: Mesh | None, points: Points, frame: PageFrame, survey: Survey, budget: float
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Encode mesh and points so that they fit the budget [bytes]: each halved until they do, the larger first."""
     max_faces, max_points = MAX_FACES, min(MAX_POINTS, len(points))
     shown = simplify_mesh(mesh, max_faces) if mesh is not None else None
     encoded_mesh = _encode_mesh(shown, frame) if shown is not None else {}
-    encoded_points = _encode_points(points, max_points, frame, seen)
+    encoded_points = _encode_points(points, max_points, frame, survey)
     while sum(map(len, encoded_mesh.values())) + sum(map(len, encoded_points.values())) > budget:
         if sum(map(len, encoded_mesh.values())) > sum(map(len, encoded_points.values())) and max_faces > 2000:
             max_faces = max_faces * 2 // 3
@@ -215,7 +215,7 @@ def _scene(
             encoded_mesh = _encode_mesh(shown, frame)
         elif max_points > 2000:
             max_points = max_points * 2 // 3
-            encoded_points = _encode_points(points, max_points, frame, seen)
+            encoded_points = _encode_points(points, max_points, frame, survey)
         else:
             break
     scene: dict[str, Any] = {
@@ -247,11 +247,11 @@ def _encode_mesh(mesh: Mesh, frame: PageFrame) -> dict[str, str]:
     }
 
 
-def _encode_points(points: Points, count: int, frame: PageFrame, seen: Survey) -> dict[str, str]:
+def _encode_points(points: Points, count: int, frame: PageFrame, survey: Survey) -> dict[str, str]:
     """Encode the first points: depth as its place on the colours' scale, 0 = unknown, and so the confidence."""
     depth, confidence = points.depth[:count], points.confidence[:count]
     known = depth > 0
-    place = (1 / np.where(known, depth, 1) - 1 / seen.far) / max(1 / seen.near - 1 / seen.far, 1e-12)
+    place = (1 / np.where(known, depth, 1) - 1 / survey.far) / max(1 / survey.near - 1 / survey.far, 1e-12)
     return {
         "pointPosition": _packed(_quantised(frame.points(points.points_in_world[:count]))),
         "pointNormal": _packed(np.rint(frame.directions(points.normal[:count]) * 127).astype("i1")),
@@ -272,14 +272,14 @@ def _packed(array: np.ndarray) -> str:
 
 def _page(data: dict[str, Any], arrays: dict[str, str]) -> str:
     """Fill the page's parts in; ``</`` is escaped, so that no text ends the script that carries it."""
-    here = files("nasrecon.view")
+    template_folder = files("nasrecon.view")
     text = json.dumps(data).replace("</", "<\\/")
     blobs = "\n".join(f'<script type="text/plain" id="{name}">{content}</script>' for name, content in arrays.items())
-    page = here.joinpath("report.html").read_text()
+    page = template_folder.joinpath("report.html").read_text()
     for mark, part in (
-        ("/*CSS*/", here.joinpath("report.css").read_text()),
-        ("/*SCENE*/", here.joinpath("report_scene.js").read_text()),
-        ("/*PAGE*/", here.joinpath("report_page.js").read_text()),
+        ("/*CSS*/", template_folder.joinpath("report.css").read_text()),
+        ("/*SCENE*/", template_folder.joinpath("report_scene.js").read_text()),
+        ("/*PAGE*/", template_folder.joinpath("report_page.js").read_text()),
         ("<!--ARRAYS-->", blobs),
         ("/*DATA*/", text),
     ):

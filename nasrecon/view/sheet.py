@@ -14,7 +14,7 @@ from nasrecon.fuse.save import load_mesh
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.preview import INVALID_RGB, color_table, depth_bar, normal_legend, png_bytes
 from nasrecon.types import Camera, Mesh
-from nasrecon.view.contents import Contents, Survey, look, survey
+from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, downscale, view_pictures
 
@@ -39,9 +39,9 @@ def write_sheet(folder: Path | str, path: Path | str, *, progress: Progress | No
     """
     folder, path = Path(folder), Path(path)
     contents = look(folder)
-    seen = survey(contents.results)
-    parts = [_heading(contents), _mesh_part(contents, seen), _legend(contents, seen)]
-    parts += _view_rows(contents, seen, progress or LogProgress())
+    survey = survey_depths(contents.results)
+    parts = [_heading(contents), _mesh_part(contents, survey), _legend(contents, survey)]
+    parts += _view_rows(contents, survey, progress or LogProgress())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png_bytes(np.concatenate(parts)))
     return path
@@ -83,7 +83,7 @@ def _heading(contents: Contents) -> np.ndarray:
     scene = results.manifest["scene"]
     unit = "the scene's own unit" if results.unit == "unknown" else results.unit
     facts = (
-        f"{len(results)} views, network {results.manifest['settings']['network']}, lengths in {unit}. {scene['source']}"
+        f"{len(results)} views, network {results.manifest['settings']['network']}, lengths in {unit}. {scene['read_as']}"
     )
     strip.text(_MARGIN, 58, facts, color=_SOFT, room=_WIDTH - 2 * _MARGIN)
     for i, note in enumerate(contents.missing):
@@ -91,17 +91,17 @@ def _heading(contents: Contents) -> np.ndarray:
     return strip.pixels()
 
 
-def _mesh_part(contents: Contents, seen: Survey) -> np.ndarray:
+def _mesh_part(contents: Contents, survey: Survey) -> np.ndarray:
     """Draw the mesh in its colours and as clay, side by side."""
     if contents.mesh is None:
         strip = _Strip(60)
         strip.text(_MARGIN, 20, "No mesh to draw yet", color=_SOFT)
         return strip.pixels()
-    mesh, frame = load_mesh(contents.mesh), choose_frame(contents.results.views, seen.points_in_world)
+    mesh, frame = load_mesh(contents.mesh), choose_frame(contents.results.views, survey.points_in_world)
     strip = _Strip(_MESH_HEIGHT + 36)
     width = (_WIDTH - 2 * _MARGIN - _GAP) // 2
     for i, style in enumerate(("image", "clay")):
-        picture = render_overview(mesh, contents, frame, seen, (width, _MESH_HEIGHT), style)
+        picture = render_overview(mesh, contents, frame, survey, (width, _MESH_HEIGHT), style)
         strip.paste(_MARGIN + i * (width + _GAP), 28, picture)
     strip.text(
         _MARGIN, 6, f"Mesh: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces; its colours, and its shape"
@@ -110,11 +110,11 @@ def _mesh_part(contents: Contents, seen: Survey) -> np.ndarray:
 
 
 def render_overview(
-    mesh: Mesh, contents: Contents, frame: PageFrame, seen: Survey, size: tuple[int, int], style: Any
+    mesh: Mesh, contents: Contents, frame: PageFrame, survey: Survey, size: tuple[int, int], style: Any
 ) -> np.ndarray:
     """Draw a mesh (h, w, 3) uint8 as the pages show it at first; surfaces that turn their back are left out."""
     width, height = size
-    position, look_at = overview(frame, contents.results.views, seen.points_in_world, width / height)
+    position, look_at = overview(frame, contents.results.views, survey.points_in_world, width / height)
     forward = (look_at - position) / np.linalg.norm(look_at - position)
     right = np.cross(forward, (0, 0, 1))
     right /= np.linalg.norm(right)
@@ -136,7 +136,7 @@ def render_overview(
     return render_mesh_preview(shown, camera, cam_from_page, style, background=(233, 237, 242)).rgb
 
 
-def _legend(contents: Contents, seen: Survey) -> np.ndarray:
+def _legend(contents: Contents, survey: Survey) -> np.ndarray:
     """Explain the colours: the depth's bar with units, no value, the normals' ball, the confidence's bar."""
     height = 190
     strip = _Strip(height + 16)
@@ -145,7 +145,7 @@ def _legend(contents: Contents, seen: Survey) -> np.ndarray:
     for left, name in zip(x, ("Image", "Depth, one scale for all views", "Normals", "Confidence"), strict=True):
         strip.text(left, 8, name, 16)
     strip.text(x[0], 34, "as the network saw it", color=_SOFT)
-    strip.paste(x[1], 32, depth_bar(height - 40, seen.near, seen.far, contents.results.unit))
+    strip.paste(x[1], 32, depth_bar(height - 40, survey.near, survey.far, contents.results.unit))
     strip.paste(x[1] + 130, 44, np.full((16, 16, 3), INVALID_RGB, np.uint8))
     strip.text(x[1] + 154, 43, "no value (not: far)", color=_SOFT)
     strip.paste(x[2], 40, normal_legend(96))
@@ -158,7 +158,7 @@ def _legend(contents: Contents, seen: Survey) -> np.ndarray:
     return strip.pixels()
 
 
-def _view_rows(contents: Contents, seen: Survey, progress: Progress) -> list[np.ndarray]:
+def _view_rows(contents: Contents, survey: Survey, progress: Progress) -> list[np.ndarray]:
     """Draw the views, as many in a row as leaves them legible: two where there are few, four where there are many."""
     results = contents.results
     columns = 2 if len(results) <= 40 else 3 if len(results) <= 120 else 4
@@ -169,7 +169,7 @@ def _view_rows(contents: Contents, seen: Survey, progress: Progress) -> list[np.
         drawn = []
         for i in range(start, min(start + columns, len(results))):
             estimate = results[i]
-            pictures = view_pictures(estimate, seen.near, seen.far, width=width)
+            pictures = view_pictures(estimate, survey.near, survey.far, width=width)
             drawn.append((estimate.view.name, [downscale(pictures[name], width) for name in PICTURES]))
             progress.update("sheet", i + 1, len(results))
         strip = _Strip(max(pictures[0].shape[0] for _, pictures in drawn) + 34)

@@ -71,8 +71,8 @@ def _fusion_rows(contents: Contents) -> list[tuple[str, object]]:
         rows += [("vertices", f"{fusion['vertices']:,}"), ("faces", f"{fusion['faces']:,}")]
     if fusion.get("voxel"):
         rows.append(("voxel", length_label(fusion["voxel"], unit)))
-    if fusion.get("alone"):
-        rows.append(("overlap with no other view", ", ".join(fusion["alone"])))
+    if fusion.get("isolated_views"):
+        rows.append(("overlap with no other view", ", ".join(fusion["isolated_views"])))
     return rows
 
 

@@ -39,7 +39,9 @@ def seen_by(scene: Scene, points: np.ndarray, noise_px: float = 0.0) -> Matches:
         pixels = view.camera.project(transform(view.cam_from_world, points))
         assert np.isfinite(pixels).all()
         features[i] = Features(
-            pixels=pixels + noise_px * rng.normal(size=pixels.shape), descriptors=np.zeros((len(points), 0)), px=1.0
+            pixels=pixels + noise_px * rng.normal(size=pixels.shape),
+            descriptors=np.zeros((len(points), 0)),
+            image_px_per_feature_px=1.0,
         )
     ids = np.stack([np.arange(len(points))] * 2, axis=1)
     pairs = []

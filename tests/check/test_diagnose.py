@@ -36,7 +36,7 @@ def the_room() -> Scene:
 
 
 def reported(trials: list[Trial]) -> list[tuple]:
-    return [(trial.fault, trial.found, trial.fixes, trial.repaired) for trial in trials if not trial.correct]
+    return [(trial.fault, trial.named_faults, trial.fixes, trial.repaired) for trial in trials if not trial.correct]
 
 
 # Of each set the faults that are least like each other there: together every kind once. The bench tries all on all.

@@ -358,7 +358,7 @@ def test_views_that_nothing_confirms_are_named(run, files, tmp_path, monkeypatch
 
     def with_a_lonely_view(*args, **kwargs):
         fusion = real(*args, **kwargs)
-        fusion.stats.alone.append("0003.png")
+        fusion.stats.isolated_views.append("0003.png")
         return fusion
 
     monkeypatch.setattr("nasrecon.pipeline.fuse_estimates", with_a_lonely_view)

@@ -15,7 +15,7 @@ from nasrecon.errors import InputError
 from nasrecon.export import FORMATS, export_estimates
 from nasrecon.export.colmap import shared_points
 from nasrecon.export.files import image_name
-from nasrecon.fuse.overlap import Sketch
+from nasrecon.fuse.overlap import CoarseDepth
 from nasrecon.geometry import transform
 from nasrecon.types import Camera, Estimate
 
@@ -137,7 +137,7 @@ def test_the_workspaces_model_is_that_of_the_views(estimates, tmp_path) -> None:
 
 
 def test_points_are_not_shared_through_what_hides_them(estimates) -> None:
-    sketches = [Sketch.of(found.view, found.depth) for found in estimates]
+    sketches = [CoarseDepth.of(found.view, found.depth) for found in estimates]
     wall = replace(sketches[2], depth=0.5 * sketches[2].depth, points_in_world=np.empty((0, 3)))
     for third, seen in ((sketches[2], True), (wall, False)):
         points, tracks = shared_points([*sketches[:2], third, *sketches[3:]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nasrecon.fuse.consistency import Comparison, compare
-from nasrecon.fuse.filter import FilteredView, average_view, filter_view, first_tolerance, required_support
+from nasrecon.fuse.filter import FilteredView, average_view, filter_view, first_tolerance, min_consistent_views
 from nasrecon.fuse.maps import PlaneMap, Store
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.geometry import angle_between_deg, transform
@@ -291,13 +291,13 @@ def test_tiny_maps_are_taken() -> None:
 
 def test_required_support_adapts_to_what_there_is() -> None:
     free = FuseOptions()
-    assert required_support(free, views=1, neighbor_count=0) == 1
-    assert required_support(free, views=2, neighbor_count=1) == 2
-    assert required_support(free, views=9, neighbor_count=0) == 2
-    assert required_support(free, views=9, neighbor_count=1) == 2
-    assert required_support(free, views=9, neighbor_count=2) == 3
-    assert required_support(free, views=9, neighbor_count=8) == 3
-    assert required_support(FuseOptions(min_support=5), views=2, neighbor_count=1) == 5
+    assert min_consistent_views(free, views=1, neighbor_count=0) == 1
+    assert min_consistent_views(free, views=2, neighbor_count=1) == 2
+    assert min_consistent_views(free, views=9, neighbor_count=0) == 2
+    assert min_consistent_views(free, views=9, neighbor_count=1) == 2
+    assert min_consistent_views(free, views=9, neighbor_count=2) == 3
+    assert min_consistent_views(free, views=9, neighbor_count=8) == 3
+    assert min_consistent_views(FuseOptions(min_support=5), views=2, neighbor_count=1) == 5
 
 
 def test_the_store_gives_back_what_it_was_given_from_memory_and_from_its_file() -> None:

@@ -58,8 +58,8 @@ def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimat
     assert counts[0] == 14 * 160 * 120
     assert counts[-1] == len(fusion.cloud)
     assert fusion.stats.views == 14
-    assert fusion.stats.alone == []
-    assert fusion.stats.seen >= fusion.stats.near >= fusion.stats.agreed > 0
+    assert fusion.stats.isolated_views == []
+    assert fusion.stats.comparisons >= fusion.stats.near >= fusion.stats.consistent > 0
     assert set(fusion.seconds) == {"survey", "average", "filter", "points", "mesh"}
 
 
@@ -162,7 +162,7 @@ def test_views_apart_from_the_rest_are_named(estimates: list[Estimate]) -> None:
     )
     apart = replace(estimates[0], view=far)
     result = fuse_estimates([*estimates[:4], apart], mesh=False)
-    assert result.stats.alone == ["far.png"]
+    assert result.stats.isolated_views == ["far.png"]
     assert nearest_distance(result.cloud.xyz, np.zeros((1, 3))).max() < 10
 
 

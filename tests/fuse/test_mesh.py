@@ -12,7 +12,7 @@ from nasrecon.fuse import mesh as mesh_module
 from nasrecon.fuse.fusion import fuse_estimates
 from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, split_touching, vertex_normals
 from nasrecon.fuse.options import FuseOptions
-from nasrecon.fuse.overlap import Sketch, median_footprint
+from nasrecon.fuse.overlap import CoarseDepth, median_footprint
 from nasrecon.types import Estimate, Mesh
 
 from .worlds import BALL, ROOM, colors, distance, normals, render, ring
@@ -26,8 +26,8 @@ def estimates() -> list[Estimate]:
 
 
 @pytest.fixture(scope="module")
-def sketches(estimates: list[Estimate]) -> list[Sketch]:
-    return [Sketch.of(e.view, e.depth) for e in estimates]
+def sketches(estimates: list[Estimate]) -> list[CoarseDepth]:
+    return [CoarseDepth.of(e.view, e.depth) for e in estimates]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def inner(mesh: Mesh) -> np.ndarray:
     return ~border
 
 
-def test_the_mesh_lies_on_the_surface(mesh: Mesh, sketches: list[Sketch]) -> None:
+def test_the_mesh_lies_on_the_surface(mesh: Mesh, sketches: list[CoarseDepth]) -> None:
     voxel = choose_voxel(sketches, FuseOptions()).size
     off = distance(WORLD, mesh.vertices) / voxel
     assert mesh.unit == "m"
@@ -124,13 +124,13 @@ def test_vertex_normals_are_weighted_by_area_and_zero_without() -> None:
     assert not normal[4:].any()
 
 
-def test_the_voxel_follows_the_depths(sketches: list[Sketch]) -> None:
+def test_the_voxel_follows_the_depths(sketches: list[CoarseDepth]) -> None:
     chosen = choose_voxel(sketches, FuseOptions())
     assert chosen.size == pytest.approx(2 * median_footprint(sketches))
     assert "2 pixels" in chosen.reason
 
 
-def test_the_voxel_grows_until_the_grid_fits(sketches: list[Sketch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_voxel_grows_until_the_grid_fits(sketches: list[CoarseDepth], monkeypatch: pytest.MonkeyPatch) -> None:
     free = choose_voxel(sketches, FuseOptions())
     budget = free.blocks * mesh_module.o3d.BLOCK_BYTES / 5
     monkeypatch.setattr(mesh_module, "_GRID_BYTES", budget)
@@ -141,7 +141,7 @@ def test_the_voxel_grows_until_the_grid_fits(sketches: list[Sketch], monkeypatch
 
 
 def test_a_voxel_that_cannot_fit_is_refused_with_one_that_does(
-    sketches: list[Sketch], monkeypatch: pytest.MonkeyPatch
+    sketches: list[CoarseDepth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mesh_module, "_physical_memory", lambda: 2e9)
     with pytest.raises(
@@ -154,7 +154,7 @@ def test_a_voxel_that_cannot_fit_is_refused_with_one_that_does(
 
 @pytest.mark.parametrize("factor", [0.6, 1.0, 2.0])
 def test_the_expected_blocks_are_about_those_used(
-    estimates: list[Estimate], sketches: list[Sketch], factor: float
+    estimates: list[Estimate], sketches: list[CoarseDepth], factor: float
 ) -> None:
     voxel = choose_voxel(sketches, FuseOptions(voxel=factor * choose_voxel(sketches, FuseOptions()).size))
     builder = MeshBuilder(voxel, np.zeros(3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nasrecon.fuse.overlap import Sketch, median_footprint, neighbors
+from nasrecon.fuse.overlap import CoarseDepth, median_footprint, neighbors
 
 from .worlds import (
     BALL,
@@ -22,8 +22,8 @@ from .worlds import (
 WALL = (Plane((0, 0, -1), -4.0),)
 
 
-def sketch(world: World, view) -> Sketch:
-    return Sketch.of(view, render(world, view).depth)
+def sketch(world: World, view) -> CoarseDepth:
+    return CoarseDepth.of(view, render(world, view).depth)
 
 
 def test_the_sketch_lies_on_the_surface() -> None:
@@ -79,7 +79,9 @@ def test_a_view_from_the_same_place_ranks_last() -> None:
 
 def test_a_view_of_nothing_has_no_neighbors_and_is_none() -> None:
     views = ring(4)
-    sketches = [sketch((BALL, *ROOM), v) for v in views[:3]] + [Sketch.of(views[3], np.zeros((120, 160), np.float32))]
+    sketches = [sketch((BALL, *ROOM), v) for v in views[:3]] + [
+        CoarseDepth.of(views[3], np.zeros((120, 160), np.float32))
+    ]
     chosen = neighbors(sketches, 3)
     assert chosen[3] == []
     assert all(3 not in c for c in chosen)

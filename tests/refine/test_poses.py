@@ -299,7 +299,7 @@ def test_real_poses_of_a_tracker(every: int = 3) -> None:
         depths, _ = seen.depths(cameras)
         found = []
         for pair in range(len(seen)):
-            own = seen.own[pair]
+            own = seen.pair_slices[pair]
             x, y = seen.x[own].astype(int).T
             z = true[seen.first[pair]][y.clip(0, 479), x.clip(0, 639)]
             found.append(np.median(np.abs(depths[own, 0][z > 0] / z[z > 0] - 1)))

@@ -162,13 +162,15 @@ def cameras_of(path: Path, first_center: float) -> tuple[CameraOf, str]:
     else:
 
         def find(name):
-            return None if (own := file_of(path, name, (".txt", ".json"))) is None else read_intrinsics(own)
+            return (
+                None if (intrinsics := file_of(path, name, (".txt", ".json"))) is None else read_intrinsics(intrinsics)
+            )
 
     def camera_of(frame: Frame) -> tuple[Camera, Lens | None]:
-        own = find(frame.name)
-        if own is None:
+        intrinsics = find(frame.name)
+        if intrinsics is None:
             raise NoCameraError(f"no intrinsics for it in {path}")
-        return own.camera(image_size(frame.image.path), first_center), None
+        return intrinsics.camera(image_size(frame.image.path), first_center), None
 
     return camera_of, f"each view in {path.name}"
 

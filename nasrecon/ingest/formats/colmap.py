@@ -127,11 +127,11 @@ def _siblings(model: Path) -> list[Path]:
 def _nothing_kept(model: Path, root: Path, dropped: list[tuple[str, str]]) -> str:
     reasons = Counter(reason for _, reason in dropped)
     names = ", ".join(name for name, _ in dropped[:3])
-    there = ", ".join(image_files(root)[:3]) or "no images"
+    present = ", ".join(image_files(root)[:3]) or "no images"
     return (
         f"{model}: none of its {len(dropped)} images can be used: "
         + "; ".join(f"{count} {reason}" for reason, count in reasons.items())
-        + f". The model names {names} ...; {root} holds {there} ... Pass the folder that the model's names start from."
+        + f". The model names {names} ...; {root} holds {present} ... Pass the folder that its names start from."
     )
 
 
@@ -159,8 +159,8 @@ def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, t
     points = np.array([reconstruction.points3D[i].xyz for i in ids], dtype=np.float64).reshape(-1, 3)
     visible = []
     for image in images:
-        seen = {index[point.point3D_id] for point in image.get_observation_points2D()}
-        visible.append(np.array(sorted(seen), dtype=np.int64))
+        observed = {index[point.point3D_id] for point in image.get_observation_points2D()}
+        visible.append(np.array(sorted(observed), dtype=np.int64))
     return points, tuple(visible)
 
 

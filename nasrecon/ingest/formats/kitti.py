@@ -36,9 +36,9 @@ def _sequence(request: Request) -> Path | None:
 
 def _folders(request: Request) -> dict[int, Path]:
     """Return the folders of images to read, by the camera's number."""
-    here = [request.images, *sorted(request.images.iterdir())]
-    found = {path: CAMERA.fullmatch(path.name) for path in here if path.is_dir()}
-    return {int(match.group(1)): path for path, match in found.items() if match and direct_images(path)}
+    candidates = [request.images, *sorted(request.images.iterdir())]
+    numbered = {path: CAMERA.fullmatch(path.name) for path in candidates if path.is_dir()}
+    return {int(match.group(1)): path for path, match in numbered.items() if match and direct_images(path)}
 
 
 def _poses(request: Request, sequence: Path) -> Path | None:
@@ -73,7 +73,7 @@ def _read(request: Request, path: Path) -> Scene:
         if number not in calibration:
             raise InputError(f"{sequence / 'calib.txt'}: there is no P{number}, but {folder.name}/ has images")
         K, cam_from_cam0 = calibration[number]
-        own = Intrinsics(path=sequence / "calib.txt", K=K)
+        intrinsics = Intrinsics(path=sequence / "calib.txt", K=K)
         for file in direct_images(folder):
             name = file if folder == request.images else f"{folder.name}/{file}"
             i = int(Path(file).stem) if Path(file).stem.isdigit() else -1
@@ -81,7 +81,7 @@ def _read(request: Request, path: Path) -> Scene:
                 dropped.append((name, f"{path.name} has no row of its number"))
                 continue
             used.add(i)
-            cameras[name] = own
+            cameras[name] = intrinsics
             matrix = _cam0_from_world(table[i], convention["pose_convention"], f"{path}, row {i + 1}")
             frames.append(
                 Frame(
@@ -124,16 +124,16 @@ def _cam0_from_world(matrix: np.ndarray, convention: str, origin: str) -> np.nda
     """Return cam0_from_world (4, 4); one that is not finite stays so."""
     if not np.isfinite(matrix).all():
         return np.full((4, 4), np.nan)
-    found = rigid(matrix, origin)
-    return inverse(found) if convention == "world-from-cam" else found
+    transform = rigid(matrix, origin)
+    return inverse(transform) if convention == "world-from-cam" else transform
 
 
 def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return K (3, 3) and cam_from_cam0 (4, 4) of each camera of a calib.txt, by its number."""
     out = {}
     for name, *words in rows(path):
-        found = re.fullmatch(r"P(\d+):", name)
-        if not found:
+        match = re.fullmatch(r"P(\d+):", name)
+        if not match:
             continue
         if len(words) != 12 or not all(map(is_number, words)):
             raise InputError(f"{path}, {name} expected 12 numbers (a 3x4 projection), found {len(words)} words")
@@ -142,7 +142,7 @@ def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         if abs(np.linalg.det(K)) < 1e-9:
             raise InputError(f"{path}, {name} the left 3x3 of the projection is no K, found\n{K}")
         cam_from_cam0[:3, 3] = np.linalg.solve(K, projection[:, 3])
-        out[int(found.group(1))] = K, cam_from_cam0
+        out[int(match.group(1))] = K, cam_from_cam0
     if not out:
         raise InputError(f"{path}: expected rows P0: ... P3: with 12 numbers each, found none")
     return out

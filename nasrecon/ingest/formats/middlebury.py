@@ -28,8 +28,8 @@ from nasrecon.types import ImageSource, Scene, SceneOrigin
 def _find_middlebury(request: Request) -> Path | None:
     if request.place.is_file():
         return request.place if request.place.name.endswith("_par.txt") else None
-    found = sorted(request.place.glob("*_par.txt"))
-    return found[0] if found else None
+    files = sorted(request.place.glob("*_par.txt"))
+    return files[0] if files else None
 
 
 def _read_middlebury(request: Request, path: Path) -> Scene:

@@ -45,9 +45,9 @@ def _read(request: Request, cams: Path) -> Scene:
     pairs, pairs_file, notes = _pairs(request, cams, {stem: names[stem] for stem in stems})
     frames, intrinsics, no_range, ranges = [], {}, [], {}
     for stem in stems:
-        matrix, own, depth_range, why = _read_camera(files[stem])
+        matrix, intrinsics_of_view, depth_range, why = _read_camera(files[stem])
         name = names[stem]
-        intrinsics[name] = own
+        intrinsics[name] = intrinsics_of_view
         no_range += [why] if why else []
         frames.append(
             Frame(
@@ -68,7 +68,7 @@ def _read(request: Request, cams: Path) -> Scene:
     names_read = {view.name for view in views}
     hints = Hints(
         sources={name: listed for name, listed in pairs.items() if name in names_read},
-        depth_ranges={name: found for name, found in ranges.items() if name in names_read},
+        depth_ranges={name: depth_range for name, depth_range in ranges.items() if name in names_read},
         sources_from=pairs_file.name if pairs_file else "",
         depth_ranges_from="depth_min and depth_max of the camera files" if ranges else "",
     )
@@ -164,7 +164,9 @@ def _pairs(
     path = next((folder / "pair.txt" for folder in folders if (folder / "pair.txt").is_file()), None)
     if path is None:
         return {}, None, []
-    name_of = {int(found[-1]): name for stem, name in names.items() if (found := re.findall(r"\d+", stem))}
+    name_of = {
+        int(numbers_in_name[-1]): name for stem, name in names.items() if (numbers_in_name := re.findall(r"\d+", stem))
+    }
     out, bad, unknown = {}, 0, []
     for ref, listed in _pair_rows(path):
         if ref not in name_of:

@@ -25,9 +25,9 @@ POSES_NAMES = ("poses.txt", "extrinsics.txt")
 
 def _transform_file(folder: Path, name: str) -> Path | None:
     """Return the text file that goes with an image ("left/1.png"), by its name, in a folder; None if there is none."""
-    own = file_of(folder, name, (".txt", ".pose.txt"))
+    named = file_of(folder, name, (".txt", ".pose.txt"))
     beside = folder / f"{Path(name).stem}.txt"
-    return own or (beside if beside.is_file() else None)
+    return named or (beside if beside.is_file() else None)
 
 
 def _find(request: Request) -> Path | None:
@@ -61,10 +61,10 @@ def _read(request: Request, place: Path) -> Scene:
             "world-from-cam: it takes a camera point into the world, its last column is the camera's position "
             "(7-Scenes, ScanNet, TUM, most SLAM systems)."
         )
-    found = pictures(request.images)
-    names = tuple(found)
+    images = pictures(request.images)
+    names = tuple(images)
     pairs, dropped = _one_file(names, place) if place.is_file() else _file_each(names, place)
-    frames = [Frame(name=name, image=found[name], matrix=matrix, origin=origin) for name, matrix, origin in pairs]
+    frames = [Frame(name=name, image=images[name], matrix=matrix, origin=origin) for name, matrix, origin in pairs]
     intrinsics = request.intrinsics or _intrinsics(request, place, names)
     camera_of, which = cameras_of(intrinsics, first_center=0.5)
     views, lost = posed_views(frames, camera_of, request.convention)

@@ -50,13 +50,13 @@ def _read_redwood(request: Request, log: Path) -> Scene:
             f"{log}: expected blocks of 3 + 16 numbers, found {values.size} numbers. Is the file cut short?"
         )
     blocks = values.reshape(-1, 19)
-    found = (
+    images = (
         pictures(request.images) if clip else {name: ImageSource(path=folder / name) for name in direct_images(folder)}
     )
-    pairs, dropped = _match_by_number(tuple(found), blocks[:, 0].astype(int), log)
+    pairs, dropped = _match_by_number(tuple(images), blocks[:, 0].astype(int), log)
     matrices = blocks[:, 3:].reshape(-1, 4, 4)
     frames = [
-        Frame(name=name, image=found[name], matrix=matrices[i], origin=f"{log}, block {i + 1}") for name, i in pairs
+        Frame(name=name, image=images[name], matrix=matrices[i], origin=f"{log}, block {i + 1}") for name, i in pairs
     ]
     what = f"frames of {request.images.name}" if clip else "images"
     convention = convention_of(request, "world-from-cam")
@@ -93,7 +93,7 @@ def _match_by_number(
     """
     digits = [re.findall(r"\d+", Path(name).stem) for name in names]
     block_of = {int(key): i for i, key in enumerate(keys)}
-    numbered = [block_of.get(int(found[-1])) if found else None for found in digits]
+    numbered = [block_of.get(int(runs[-1])) if runs else None for runs in digits]
     used = [i for i in numbered if i is not None]
     if len(names) == len(keys) and len(used) < len(names):
         numbered = used = list(range(len(names)))  # numbered from 1, or not at all: as many as there are, so in order

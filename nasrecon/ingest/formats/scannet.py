@@ -47,8 +47,8 @@ def _read_scannet(request: Request, poses: Path) -> Scene:
     dropped = [
         (name, f"there is no {Path(name).stem}.txt in pose/") for name in names if Path(name).stem not in with_pose
     ]
-    alone = sorted(with_pose - {Path(name).stem for name in names})
-    dropped += [(f"pose/{stem}.txt", "there is no image of that name in color/") for stem in alone]
+    unmatched = sorted(with_pose - {Path(name).stem for name in names})
+    dropped += [(f"pose/{stem}.txt", "there is no image of that name in color/") for stem in unmatched]
     convention = convention_of(request, "world-from-cam")
     views, lost = posed_views(frames, camera_of, convention["pose_convention"])
     origin = SceneOrigin(

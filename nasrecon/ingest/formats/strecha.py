@@ -46,8 +46,8 @@ def _read_strecha(request: Request, folder: Path) -> Scene:
         exact = folder / f"{name}.camera"
         candidates = [exact] if exact.is_file() else by_stem.get(Path(name).stem, [])
         if len(candidates) != 1:
-            found = "there is no" if not candidates else f"{', '.join(p.name for p in candidates)}, but no"
-            dropped.append((name, f"{found} {exact.name}"))
+            problem = "there is no" if not candidates else f"{', '.join(p.name for p in candidates)}, but no"
+            dropped.append((name, f"{problem} {exact.name}"))
             continue
         path = candidates[0]
         taken.add(path)

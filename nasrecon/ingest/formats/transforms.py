@@ -49,8 +49,8 @@ def _find(request: Request) -> Path | None:
     named = request.place / "transforms.json"
     if named.is_file():
         return named
-    found = sorted(path for path in request.place.glob("transforms*.json") if _is_transforms(path))
-    return found[0] if found else None
+    files = sorted(path for path in request.place.glob("transforms*.json") if _is_transforms(path))
+    return files[0] if files else None
 
 
 def _is_transforms(path: Path) -> bool:
@@ -85,10 +85,10 @@ def _read(request: Request, path: Path) -> Scene:
     if not isinstance(listed, list) or not all(isinstance(frame, dict) for frame in listed):
         raise InputError(f"{path}: expected a list of frames, found {type(listed).__name__}")
     undo, notes = _undo(fields, path)
-    found, dropped = _files(listed, request, path)
-    root = _root(request, list(found.values()))
+    files, dropped = _files(listed, request, path)
+    root = _root(request, list(files.values()))
     frames, shared = [], {}
-    for i, file in found.items():
+    for i, file in files.items():
         name = file.relative_to(root).as_posix()
         matrix, scaled = _world_from_cam(listed[i], undo, f"{path}, frame {i + 1} ({name})")
         if scaled and scaled not in notes:
@@ -120,9 +120,9 @@ def _read(request: Request, path: Path) -> Scene:
 
 def _only_one(request: Request) -> None:
     """Refuse a folder with several files (the splits of a NeRF scene)."""
-    found = [] if request.place.is_file() else sorted(path.name for path in request.place.glob("transforms*.json"))
-    if len(found) > 1:
-        raise InputError(f"{request.place}: there are {', '.join(found)}; pass the one to read as the poses")
+    files = [] if request.place.is_file() else sorted(path.name for path in request.place.glob("transforms*.json"))
+    if len(files) > 1:
+        raise InputError(f"{request.place}: there are {', '.join(files)}; pass the one to read as the poses")
 
 
 def _unnamed(frames: list[Frame], root: Path) -> list[str]:
@@ -180,7 +180,7 @@ def _world_from_cam(frame: Mapping[str, Any], undo: tuple[np.ndarray, float], or
 
 def _files(listed: list[dict[str, Any]], request: Request, path: Path) -> tuple[dict[int, Path], list[tuple[str, str]]]:
     """Return the image file of each frame, by the frame's place in the list, and (name, reason) of those without."""
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     dropped = []
     for i, frame in enumerate(listed):
         written = frame.get("file_path")
@@ -191,17 +191,17 @@ def _files(listed: list[dict[str, Any]], request: Request, path: Path) -> tuple[
         file = _file(written.replace("\\", "/"), request, path)
         if file is None:
             dropped.append((written, f"named by {path.name}, but no such image file"))
-        elif file in found.values():
+        elif file in files.values():
             raise InputError(f"{path}, frame {i + 1}: {written} is there twice")
         else:
-            found[i] = file
-    if not found:
+            files[i] = file
+    if not files:
         names = ", ".join(name for name, _ in dropped[:3])
         raise InputError(
             f"{path}: none of its {len(listed)} images is there ({names} ...), neither from {path.parent} nor from "
             f"{request.images}. Pass the folder that the file_paths start from, or put the images there."
         )
-    return found, dropped
+    return files, dropped
 
 
 def _file(written: str, request: Request, path: Path) -> Path | None:
@@ -267,12 +267,14 @@ def _number(fields: Mapping[str, Any], key: str, path: Path) -> float:
     return value
 
 
-def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, path: Path) -> tuple[Camera, Lens | None]:
+def _camera(
+    fields: Mapping[str, Any], of_frame: Mapping[str, Any], frame: Frame, path: Path
+) -> tuple[Camera, Lens | None]:
     """Return the camera of a frame, and its lens if it has one.
 
     Args:
         fields: the frame's entries over those of the file's top.
-        own: the frame's alone.
+        of_frame: the frame's own fields.
         frame, path: for the image's size, and for messages.
     """
     from nasrecon.ingest.undistort import pinhole_camera
@@ -288,7 +290,7 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
 
     width, height = image_size(frame.image.path)
     width, height = (int(min(number(key, side), MAX_SIDE)) for key, side in (("w", width), ("h", height)))
-    fx, fy = _focal_lengths(fields, own, width, height, path)
+    fx, fy = _focal_lengths(fields, of_frame, width, height, path)
     cx, cy = number("cx", width / 2), number("cy", height / 2)
     distortion = {key: number(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
     k1, k2, k3, k4, p1, p2 = distortion.values()
@@ -313,7 +315,7 @@ def _camera(fields: Mapping[str, Any], own: Mapping[str, Any], frame: Frame, pat
 
 
 def _focal_lengths(
-    fields: Mapping[str, Any], own: Mapping[str, Any], width: int, height: int, path: Path
+    fields: Mapping[str, Any], of_frame: Mapping[str, Any], width: int, height: int, path: Path
 ) -> tuple[float, float]:
     """Return fx and fy [px]: the frame's own words first, then those of the file's top; fy is fx where none is
     stated."""
@@ -328,7 +330,7 @@ def _focal_lengths(
             return side / (2 * np.tan(angle / 2))
         return None
 
-    for place in (own, fields):
+    for place in (of_frame, fields):
         fx, fy = stated(place, "x", width), stated(place, "y", height)
         if fx is not None or fy is not None:
             fx, fy = fx if fx is not None else fy, fy if fy is not None else fx

@@ -134,9 +134,9 @@ def _tum_camera(request: Request, trajectory: Path) -> tuple[CameraOf, str]:
 def _freiburg_number(trajectory: Path) -> int | None:
     header = trajectory.read_text(encoding="utf-8")[:500]
     for text in (header, trajectory.parent.resolve().name):
-        found = re.search(r"(?:freiburg|fr)([123])(?!\d)", text)
-        if found:
-            return int(found.group(1))
+        match = re.search(r"(?:freiburg|fr)([123])(?!\d)", text)
+        if match:
+            return int(match.group(1))
     return None
 
 
