@@ -155,15 +155,15 @@ def _compare_rows(
         if pixel is None:
             continue
         m = np.ascontiguousarray(pair.plane.take(pixel.ravel(), axis=0).T).reshape(4, height, width)
-        has_depth = m[3] > 0
+        known = m[3] > 0
         mV, mb = dot(m, V), dot(m, pair.b)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             cut = (mV - inv_depth * mb) / (1 - mb)
             off = np.square(cut * depth - 1)
             allowed = np.minimum(np.maximum(limits[0] * (variance + m[3]), limits[1]), limits[2])
-            near = (off <= allowed) & has_depth
+            near = (off <= allowed) & known
             other = [dot(row, m) for row in pair.normal_from_plane]
-            scale = np.where(has_depth, 1 / np.sqrt(dot(other, other)), 0)
+            scale = np.where(known, 1 / np.sqrt(dot(other, other)), 0)
             agree = (dot(other, normal) * scale >= least_cosine) & near
             # Biweight: pairs at the edge of the tolerance count least.
             share = np.where(agree, np.square(1 - off / allowed) / m[3], 0)
@@ -174,15 +174,12 @@ def _compare_rows(
         for k in range(3):
             sums[1 + k] += share * other[k]
         support += agree
-        comparisons += has_depth
-        violations += behind & has_depth
-        counts += np.count_nonzero(has_depth), np.count_nonzero(near), np.count_nonzero(agree)
+        comparisons += known
+        violations += behind & known
+        counts += np.count_nonzero(known), np.count_nonzero(near), np.count_nonzero(agree)
     _store_average(out, span, sums, weight, has)
-    out.support[span], out.comparisons[span], out.violations[span] = (
-        support.ravel(),
-        comparisons.ravel(),
-        violations.ravel(),
-    )
+    for total, counted in ((out.support, support), (out.comparisons, comparisons), (out.violations, violations)):
+        total[span] = counted.ravel()
     return int(counts[0]), int(counts[1]), int(counts[2])
 
 

@@ -82,9 +82,8 @@ def _heading(contents: Contents) -> np.ndarray:
     strip.text(_MARGIN, 20, results.folder.resolve().name, 28)
     scene = results.manifest["scene"]
     unit = "the scene's own unit" if results.unit == "unknown" else results.unit
-    facts = (
-        f"{len(results)} views, network {results.manifest['settings']['network']}, lengths in {unit}. {scene['read_as']}"
-    )
+    network = results.manifest["settings"]["network"]
+    facts = f"{len(results)} views, network {network}, lengths in {unit}. {scene['read_as']}"
     strip.text(_MARGIN, 58, facts, color=_SOFT, room=_WIDTH - 2 * _MARGIN)
     for i, note in enumerate(contents.missing):
         strip.text(_MARGIN, 84 + 22 * i, note, color=_MISSING, room=_WIDTH - 2 * _MARGIN)

@@ -16,7 +16,7 @@ from nasrecon.geometry import inverse, transform
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.preview import INVALID_RGB, bar_depths, color_depth, color_table, normal_legend
 from nasrecon.results.reader import FUSION_FILE, Results, read_fusion
-from nasrecon.view.contents import look, survey
+from nasrecon.view.contents import look, survey_depths
 from nasrecon.view.glb import SURFACES, mesh_glb
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, ViewFacts, view_pictures
@@ -246,7 +246,7 @@ def test_tables_hold_the_run(hills):
 
 def test_survey_of_views_without_any_depth(tmp_path):
     empty = [replace(WORLD.estimate(WORLD.view(0, 4, (16, 12))), depth=np.zeros((12, 16), np.float32))]
-    seen = survey(empty)
+    seen = survey_depths(empty)
     assert (seen.near, seen.far, len(seen.points_in_world)) == (1.0, 1.0, 0)
     frame = choose_frame([empty[0].view], seen.points_in_world)
     assert np.isfinite(frame.page_from_world).all()
