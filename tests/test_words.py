@@ -10,9 +10,12 @@ from test_shape import files
 NAMES = {
     "AsJson",
     "Fit",
+    "Hint",
     "InferOptions",
+    "Layout",
     "Observations",
     "Posed",
+    "Sketch",
     "Supposition",
     "WhichFormat",
     "WhichWay",
@@ -20,17 +23,26 @@ NAMES = {
     "_ONE_LOOK",
     "_UNSURE",
     "_against_hint",
+    "_agreed",
     "_circumstances",
     "_in_doubt",
     "_strew",
+    "agreed",
+    "alike",
+    "alone",
     "belief",
     "blended",
+    "cost2",
     "depth_agrees",
     "doctor",
     "enough",
+    "fit",
+    "found",
     "given_cam_from_world",
+    "here",
     "in_front",
     "joined",
+    "layout",
     "likeness",
     "look_at_cameras",
     "looks",
@@ -40,48 +52,77 @@ NAMES = {
     "on_drop",
     "on_trial",
     "open_asked",
+    "own",
+    "px",
     "quarter_turned",
     "rank_sources",
+    "required_support",
     "rough",
     "said",
     "say",
     "says_little",
+    "see_through",
+    "seen",
     "shake",
+    "sharpness",
     "shrunk",
     "stills",
     "strewn",
     "suppose",
     "tell",
+    "there",
     "thin_mesh",
     "told",
+    "trust",
     "upright",
+    "votes",
 }
+PREFIXES = ("LEAST_", "MOST_", "told_")
 PHRASES = (
     "take the coarse pass at its word",
+    "surer than it has reason to be",
     "have their say",
     "nobody can tell",
+    "finest pass can look across",
     "What a network eats",
     "What a network says",
     "worth the name",
     "in no time",
     "second witness",
+    "so far from none",
     "told as two",
+    "bend to make up for it",
+    "and then forgotten",
     "What came of it",
     "say nothing new",
+    "So many matches of a pair",
     "show nothing common",
     "without believing",
     "applied unasked",
     "adds no new look",
     "knows label",
+    "against knowing nothing",
+    "the sources can tell",
     "What an error is",
+    "know the error",
     "Who is told",
+    "how far a run is",
+    "told of a scene",
     "can be told",
     "nobody ever sees",
     "two sides of its story",
     "comes round to it",
+    "before saying what it wants",
     "nobody's error",
+    "What training asks",
     "doctor",
 )
+EXEMPT = ("nasrecon/nas/", "nasrecon/train/")
+"""Folders that another network replaces."""
+
+
+def checked_files() -> list[tuple[str, str]]:
+    return [(name, text) for name, text in files() if not name.startswith(EXEMPT)]
 
 
 def identifiers(tree: ast.AST) -> set[str]:
@@ -96,13 +137,16 @@ def identifiers(tree: ast.AST) -> set[str]:
 
 
 def test_no_name_of_the_list_is_an_identifier() -> None:
-    found = {name: sorted(identifiers(ast.parse(text)) & NAMES) for name, text in files()}
-    assert not {name: names for name, names in found.items() if names}
+    in_files = {name: identifiers(ast.parse(text)) for name, text in checked_files()}
+    listed = {
+        name: {word for word in words if word in NAMES or word.startswith(PREFIXES)} for name, words in in_files.items()
+    }
+    assert not {name: words for name, words in listed.items() if words}
 
 
 def test_no_phrase_of_the_list_is_in_a_docstring_a_comment_or_a_message() -> None:
-    found = []
-    for name, text in files():
+    uses = []
+    for name, text in checked_files():
         plain = re.sub(r"\s+(# )?", " ", text)
-        found += [f"{name}: {phrase}" for phrase in PHRASES if phrase.lower() in plain.lower()]
-    assert not found, found
+        uses += [f"{name}: {phrase}" for phrase in PHRASES if phrase.lower() in plain.lower()]
+    assert not uses, uses

@@ -127,7 +127,7 @@ class Evaluation:
         return _means(view.stages[stage] for view in self.of(subset))
 
     def calibration(self, subset: str = "all") -> dict[str, float]:
-        """Return how well confidence and sigma know the errors of the refined depth, means likewise."""
+        """Return the calibration of confidence and sigma on the refined depth, means likewise."""
         return _means(view.calibration for view in self.of(subset))
 
     def zones(self, subset: str = "all") -> dict[str, float]:

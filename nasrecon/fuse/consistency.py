@@ -141,8 +141,7 @@ def _compare_rows(
     if not has.any():
         return 0, 0, 0
     depth = 1 / np.where(has, inv_depth, np.float32(1))
-    normal = _unit_normal(ref_plane, K, has)
-    variance = ref_plane[3]
+    normal, variance = _unit_normal(ref_plane, K, has), ref_plane[3]
     weight = np.where(has, 1 / np.where(has, variance, 1), 0)
     sums = [weight * inv_depth, *(weight * component for component in normal)]
     support = has.astype(np.int16)

@@ -5,8 +5,8 @@ Each pose gets a small turn and a small move such that matches come to lie on th
 holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
 taken under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses
 stay. Lengths of baselines cannot be seen in matches of two images: features of three views tie them to each other, and
-the prior keeps their unit. What is left of lens distortion is fitted beside the poses, so that they do not bend to make
-up for it, and then forgotten. Refined poses that the matches cannot vouch for are given up (``trust.py``).
+the prior keeps their unit. The lens distortion k1 is a nuisance parameter: estimated jointly, then discarded. Refined
+poses that the matches do not support are rejected (``acceptance.py``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nasrecon.matching.match_scene import match_pairs
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
 from nasrecon.progress import Progress
+from nasrecon.refine.acceptance import reason_to_reject
 from nasrecon.refine.solver import TURNS, Problem, step_cameras
-from nasrecon.refine.trust import doubt
 from nasrecon.types import Scene
 
 # Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
@@ -47,7 +47,7 @@ class RefinedPoses:
             matches.
         pairs: how many were used.
         changed: whether the matches ask for other poses; otherwise the scene is as it was given.
-        doubt: why refined poses were not trusted (``trust.doubt``); "" where they were, or were not asked for.
+        rejected_because: why refined poses were not taken (``acceptance.py``); "" where they were, or were not needed.
     """
 
     scene: Scene
@@ -58,12 +58,12 @@ class RefinedPoses:
     after_px: float
     pairs: int
     changed: bool
-    doubt: str = ""
+    rejected_because: str = ""
 
     def in_words(self) -> str:
         """Say what was done, one line for people."""
-        if self.doubt:
-            return f"poses as given: refined ones are not trusted, because {self.doubt}"
+        if self.rejected_because:
+            return f"poses as given: refined ones are not taken, because {self.rejected_because}"
         if not self.changed:
             return "poses as given: the matches ask for no others"
         some = self.moved > 0
@@ -114,7 +114,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         for parameters in (0 * best.parameters, without_lens)
     )
     changed = asked_for and before >= max(MIN_ERROR_PX, 0 if pair else MIN_RATIO * after)
-    reason = doubt(problem, best) if changed else ""
+    reason = reason_to_reject(problem, best) if changed else ""
     changed = changed and not reason
     steps = best.steps if changed else nothing
     image_px_per_feature_px = float(np.median(problem.arrays.image_px_per_feature_px))
@@ -130,5 +130,5 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         after_px=(after if changed else before) * image_px_per_feature_px,
         pairs=len(problem),
         changed=changed,
-        doubt=reason,
+        rejected_because=reason,
     )

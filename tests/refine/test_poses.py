@@ -171,14 +171,14 @@ class TestDoubt:
         true = bent_path()
         scene, matches = self.triple(shaken(true, 0.01, 0.05), seen_by(true, points, noise_px=0.3))
         refined = refine_poses(scene, matches)
-        assert refined.changed and not refined.doubt, refined.in_words()
+        assert refined.changed and not refined.rejected_because, refined.in_words()
         assert relative_errors(refined.scene, true)[0] < 0.7 * relative_errors(scene, true)[0]
 
     def untrusted(self, scene: Scene, matches: Matches, reason: str) -> RefinedPoses:
         refined = refine_poses(scene, matches)
         assert refined.scene is scene and not refined.changed and not refined.moved.any()
-        assert reason in refined.doubt
-        assert refined.in_words() == f"poses as given: refined ones are not trusted, because {refined.doubt}"
+        assert reason in refined.rejected_because
+        assert refined.in_words() == f"poses as given: refined ones are not taken, because {refined.rejected_because}"
         assert refined.before_px == refined.after_px > 0.7
         return refined
 

@@ -1,4 +1,4 @@
-"""Whether refined poses can be trusted more than those given, from the matches alone."""
+"""Decide from the matches alone whether refined poses replace those given."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_DEPTH_STD = 0.35
 # Given poses may be as good as refined ones where matches are off by less than GIVEN_PX and depths change by less than
 # SMALL_CHANGE: less than SURE standard deviations of what the matches leave open, or less than VERY_SURE of them where
 # depths of a feature from two baselines are GIVEN_TRACK_PX apart or less already. What is left are errors of lens,
-# shutter and clock, which the poses of FEW_VIEWS or fewer would bend to make up for.
+# shutter and clock, which the poses of FEW_VIEWS or fewer would absorb.
 FEW_VIEWS = 4
 GIVEN_PX, SMALL_CHANGE, SURE, VERY_SURE, GIVEN_TRACK_PX = 3.0, 0.13, 1.2, 3.0, 1.5
 
 
-def doubt(problem: Problem, solution: Solution) -> str:
-    """Return why refined poses are not to be trusted more than those given, in words; "" where they are.
+def reason_to_reject(problem: Problem, solution: Solution) -> str:
+    """Return why refined poses do not replace those given, one phrase; "" where they do.
 
     A scene of two views is only tested for matches that do not fit and points behind the cameras: its depth is
     estimated under both poses.
