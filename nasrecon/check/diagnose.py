@@ -261,7 +261,7 @@ class _DiagnosisState:
         return float(np.median(self.residuals.pair_px[pairs])) * self.image_px_per_feature_px
 
     def unexplained(self) -> None:
-        """Say so if the cameras are wrong and no supposition explains it."""
+        """Say so if the cameras are wrong and no hypothesis explains it."""
         residuals = self.residuals
         if residuals.median_px <= WORST_ACCEPTED_PX:
             return

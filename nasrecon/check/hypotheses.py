@@ -1,7 +1,7 @@
 """Hypotheses about the cameras of a whole set, each a list of fixes, tried against the matches.
 
-The cameras as given win unless a supposition is better by far (``MIN_GAIN``) for most pairs, puts the points before
-the cameras, and leaves an error that is of at most 8 px. Of suppositions that do about equally well the first in the
+The cameras as given win unless a hypothesis is better by far (``MIN_GAIN``) for most pairs, puts the points before
+the cameras, and leaves a median error of at most 8 px. Of hypotheses that do about equally well the first in the
 list is taken: they are in the order of how often people meet them, and those that have a number to fit come last.
 """
 
@@ -28,7 +28,7 @@ from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.types import Scene
 
-# Suppositions do equally well within this share and so many pixels.
+# Hypotheses do equally well within this share and so many pixels.
 ABOUT_EQUAL = 1.2
 
 
@@ -76,7 +76,7 @@ WIDEST_STEP, VIEWS_A_STEP = 3, 5
 
 
 def conventions(scene: Scene) -> list[Hypothesis]:
-    """Return what there is to suppose of the transforms; names say how this scene was read."""
+    """Return hypotheses about the transforms; names say how this scene was read."""
     inverted = scene.origin.pose_convention == "world-from-cam"
     other = "cam-from-world" if inverted else "world-from-cam"
     axes, have, taken = (
@@ -111,7 +111,7 @@ def conventions(scene: Scene) -> list[Hypothesis]:
 
 
 def orders(scene: Scene) -> list[Hypothesis]:
-    """Return what there is to suppose of the order of the images, without looking at them."""
+    """Return hypotheses about the order of the images, made from the names alone."""
     count = len(scene.views)
     says = "the images are in another order than the transforms"
     hypotheses = [Hypothesis(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
@@ -126,7 +126,7 @@ def orders(scene: Scene) -> list[Hypothesis]:
 
 
 def intrinsics(scene: Scene) -> list[Hypothesis]:
-    """Return what there is to suppose of K that needs no number; nothing if lens distortion was removed with it."""
+    """Return hypotheses about K without a fitted number; nothing if lens distortion was removed with it."""
     if any(view.image.lens is not None for view in scene.views):
         return []
     return [
@@ -141,7 +141,7 @@ def intrinsics(scene: Scene) -> list[Hypothesis]:
 
 
 def fitted_intrinsics(scene: Scene, matches: Matches) -> list[Hypothesis]:
-    """Return suppositions about K with the numbers that fit the matches best."""
+    """Return hypotheses about K with the numbers that fit the matches best."""
     if any(view.image.lens is not None for view in scene.views) or len(matches.pairs) < FEW_PAIRS:
         return []
     arrays, cameras = thin_matches(matches), Cameras.of(scene)
@@ -222,11 +222,11 @@ def shifted(cameras: Cameras, shift: np.ndarray) -> Cameras:
 
 
 def best_hypothesis(scene: Scene, matches: Matches, given: Residuals, quick: bool = False) -> Outcome | None:
-    """Return the supposition that explains the set, or None if the cameras stand as given.
+    """Return the hypothesis that explains the set, or None if the cameras stand as given.
 
     Args:
         scene, matches: the set. given: how well it fits as it is.
-        quick: leave out the suppositions that take long (the order found from the images).
+        quick: leave out the hypotheses that take long (the order found from the images).
     """
     if given.median_px <= MIN_GAIN_PX:
         return None  # nothing can gain that much

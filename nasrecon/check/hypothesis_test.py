@@ -12,7 +12,7 @@ from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, MatchArrays, Residuals
 from nasrecon.types import Scene
 
-# A supposition must leave no more than this share of the error, in this share of the pairs a smaller one, lie so much
+# A hypothesis must leave no more than this share of the error, in this share of the pairs a smaller one, lie so much
 # [searched px] under it, have this share of the points before the cameras, and be no worse than WORST_ACCEPTED_PX.
 MIN_GAIN = 0.6
 
@@ -29,11 +29,11 @@ MIN_CHEIRALITY_SHARE = 0.75
 WORST_ACCEPTED_PX = 8.0
 
 
-# A few pairs are fitted by many a wrong supposition: there it must be better by more, and no number is fitted.
+# A few pairs are fitted by many a wrong hypothesis: there it must be better by more, and no number is fitted.
 FEW_PAIRS, FEW_GAIN_PX, FEW_BETTER = 6, 5.0, 0.2
 
 
-# Numbers are fitted on so many matches of a pair, and of so many pairs.
+# Numbers are fitted on at most this many matches of a pair, and of at most this many pairs.
 FIT_MATCHES, FIT_PAIRS = 24, 150
 
 
@@ -48,7 +48,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """A supposition, the scene and matches that it leads to, and how well they fit."""
+    """A hypothesis, the scene and matches that it leads to, and how well they fit."""
 
     hypothesis: Hypothesis
     scene: Scene
@@ -64,7 +64,7 @@ def thin_matches(matches: Matches) -> MatchArrays:
 
 
 def evaluate_hypothesis(scene: Scene, matches: Matches, hypothesis: Hypothesis) -> Outcome | None:
-    """Apply a supposition and measure the fit; None where it cannot be applied."""
+    """Apply a hypothesis and measure the fit; None where it cannot be applied."""
     try:
         repaired = apply_fixes(scene, hypothesis.fixes)
     except InputError:
@@ -77,7 +77,7 @@ def evaluate_hypothesis(scene: Scene, matches: Matches, hypothesis: Hypothesis) 
 
 
 def is_significantly_better(tried: Outcome, given: Residuals, matches: Matches) -> bool:
-    """Say whether a supposition beats the cameras as given by so much that it must be so."""
+    """Say whether a hypothesis is significantly better than the cameras as given."""
     residuals = tried.residuals
     before = same_pairs(given, matches, tried)
     few = len(residuals.pair_px) < FEW_PAIRS
@@ -92,7 +92,7 @@ def is_significantly_better(tried: Outcome, given: Residuals, matches: Matches) 
 
 
 def same_pairs(given: Residuals, matches: Matches, tried: Outcome) -> np.ndarray:
-    """Return the errors that the pairs of a supposition had before it (it may have left views out)."""
+    """Return the errors that the pairs of a hypothesis had before it (it may have left views out)."""
     if len(tried.matches.pairs) == len(matches.pairs):
         return given.pair_px
     kept = {id(pair.x) for pair in tried.matches.pairs}
