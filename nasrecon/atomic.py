@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nasrecon.errors import InputError, NasReconError, in_words, is_place_at_fault
 
 _PART = ".part"
+_OLD_S = 3600.0
+"""Age [s] from which the part of a process of another machine counts as left behind."""
+
+
+def part_of(path: Path) -> Path:
+    """Return the place beside a file or folder where this process writes it before it gets its name."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}{_PART}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Hand out a place beside ``path`` to write a file to; at the end it takes the name, after an error it goes."""
+    part = part_of(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -17,13 +42,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         InputError: if the place is one that cannot be written to.
         NasReconError: if the disk is full or fails; a file that was there stays as it was.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
-        try:
+        with replacing(path) as part:
             part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -47,8 +68,40 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def remove_stale_parts(folder: Path) -> None:
-    """Remove the parts of files that a process which was killed has left in a folder."""
-    for path in folder.glob(f".*{_PART}"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+def remove_stale_parts(folder: Path, name: str | None = None) -> None:
+    """Remove the parts of files and folders that a process which was killed has left in a folder.
+
+    Parts of processes that run stay: another rank, or another command, is writing them. ``name``: of the file whose
+    parts are looked for; None: of all.
+    """
+    for path in folder.glob(f".{'*' if name is None else glob.escape(name) + '.*'}{_PART}"):
+        if _is_stale(path):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_stale(part: Path) -> bool:
+    """Return whether the process that the name of a part states is gone, or cannot be asked and the part is old."""
+    machine, _, process = part.name.removesuffix(_PART).rpartition(".")[2].partition("-")
+    if not process.isdecimal():
+        return True  # no process of ours is writing it
+    if machine == _machine():
+        return not _runs(int(process))
+    try:
+        return time.time() - part.stat().st_mtime > _OLD_S
+    except OSError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Return the machine's name as eight digits: a name of a file must not become too long."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"

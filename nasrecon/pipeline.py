@@ -8,7 +8,7 @@ from nasrecon.fuse.fusion import Fusion, fuse_estimates
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.inference.options import EstimateOptions
-from nasrecon.inference.run import estimate_to_folder
+from nasrecon.inference.run import claimed, estimate_to_folder
 from nasrecon.nas.network import Network
 from nasrecon.nas.weights import load_network
 from nasrecon.prepare.options import PrepareOptions
@@ -42,14 +42,16 @@ def reconstruct(
         the cloud and the mesh in the world frame [scene units], and the statistics of the fusion.
 
     Raises:
-        InputError: if the input cannot be read, or the folder holds views made under other settings.
+        InputError: if the input cannot be read, another run holds the folder, or it holds views made under other
+            settings.
         EmptyResultError: if no view could be estimated, or no two views agree.
     """
     out = Path(out)
-    scene = prepare_scene(images, poses, prepare, work_dir=out, progress=progress)
-    loaded = load_network(network) if isinstance(network, (str, Path)) else network
-    results = estimate_to_folder(scene, loaded, out, estimate, progress=progress).results
-    return fuse_results(results, fuse, mesh=out / "mesh.ply", cloud=out / "cloud.ply", progress=progress)
+    with claimed(out):
+        scene = prepare_scene(images, poses, prepare, work_dir=out, progress=progress)
+        loaded = load_network(network) if isinstance(network, (str, Path)) else network
+        results = estimate_to_folder(scene, loaded, out, estimate, progress=progress).results
+        return fuse_results(results, fuse, mesh=out / "mesh.ply", cloud=out / "cloud.ply", progress=progress)
 
 
 def fuse_results(

@@ -50,47 +50,59 @@ def _almost_farthest(depth: np.ndarray) -> float:
     return float(np.percentile(known, 100 - OUTLIERS_PCT)) if len(known) else 0.0
 
 
-def in_steps(depth: np.ndarray, scale: Scale) -> tuple[np.ndarray, int]:
-    """Return depth (H, W) as uint16 steps, and how many pixels lie beyond the last step (they become 0).
+def in_steps(depth: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return depth (H, W) as uint16 steps; 0, no value, beyond the last step.
 
     What is nearer than half a step becomes step 1, because 0 says that there is no value.
     """
     steps = np.rint(depth.astype(np.float64) / scale.units_per_step)
-    beyond = steps > LAST_STEP
-    steps = np.where((depth > 0) & ~beyond, np.maximum(steps, 1), 0)
-    return steps.astype(np.uint16), int(beyond.sum())
+    return np.where((depth > 0) & (steps <= LAST_STEP), np.maximum(steps, 1), 0).astype(np.uint16)
 
 
-def write_depth(path: Path, depth: np.ndarray, scale: Scale) -> int:
-    """Write a depth map (H, W) as 16-bit PNG; returns how many pixels did not fit."""
-    from PIL import Image
+class DepthImages:
+    """Writes depth maps as 16-bit PNG of one scale, and counts the depths that the steps do not hold."""
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    steps, beyond = in_steps(depth, scale)
-    Image.fromarray(steps).save(path)
-    return beyond
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._pixels = self._beyond = self._first = 0
 
+    def write(self, path: Path, depth: np.ndarray) -> None:
+        """Write a depth map (H, W)."""
+        from PIL import Image
 
-def saturation(beyond: int, pixels: int, scale: Scale) -> tuple[str, ...]:
-    """Say how many pixels did not fit; nothing if all did."""
-    if not beyond:
-        return ()
-    return (
-        f"{beyond} of {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g} and have no value here; "
-        "a larger --scale holds them",
-    )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        steps = in_steps(depth, self.scale)
+        Image.fromarray(steps).save(path)
+        pixels = int((depth > 0).sum())
+        self._pixels += pixels
+        self._beyond += pixels - int((steps > 0).sum())
+        self._first += int((steps == 1).sum())
 
+    def refuse_lost(self) -> None:
+        """Refuse a scale at which no depth is left, or all depths are one step.
 
-def refuse_lost(pixels: int, beyond: int, scale: Scale) -> None:
-    """Refuse a scale at which no depth is left.
+        Raises:
+            InputError: if all depths lie beyond the last step, or within the first.
+        """
+        step = self.scale.units_per_step
+        if self._pixels and self._beyond == self._pixels:
+            raise InputError(
+                f"all {self._pixels} depths lie beyond {LAST_STEP * step:g}, the last of {LAST_STEP} steps, "
+                "and would be lost; give a larger --scale"
+            )
+        if self._pixels and self._first == self._pixels:
+            raise InputError(
+                f"all {self._pixels} depths lie within the first step of {step:g} and would be one value; "
+                "give a smaller --scale"
+            )
 
-    Raises:
-        InputError: if all depths lie beyond the last step.
-    """
-    if pixels and beyond == pixels:
-        raise InputError(
-            f"all {pixels} depths lie beyond {LAST_STEP * scale.units_per_step:g}, the last of {LAST_STEP} steps, "
-            "and would be lost; give a larger --scale"
+    def saturation(self) -> tuple[str, ...]:
+        """Say how many pixels did not fit; nothing if all did."""
+        if not self._beyond:
+            return ()
+        return (
+            f"{self._beyond} of {self._pixels} depths lie beyond {LAST_STEP * self.scale.units_per_step:g} and have no "
+            "value here; a larger --scale holds them",
         )
 
 
@@ -98,15 +110,14 @@ def write(
     estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
     """Write all views; returns what is to be said."""
-    scale = choose_scale(estimates, unit, given)
-    entries, beyond, pixels = [], 0, 0
+    images = DepthImages(choose_scale(estimates, unit, given))
+    entries = []
     for i, estimate in enumerate(estimates):
         progress.update("views", i, len(estimates))
         name = f"depth/{map_name(estimate, '.png')}"
-        beyond += write_depth(out / name, estimate.depth, scale)
-        pixels += int((estimate.depth > 0).sum())
+        images.write(out / name, estimate.depth)
         entries.append(camera_entry(estimate.view) | {"depth_file": name})
     progress.update("views", len(estimates), len(estimates))
-    refuse_lost(pixels, beyond, scale)
-    write_cameras(out / "cameras.json", entries, unit, depth_units_per_step=scale.units_per_step)
-    return f"{len(entries)} depth maps, 16-bit PNG, {scale.words}", *saturation(beyond, pixels, scale)
+    images.refuse_lost()
+    write_cameras(out / "cameras.json", entries, unit, depth_units_per_step=images.scale.units_per_step)
+    return f"{len(entries)} depth maps, 16-bit PNG, {images.scale.words}", *images.saturation()

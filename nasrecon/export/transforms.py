@@ -17,7 +17,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, map_name, write_image
-from nasrecon.export.png16 import choose_scale, refuse_lost, saturation, write_depth
+from nasrecon.export.png16 import DepthImages, choose_scale
 from nasrecon.progress import Progress
 from nasrecon.types import Estimate, Unit, View
 
@@ -29,24 +29,23 @@ def write(
     estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
     """Write all views; returns lines for people."""
-    scale = choose_scale(estimates, unit, given)
-    frames, beyond, pixels = [], 0, 0
+    depths = DepthImages(choose_scale(estimates, unit, given))
+    frames, scale = [], depths.scale
     for i, estimate in enumerate(estimates):
         progress.update("views", i, len(estimates))
         image = f"images/{image_name(estimate.view.name)}"
         depth = f"depth/{map_name(estimate, '.png')}"
         write_image(out / image, estimate.rgb)
-        beyond += write_depth(out / depth, estimate.depth, scale)
-        pixels += int((estimate.depth > 0).sum())
+        depths.write(out / depth, estimate.depth)
         frames.append(frame(estimate.view) | {"file_path": image, "depth_file_path": depth, "depth_path": depth})
     progress.update("views", len(estimates), len(estimates))
-    refuse_lost(pixels, beyond, scale)
+    depths.refuse_lost()
     content = {"camera_model": "OPENCV", "integer_depth_scale": scale.units_per_step, "frames": frames}
     (out / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     text = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]
     if scale.units_per_step != NERFSTUDIO_SCALE:
         text.append(f"nerfstudio reads the depth with --depth-unit-scale-factor {scale.units_per_step:g}")
-    return *text, *saturation(beyond, pixels, scale)
+    return *text, *depths.saturation()
 
 
 def frame(view: View) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasrecon.atomic import make_folder, write_atomically
+from nasrecon.atomic import make_folder, remove_stale_parts, write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.types import Mesh, PointCloud, Unit
@@ -251,5 +251,6 @@ def _columns(rows: np.ndarray, names: tuple[str, ...], dtype: type) -> np.ndarra
 
 def _write(path: Path, data: bytes) -> Path:
     make_folder(path.parent)
+    remove_stale_parts(path.parent, path.name)
     write_atomically(path, data)
     return path

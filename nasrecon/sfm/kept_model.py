@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.atomic import part_of, remove_stale_parts
 from nasrecon.errors import InputError
 
 MODEL = "sparse/0"
@@ -68,8 +68,8 @@ def is_kept(folder: Path, made_from: dict[str, Any], redo: bool) -> bool:
 @contextmanager
 def made_beside(folder: Path) -> Iterator[Path]:
     """Hand out an empty folder that takes its place at the end, and is removed if there is an error."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = part_of(folder)
+    remove_stale_parts(folder.parent, folder.name)
     part.mkdir(parents=True)
     try:
         yield part

@@ -6,7 +6,6 @@ import copy
 import csv
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nasrecon.atomic import remove_stale_parts, replacing
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.precision import channels_last
 from nasrecon.nas.weights import load_network, load_tensors
@@ -92,12 +92,11 @@ def new_state(
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
     """Write the state; the file at ``path`` is replaced only once the new one is complete."""
-    part = path.with_suffix(f".part{os.getpid()}")
-    torch.save(
-        {"network": state.network.state_dict(), "average": state.average.state_dict(),
-         "optimizer": state.optimizer.state_dict(), "step": state.step, "seconds": state.seconds}, part,
-    )  # fmt: skip
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save(
+            {"network": state.network.state_dict(), "average": state.average.state_dict(),
+             "optimizer": state.optimizer.state_dict(), "step": state.step, "seconds": state.seconds}, part,
+        )  # fmt: skip
 
 
 def load_checkpoint(state: TrainState, path: Path) -> TrainState:
@@ -141,6 +140,7 @@ def train(
         NasReconError: at a loss that is not finite, with the step and the seed of its batch.
     """
     run.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(run)
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists() and not resume:
         raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")

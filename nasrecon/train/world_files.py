@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from nasrecon.atomic import remove_stale_parts, replacing
 from nasrecon.errors import InputError
 from nasrecon.train.render import Rendered, render_views
 from nasrecon.train.textures import KINDS, TextureBank
@@ -97,9 +97,8 @@ def render_file(path: Path, seed: int, renderer: WorldRenderer) -> None:
         "images": join("images"), "K": join("K"), "cam_from_world": join("cam_from_world"), "depth": join("depth"),
         "normal": (join("normal") * 127).round().to(torch.int8), "seed": torch.tensor(seed),
     }  # fmt: skip
-    part = path.with_suffix(f".part{os.getpid()}")
-    torch.save(stored, part)
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save(stored, part)
 
 
 def render_worlds(
@@ -109,10 +108,11 @@ def render_worlds(
 
     File i depends on (seed, i, options) alone, so that several processes may share the work.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"worlds_{seed:04d}_{i:05d}.pt" for i in range(first, first + files)]
     missing = [(i, path) for i, path in enumerate(paths, start=first) if not path.exists()]
     renderer = WorldRenderer(seed, options, device) if missing else None
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(folder)
     for i, path in missing:
         render_file(path, seed * 1_000_003 + i, renderer)
     return paths

@@ -46,6 +46,7 @@ OPTIONS = [
     _refused("option: confidence of 2", "fuse results --min-confidence 2", says=("min_confidence",)),
     _refused("option: a confidence that is not a number", "fuse results --min-confidence nan", says=("min_confidence",)),
     _refused("option: a voxel of zero", "fuse results --voxel 0", says=("voxel must be above 0",)),
+    _refused("option: a voxel of 1e-12", "fuse results --min-support 1 --voxel 1e-12", says=("1e-12 needs about", "GB", "ask for")),
     _refused("option: support that cannot be", "fuse results --min-support 99", says=("never be reached",)),
     _refused("option: negative faces", "fuse results --min-component-faces -1", says=("min_component_faces",)),
     _refused("option: no neighbours", "fuse results --max-neighbors 0", says=("max_neighbors",)),
@@ -55,7 +56,7 @@ OPTIONS = [
     _refused("option: an unknown network to train", "train --worlds nowhere --network big --run run", says=("nowhere",)),
     _refused("option: evaluate nothing", "eval frames nowhere --network zncc", says=("nowhere",)),
     _refused("option: preview with nothing", "train preview --count 0", says=("--count",)),
-    _refused("option: unknown worlds", "train render --kind moon --files 1 --worlds w", says=("moon",), makes=("w",)),
+    _refused("option: unknown worlds", "train render --kind moon --files 1 --worlds w", says=("moon",)),
 ]  # fmt: skip
 
 OUT = [

@@ -135,6 +135,7 @@ PLACES = [
     _refused("export: a scale for float depth", says=("scale",), command="export results --format exr --out e --scale 1"),
     _refused("export: a scale of zero", says=("scale must be positive",), command="export results --format png16 --out e --scale 0"),
     _refused("export: a scale that is not a number", says=("scale must be positive",), command="export results --format png16 --out e --scale nan"),
+    _refused("export: a scale of one step", says=("--scale", "first step"), command="export results --format png16 --out e --scale 1e30"),
     _refused("export: a scale that loses all depths", says=("--scale", "all"), command="export results --format png16 --out e --scale 1e-9"),
 ]  # fmt: skip
 

@@ -66,6 +66,7 @@ MODELS = [
     _left_out(COLMAP, "COLMAP: an image without its file", sub("model/images.txt", "0000.png", "a.png"), says=("a.png", "no such image file")),
     _refused(COLMAP, "COLMAP: names of other images", sub("model/images.txt", ".png", ".jpg"), says=("none of its 4 images", "photos holds")),
     _refused(COLMAP, "COLMAP: a translation of 1e300", line("model/images.txt", 0, "1 1 0 0 0 1e300 0 0 1 0000.png"), says=("0000.png", "1e+300")),
+    _refused(COLMAP, "COLMAP: a quaternion of zeros", line("model/images.txt", 0, "1 0 0 0 0 0 0 0 1 0000.png"), says=("0000.png", "quaternion", "zeros")),
     _refused(COLMAP, "COLMAP: a pose that is not a number", line("model/images.txt", 0, "1 1 0 0 0 nan 0 0 1 0000.png"), says=("model", "cannot read")),
     _refused(f"{COLMAP} --convention world-from-cam", "COLMAP: a convention", says=("leave the convention out",)),
     _refused(f"{COLMAP} --intrinsics K.txt", "COLMAP: intrinsics", says=("leave K.txt out",)),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.base import Format, Request, image_root
+from nasrecon.ingest.formats.base import Format, Request, image_root, rigid
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
 from nasrecon.types import ImageSource, Scene, SceneOrigin, View
@@ -77,7 +77,7 @@ def _read(request: Request, model: Path) -> Scene:
     ending = _ending(model) or ""
     return Scene(
         root=root,
-        views=_views(kept, root),
+        views=_views(kept, root, model),
         points_in_world=points_in_world,
         visible=visible,
         origin=SceneOrigin(
@@ -135,7 +135,7 @@ def _nothing_kept(model: Path, root: Path, dropped: list[tuple[str, str]]) -> st
     )
 
 
-def _views(images: list[Any], root: Path) -> tuple[View, ...]:
+def _views(images: list[Any], root: Path, model: Path) -> tuple[View, ...]:
     from nasrecon.ingest.undistort import camera_from_colmap, lens_from_colmap, pinhole_camera
 
     cameras = {}
@@ -146,10 +146,19 @@ def _views(images: list[Any], root: Path) -> tuple[View, ...]:
     views = []
     for image in images:
         camera, lens = cameras[image.camera_id]
-        cam_from_world = image.cam_from_world().matrix()
+        cam_from_world = _cam_from_world(image, model)
         source = ImageSource(path=root / image.name, lens=lens)
         views.append(View(name=image.name, image=source, camera=camera, cam_from_world=cam_from_world))
     return tuple(views)
+
+
+def _cam_from_world(image: Any, model: Path) -> np.ndarray:
+    """Return the pose (4, 4) of an image. pycolmap takes a quaternion of zeros for no rotation; it is refused."""
+    pose = image.cam_from_world()
+    origin = f"{model}: {image.name}"
+    if not np.linalg.norm(pose.rotation.quat) > 0:
+        raise InputError(f"{origin}: expected a quaternion of unit length, found zeros; its pose was lost on export")
+    return rigid(pose.matrix(), origin)
 
 
 def sparse_points(reconstruction: Any, images: list[Any]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

@@ -1,0 +1,187 @@
+"""SIGKILL at random moments of infer, fuse and train; a rerun must end as if nothing had happened.
+
+By hand: ``python tests/faults/kill.py --kills 30`` prints a line for each command. ``test_kill.py`` runs a few kills.
+Children are forks of a process that has loaded the libraries, so that the moments fall into the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has no threads of OpenMP
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from plane_world import SweepNetwork, write_scene
+
+from nasrecon import cli
+from nasrecon.fuse.save import load_mesh
+from nasrecon.inference.run import estimate_to_folder
+from nasrecon.prepare.options import PrepareOptions
+from nasrecon.prepare.prepare import prepare_scene
+from nasrecon.progress import Quiet
+from nasrecon.results.reader import view_files
+from nasrecon.results.view_file import read_record
+from nasrecon.train.datasets import BatchOptions, WorldFiles
+from nasrecon.train.loop import TrainOptions, train
+from nasrecon.train.world_files import WorldOptions, render_worlds
+
+Command = Callable[[Path], None]
+Facts = dict[str, str]
+
+
+class _Network(SweepNetwork):
+    sha256 = "ab" * 32
+
+
+def infer(world: Path) -> None:
+    images, poses, K = world / "images", world / "poses", world / "K.txt"
+    options = PrepareOptions(check=False, refine=False, min_depth=1.5)
+    scene = prepare_scene(images, poses, options, intrinsics=K, convention="cam-from-world", progress=Quiet())
+    estimate_to_folder(scene, _Network(), world / "out", progress=Quiet())
+
+
+def fuse(world: Path) -> None:
+    out = str(world / "out")
+    cli.main(["fuse", out, "--min-support", "1", "--min-component-faces", "0", "--min-confidence", "0"])
+
+
+def training(world: Path) -> None:
+    run = world / "run"
+    data = WorldFiles(world / "worlds", BatchOptions(batch=1, width=64, height=64, sources=1))
+    options = TrainOptions(steps=4, warmup=2, save_every=1)
+    train(run, data, None, options, torch.device("cpu"), resume=(run / "checkpoint.pt").exists())
+
+
+def maps(world: Path) -> Facts:
+    """The digest of the maps of each view."""
+    records = [read_record(path) for path in view_files(world / "out")]
+    return {record["name"]: record["maps_sha256"] for record in records}
+
+
+def surfaces(world: Path) -> Facts:
+    """The cloud's file, and the mesh whatever the order of its vertices: Open3D's threads do not fix it."""
+    mesh = load_mesh(world / "out" / "mesh.ply")
+    order = np.lexsort(mesh.vertices.T)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    faces = np.sort(ranks[mesh.faces], axis=1)
+    faces = faces[np.lexsort(faces.T)]
+    parts = {
+        "cloud": (world / "out" / "cloud.ply").read_bytes(),
+        "vertices": mesh.vertices[order].tobytes(),
+        "faces": faces.tobytes(),
+    }
+    return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+
+
+def tensors(world: Path) -> Facts:
+    """The weights and their average after the last step."""
+    stored = torch.load(world / "run" / "checkpoint.pt", weights_only=True)
+    parts = {f"{part} {name}": t for part in ("network", "average") for name, t in stored[part].items()}
+    return {name: hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for name, t in parts.items()}
+
+
+def prepared(world: Path, name: str) -> None:
+    """Write what a command reads."""
+    if name == "train":
+        options = WorldOptions(width=80, height=64, views=2, worlds_per_file=2, drawn_textures=4)
+        render_worlds(world / "worlds", 1, 3, options)
+        return
+    write_scene(world, count=6)
+    if name == "fuse":
+        infer(world)
+
+
+COMMANDS: dict[str, tuple[Command, Callable[[Path], Facts]]] = {
+    "infer": (infer, maps),
+    "fuse": (fuse, surfaces),
+    "train": (training, tensors),
+}
+
+
+def started(command: Command, world: Path) -> int:
+    """Run a command in a fork; returns its process id."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        command(world)
+        os._exit(0)
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    except BaseException:
+        os._exit(99)
+
+
+def finished(command: Command, world: Path) -> float:
+    """Run a command to its end; returns the seconds it took."""
+    since = time.monotonic()
+    _, status = os.waitpid(started(command, world), 0)
+    assert os.waitstatus_to_exitcode(status) == 0, (command.__name__, os.waitstatus_to_exitcode(status))
+    return time.monotonic() - since
+
+
+def left_behind(world: Path) -> list[str]:
+    """Names of temporary files and locks."""
+    return [path.name for path in world.rglob("*") if ".part" in path.name or path.name == ".lock"]
+
+
+def run_kills(name: str, kills: int, seed: int = 0) -> dict[str, int]:
+    """Kill a command at random moments, rerun it each time; returns counts.
+
+    Raises:
+        AssertionError: if a rerun fails, ends with other results, or leaves temporary files.
+    """
+    command, facts_of = COMMANDS[name]
+    moments = random.Random(seed)
+    counts = {"kills": 0, "with temporary files": 0, "with finished views": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound"
+        prepared(sound, name)
+        world = Path(folder) / "world"
+        shutil.copytree(sound, world)
+        seconds = finished(command, world)
+        expected = facts_of(world)
+        assert expected and not left_behind(world)
+        while counts["kills"] < kills:
+            shutil.rmtree(world)
+            shutil.copytree(sound, world)
+            process = started(command, world)
+            time.sleep(moments.uniform(0, seconds))
+            os.kill(process, signal.SIGKILL)
+            _, status = os.waitpid(process, 0)
+            if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+                seconds *= 0.9  # it was faster than the moment
+                continue
+            counts["kills"] += 1
+            counts["with temporary files"] += bool(left_behind(world))
+            counts["with finished views"] += name == "infer" and (world / "out" / "views").is_dir()
+            finished(command, world)
+            assert facts_of(world) == expected, name
+            assert not left_behind(world), left_behind(world)
+    return counts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("commands", nargs="*", default=list(COMMANDS))
+    arguments = parser.parse_args()
+    for command_name in arguments.commands:
+        print(command_name, run_kills(command_name, arguments.kills, arguments.seed), flush=True)
