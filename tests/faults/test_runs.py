@@ -1,4 +1,4 @@
-"""Two runs, interrupted runs, and input of any bytes."""
+"""Two runs, interrupted runs, and files of any bytes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from faults.harness import INFER, arguments, snapshot, write_inputs
 from nasrecon.cli import interrupt
 from nasrecon.errors import InputError
 from nasrecon.ingest.images import read_image
-from nasrecon.ingest.open_scene import open_scene
 from nasrecon.results.lock import LOCK_FILE, locked
 from nasrecon.results.reader import Results, read_fusion
-from nasrecon.types import Scene
 
 ANY = settings(max_examples=25, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -87,46 +85,6 @@ def test_a_signal_ends_a_command_that_does_not_react(number):
     process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == interrupt.EXIT_CODE and "3 finished views" in stderr
-
-
-PARSED = {
-    "transforms.json": {},
-    "poses.txt": {"convention": "cam-from-world"},
-    "groundtruth.txt": {"format": "tum"},
-    "trajectory.log": {"format": "redwood"},
-    "dino_par.txt": {"format": "middlebury"},
-    "cameras.bin": {"format": "colmap"},
-    "images.bin": {"format": "colmap"},
-    "points3D.bin": {"format": "colmap"},
-    "0000_cam.txt": {"format": "mvsnet"},
-    "pair.txt": {"format": "mvsnet"},
-}
-NUMBERS = st.lists(st.one_of(st.floats(), st.integers(-5, 5), st.just("x")), max_size=40)
-CONTENT = st.one_of(st.binary(max_size=400), NUMBERS.map(lambda row: " ".join(map(str, row)).encode()))
-
-
-@pytest.mark.parametrize("name", PARSED)
-@ANY
-@given(content=CONTENT)
-def test_any_bytes_give_an_error_or_a_scene(tmp_path_factory, name, content):
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("any")
-    Image.new("RGB", (8, 6)).save(folder / "0000.png")
-    (folder / "K.txt").write_text("8 8 4 3")
-    if name.endswith(".bin"):
-        for part in ("cameras", "images", "points3D"):
-            (folder / f"{part}.bin").write_bytes(bytes(8))
-    (folder / "0000_cam.txt").write_text(
-        "extrinsic\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\nintrinsic\n8 0 4\n0 8 3\n0 0 1\n1 1"
-    )
-    (folder / name).write_bytes(content)
-    if PARSED[name].get("format") != "mvsnet":
-        (folder / "0000_cam.txt").unlink()
-    try:
-        assert isinstance(open_scene(folder, **PARSED[name]), Scene)
-    except InputError as error:
-        assert str(error)
 
 
 @ANY
