@@ -123,12 +123,17 @@ class ImageSource:
         lens: the camera of the file where that is distorted (``ingest.images`` turns its pixels into those of the
             view's camera), else None.
         mask_path: the image whose nonzero pixels are used, of the file's size; None: all are.
+        orientation: EXIF orientation of the file, 1 to 8; 1: its pixels are stored upright.
+        is_turned: the image is turned by its orientation when it is read; ``lens``, the mask, and the view's camera are
+            those of the turned image.
     """
 
     path: Path
     video_frame: int | None = None
     lens: Lens | None = None
     mask_path: Path | None = None
+    orientation: int = 1
+    is_turned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,7 +24,7 @@ from nasrecon.check.camera_edits import (
 )
 from nasrecon.errors import InputError
 from nasrecon.geometry import inverse, quaternion_from_rotation, rotation_from_quaternion
-from nasrecon.ingest.images import image_size
+from nasrecon.ingest.images import view_size
 from nasrecon.types import Lens, Scene, View
 
 
@@ -117,7 +117,7 @@ def _k_size(scene: Scene, value: str | None) -> Scene:
 def _at_file_size(view: View) -> View:
     """Return the view with its camera (and lens) resized to its image file; unchanged if that is its size already."""
     made_for = view.image.lens or view.camera
-    size = image_size(view.image.path)
+    size = view_size(view)
     if size == (made_for.width, made_for.height):
         return view
     if view.image.lens is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from nasrecon.check.findings import Finding
 from nasrecon.check.fixes import apply_fixes
 from nasrecon.errors import InputError
-from nasrecon.ingest.images import image_size
+from nasrecon.ingest.images import view_size
 from nasrecon.types import Scene
 
 
@@ -17,7 +17,7 @@ def image_size_findings(scene: Scene) -> tuple[Scene, list[Finding]]:
     for view in scene.views:
         made_for = view.image.lens or view.camera
         try:
-            size = image_size(view.image.path)
+            size = view_size(view)
         except InputError:
             continue  # told when the image is read
         if size != (made_for.width, made_for.height):

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nasrecon.errors import InputError, in_words
 from nasrecon.ingest import video
+from nasrecon.ingest.exif import turn_array, turn_size
 from nasrecon.types import ImageSource, View
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif", ".avif")
+HEIC = (".heic", ".heif", ".avif")
+"""Endings that may need a plugin of Pillow (``nasrecon[heic]``); it is imported where such a file is opened."""
+
+BESIDE_IMAGES = (
+    *(".txt", ".json", ".bin", ".camera", ".log", ".xml", ".csv", ".yaml", ".yml", ".md", ".db", ".html"),
+    *(".npy", ".npz", ".pfm", ".exr", ".ply", ".obj", ".mtl", ".glb"),
+)
+"""Endings of files that stand beside images: cameras, points, depths, notes."""
 
 # What Pillow calls pixels of more than 8 bits; turning these to RGB through Pillow clips them.
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
@@ -34,6 +45,19 @@ def direct_images(folder: Path) -> tuple[str, ...]:
     """List the image files of a folder, without its subfolders: sorted names."""
     paths = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
+
+
+def unread_endings(folder: Path) -> dict[str, int]:
+    """Count the files under a folder, by ending, that no reader takes: raw photographs, videos among images ...
+
+    Files that may belong to cameras, points or depths are not counted, nor are hidden ones.
+    """
+    counts: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.suffix.lower() not in (*ENDINGS, *BESIDE_IMAGES) and path.is_file():
+            counts[path.suffix.lower() or "without an ending"] += 1
+    return dict(sorted(counts.items()))
 
 
 class UnreadableImageError(InputError):
@@ -60,6 +84,7 @@ def image_mode(path: Path) -> str:
     """
     from PIL import Image
 
+    _register_heic(path)
     try:
         with Image.open(path) as image:
             return image.mode
@@ -78,6 +103,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     if video.is_video(path):
         return video.frame_size(path)
+    _register_heic(path)
     try:
         with Image.open(path) as image:
             return image.size
@@ -85,10 +111,59 @@ def image_size(path: Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
-def read_image(path: Path, video_frame: int | None = None) -> np.ndarray:
+def view_size(view: View) -> tuple[int, int]:
+    """Return (width, height) [px] of a view's image as it is read: turned by EXIF where the view is, not undistorted.
+
+    Raises:
+        InputError: as ``image_size``.
+    """
+    size = image_size(view.image.path)
+    return turn_size(size, view.image.orientation) if view.image.is_turned else size
+
+
+def _register_heic(path: Path) -> None:
+    """Let Pillow open HEIC and AVIF files.
+
+    Raises:
+        UnreadableImageError: if what it needs is not installed.
+    """
+    from PIL import features
+
+    ending = path.suffix.lower()
+    if ending not in HEIC or (ending == ".avif" and features.check("avif")) or not path.is_file():
+        return
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UnreadableImageError(
+            f"{path}: reading {ending} needs pillow-heif, which is not installed: pip install pillow-heif"
+        ) from error
+    pillow_heif.register_heif_opener()
+    if hasattr(pillow_heif, "register_avif_opener"):
+        pillow_heif.register_avif_opener()
+
+
+def image_exif(path: Path) -> Any:
+    """Return the EXIF data of an image file, as Pillow's ``Exif``; empty where there is none.
+
+    Raises:
+        InputError: if the file cannot be read as an image.
+    """
+    from PIL import Image
+
+    _register_heic(path)
+    try:
+        with Image.open(path) as image:
+            return image.getexif()
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def read_image(path: Path, video_frame: int | None = None, *, orientation: int = 1) -> np.ndarray:
     """Read an image file, or a frame (from 0) of a video, as rgb (H, W, 3) uint8.
 
-    Grey is repeated, alpha dropped, 16 bits become 8; the EXIF orientation is ignored, as COLMAP does.
+    Grey is repeated, alpha dropped, 16 bits become 8. The pixels are those stored, as for COLMAP, turned by the EXIF
+    ``orientation`` that is given.
 
     Raises:
         InputError: if the file is missing or cannot be read as an image.
@@ -103,7 +178,7 @@ def read_image(path: Path, video_frame: int | None = None) -> np.ndarray:
         stored = iio.imread(path, plugin="pillow", index=0, **({} if deep else {"mode": "RGB"}))
     except Exception as error:
         raise _unreadable(path, error) from error
-    return _eight_bit(stored, path) if deep else np.ascontiguousarray(stored)
+    return turn_array(_eight_bit(stored, path) if deep else np.ascontiguousarray(stored), orientation)
 
 
 def _eight_bit(stored: np.ndarray, path: Path) -> np.ndarray:
@@ -145,8 +220,9 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
     Raises:
         InputError: if the file is missing, or its size is not the one that its camera is made for.
     """
-    rgb = read_image(view.image.path, view.image.video_frame)
-    expected = view.image.lens or view.camera
+    source = view.image
+    rgb = read_image(source.path, source.video_frame, orientation=source.orientation if source.is_turned else 1)
+    expected = source.lens or view.camera
     size = rgb.shape[1], rgb.shape[0]
     if size != (expected.width, expected.height):
         raise InputError(

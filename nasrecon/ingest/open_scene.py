@@ -23,6 +23,7 @@ from nasrecon.ingest.formats import (
 )
 from nasrecon.ingest.formats.base import Format, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
+from nasrecon.ingest.orientation import is_of_turned_images, with_orientations
 from nasrecon.ingest.video import is_video
 from nasrecon.types import Convention, Hints, Scene
 
@@ -93,7 +94,7 @@ def open_scene(
     if not scene.views:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scene.dropped[:3])
         raise InputError(f"{mark}: {chosen.name}, but no image of it can be used ({reasons})")
-    scene = with_sound_cameras(scene)
+    scene = with_orientations(with_sound_cameras(scene), turn_all=is_of_turned_images(mark))
     if masks is not None:
         scene = with_masks(scene, masks)
     check_sizes(scene)
@@ -148,8 +149,12 @@ def _not_found(request: Request, able: list[Format]) -> InputError:
     """Return the error that says what was looked for; ``NoPosesError`` if the cameras may still be found."""
     looked_for = "\n".join(f"  {format.name}: {format.looks_for}" for format in able)
     message = f"{request.place}: no cameras found. Looked for:\n{looked_for}"
-    if request.poses is not None or not request.images.is_dir():
+    if request.poses is not None:
         return InputError(message)
+    if not request.images.is_dir():
+        return NoPosesError(
+            f"{message}\n`nasrecon reconstruct` and `nasrecon infer` find the cameras of a video's frames"
+        )
     beside = replace(request, poses=request.images.parent)
     fitting = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
     for format, mark in fitting:
@@ -157,6 +162,6 @@ def _not_found(request: Request, able: list[Format]) -> InputError:
     if fitting:
         return InputError(message)
     return NoPosesError(
-        f"{message}\n`nasrecon infer` finds the cameras of such images itself "
+        f"{message}\n`nasrecon reconstruct` and `nasrecon infer` find the cameras of such images themselves "
         "(from Python: nasrecon.sfm.reconstruct.reconstruct_cameras)."
     )

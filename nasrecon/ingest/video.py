@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,6 +51,49 @@ def read_frame(path: Path, number: int) -> np.ndarray:
         return np.ascontiguousarray(iio.imread(path, plugin=plugin, index=number, **wanted))
     except (OSError, ValueError, IndexError, EOFError, StopIteration) as error:
         raise InputError(f"{path}: frame {number} cannot be read ({in_words(error)})") from error
+
+
+def frame_rate(path: Path) -> float:
+    """Return the frames a second of a video; 10 where it does not state them.
+
+    Raises:
+        InputError: if it cannot be read, or PyAV is missing.
+    """
+    import imageio.v3 as iio
+
+    plugin = _plugin(path)
+    try:
+        about = iio.immeta(path, plugin=plugin)
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        raise InputError(f"{path}: cannot be read as a video ({in_words(error)})") from error
+    if plugin == "pillow":
+        return 1000 / duration if (duration := float(about.get("duration") or 0)) > 0 else 10.0
+    rate = float(about.get("fps") or 10)
+    return rate if 0 < rate < 10_000 else 10.0
+
+
+def iterate_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a video in order, as rgb (H, W, 3) uint8, turned upright as the video says; decoded once.
+
+    Raises:
+        InputError: if it cannot be read, or PyAV is missing.
+    """
+    import imageio.v3 as iio
+
+    try:
+        if _plugin(path) == "pillow":
+            for rgb in iio.imiter(path, plugin="pillow", mode="RGB"):
+                yield np.ascontiguousarray(rgb)
+            return
+        import av
+
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for frame in container.decode(video=0):
+                rgb = frame.to_ndarray(format="rgb24")
+                yield np.ascontiguousarray(np.rot90(rgb, round(getattr(frame, "rotation", 0) / 90)))
+    except (OSError, ValueError, IndexError, EOFError, StopIteration) as error:
+        raise InputError(f"{path}: cannot be read as a video ({in_words(error)})") from error
 
 
 def _properties(path: Path) -> tuple[int, int, int]:

@@ -78,7 +78,8 @@ class FeatureStore:
         """Return what the features of a view depend on."""
         camera = view.camera
         about = (
-            f"{view.name}|{view.image.path}|{view.image.video_frame}|{view.image.lens}|{camera.width}x{camera.height}|"
+            f"{view.name}|{view.image.path}|{view.image.video_frame}|{view.image.is_turned}|{view.image.lens}|"
+            f"{camera.width}x{camera.height}|"
         )
         return about.encode() + camera.K.tobytes()
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from nasrecon.check.fixes import apply_fixes
 from nasrecon.errors import InputError, NoPosesError
+from nasrecon.ingest.images import unread_endings
 from nasrecon.ingest.open_scene import open_scene
+from nasrecon.ingest.video import is_video
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.progress import Progress
 from nasrecon.sfm.reconstruct import reconstruct_cameras
+from nasrecon.sfm.video_frames import write_frames
 from nasrecon.types import Scene
 
 
@@ -42,6 +45,7 @@ def read_scene(
         NoPosesError: if there are no cameras, and they are not to be found.
         InputError: as ``open_scene`` and ``apply_fixes``.
     """
+    _note_unread(Path(images), work_dir, progress)
     try:
         scene = open_scene(images, poses, **reading)
     except NoPosesError:
@@ -50,6 +54,15 @@ def read_scene(
         return _reconstructed(Path(images), options, progress, work_dir, overwrite, **reading)
     progress.note(f"{scene.root}: {scene.origin.in_words()}")
     return select_and_fix(scene, options, progress)
+
+
+def _note_unread(images: Path, work_dir: Path | None, progress: Progress) -> None:
+    """Report the files of a folder of images that no reader takes."""
+    if not images.is_dir() or (work_dir is not None and images.resolve() in work_dir.resolve().parents):
+        return
+    if counts := unread_endings(images):
+        listed = ", ".join(f"{count} {ending}" for ending, count in counts.items())
+        progress.note(f"{images}: not read, because no format that is known: {listed}")
 
 
 def select_and_fix(scene: Scene, options: PrepareOptions, progress: Progress) -> Scene:
@@ -82,12 +95,17 @@ def _reconstructed(
         ) from None
     if convention is not None:
         raise InputError(f"--convention {convention}: there are no cameras in {images}, and none with --poses")
+    every = options.every
+    if is_video(images):
+        if work_dir is None:
+            raise InputError(f"{images}: a video without cameras; name a folder for its frames (work_dir)")
+        images, every = write_frames(images, work_dir / "frames", every, progress, redo=overwrite), 1
     with nullcontext(work_dir) if work_dir else tempfile.TemporaryDirectory(prefix="nasrecon_") as folder:
         model, root, dropped = reconstruct_cameras(
             images,
             Path(folder) / "sfm",
             intrinsics=intrinsics,
-            every=options.every,
+            every=every,
             redo=overwrite,
             progress=progress,
         )

@@ -29,6 +29,8 @@ def scene_digest(scene: Scene, given_poses: np.ndarray | None = None) -> str:
         depth_range = view.depth_range or scene.hints.depth_ranges.get(view.name)
         if sources is not None or view.image.video_frame is not None or depth_range is not None:
             digest.update(f"{sources}|{view.image.video_frame}|{depth_range}".encode())
+        if view.image.is_turned:
+            digest.update(f"turned by EXIF orientation {view.image.orientation}".encode())
         if view.image.mask_path is not None:
             digest.update(view.image.mask_path.read_bytes() if view.image.mask_path.is_file() else b"no mask")
     if scene.points_in_world is not None:

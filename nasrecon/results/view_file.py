@@ -73,6 +73,8 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
         "lens": asdict(view.image.lens) if view.image.lens else None,
         "mask_path": str(view.image.mask_path) if view.image.mask_path else None,
         "video_frame": view.image.video_frame,
+        "orientation": view.image.orientation,
+        "is_turned": view.image.is_turned,
         **about,
     }
     sigma_over_depth = estimate.sigma / np.where(depth > 0, depth, 1)
@@ -141,6 +143,8 @@ def view_of(record: Record) -> View:
             video_frame=record.get("video_frame"),
             lens=Lens(**lens | {"params": tuple(lens["params"])}) if lens else None,
             mask_path=Path(record["mask_path"]) if record.get("mask_path") else None,
+            orientation=record.get("orientation", 1),
+            is_turned=record.get("is_turned", False),
         ),
         camera=Camera(width=record["width"], height=record["height"], K=np.array(record["K"])),
         cam_from_world=np.array(record["cam_from_world"]),

@@ -1,22 +1,25 @@
 """Features and matches of image files in a COLMAP database, through pycolmap, on the CPU.
 
-The images are staged first: linked under plain names (000000.jpg ...) into one folder, because they may lie anywhere
-and COLMAP's lists of pairs break at a space in a name. Pixels are COLMAP's: half-pixel centres, EXIF orientation
-ignored, as everywhere here.
+The images are staged first (``sfm.photos``): under plain names (000000.jpg ...) in one folder, because they may lie
+anywhere and COLMAP's lists of pairs break at a space in a name.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import sqlite3
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
+
+from nasrecon.progress import Progress
 
 MAX_IMAGE_SIDE_PX = 1600
 MAX_FEATURES = 6000
@@ -30,6 +33,8 @@ LIKELY_PER_IMAGE = 15
 MIN_LARGE_MATCHES = 4
 RATIO, MAX_DISTANCE = 0.8, 0.7
 
+POLL_S = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class CameraGroup:
@@ -38,18 +43,6 @@ class CameraGroup:
     members: tuple[int, ...]
     model: str = "SIMPLE_RADIAL"
     params: tuple[float, ...] | None = None
-
-
-def stage(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Link (or, where links are refused, copy) image files into a folder; returns their names there, in order."""
-    folder.mkdir(parents=True)
-    names = [f"{i:06d}{path.suffix.lower()}" for i, path in enumerate(paths)]
-    for name, path in zip(names, paths, strict=True):
-        try:
-            (folder / name).symlink_to(path.resolve())
-        except OSError:
-            shutil.copyfile(path, folder / name)
-    return names
 
 
 @contextmanager
@@ -67,8 +60,40 @@ def quiet(log: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def extract(database: Path, folder: Path, names: Sequence[str], groups: Sequence[CameraGroup]) -> None:
+@contextmanager
+def counted(database: Path, table: str, task: str, total: int, progress: Progress) -> Iterator[None]:
+    """Report how many rows a table of the database gains while pycolmap fills it, once a ``POLL_S``."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            try:
+                with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=0.1)) as opened:
+                    rows = int(opened.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+            except sqlite3.Error:  # it is not there yet, or being written
+                continue
+            progress.update(task, min(rows, total), total)
+
+    progress.update(task, 0, total)
+    watcher = threading.Thread(target=watch, name="nasrecon-sfm-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    progress.update(task, total, total)
+
+
+def extract(
+    database: Path, folder: Path, names: Sequence[str], groups: Sequence[CameraGroup], progress: Progress
+) -> None:
     """Find SIFT features in staged images, at most ``MAX_IMAGE_SIDE_PX`` wide; each group gets a camera of its own."""
+    with counted(database, "keypoints", "features", len(names), progress):
+        _extract(database, folder, names, groups)
+
+
+def _extract(database: Path, folder: Path, names: Sequence[str], groups: Sequence[CameraGroup]) -> None:
     import pycolmap
 
     options = pycolmap.FeatureExtractionOptions()
@@ -91,7 +116,7 @@ def extract(database: Path, folder: Path, names: Sequence[str], groups: Sequence
         )
 
 
-def match(database: Path, pairs: Sequence[tuple[str, str]]) -> None:
+def match(database: Path, pairs: Sequence[tuple[str, str]], progress: Progress) -> None:
     """Match the features of pairs of staged images and keep the matches that one motion explains."""
     import pycolmap
 
@@ -101,7 +126,10 @@ def match(database: Path, pairs: Sequence[tuple[str, str]]) -> None:
     pairing.match_list_path = listed
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = _threads()
-    pycolmap.match_image_pairs(database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu)
+    with counted(database, "two_view_geometries", "pairs matched", len(pairs), progress):
+        pycolmap.match_image_pairs(
+            database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu
+        )
 
 
 def _threads() -> int:
@@ -152,10 +180,13 @@ def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
     return pairs
 
 
-def verified_pairs(database: Path) -> int:
-    """Return how many pairs of images have matches that one motion explains."""
+def verified_pairs(database: Path) -> list[tuple[str, str]]:
+    """Return the pairs of staged images that have matches that one motion explains."""
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        _, inliers = opened.read_two_view_geometry_num_inliers()
-    return int(np.count_nonzero(np.asarray(inliers)))
+        names = {image.image_id: image.name for image in opened.read_all_images()}
+        pair_ids, inliers = opened.read_two_view_geometry_num_inliers()
+    pairs = [pair for pair, count in zip(pair_ids, inliers, strict=True) if count]
+    ids = [pair if isinstance(pair, tuple) else pycolmap.pair_id_to_image_pair(pair) for pair in pairs]
+    return [(names[a], names[b]) for a, b in ids]

@@ -15,6 +15,7 @@ import numpy as np
 
 from nasrecon.atomic import part_of, remove_stale_parts
 from nasrecon.errors import InputError
+from nasrecon.ingest.orientation import MADE_FROM
 
 MODEL = "sparse/0"
 
@@ -51,7 +52,7 @@ def is_kept(folder: Path, made_from: dict[str, Any], redo: bool) -> bool:
     if not folder.exists():
         return False
     try:
-        stored_digest = json.loads((folder / "made_from.json").read_text())["digest"]
+        stored_digest = json.loads((folder / MADE_FROM).read_text())["digest"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder}: not a model that nasrecon made ({error}); give another --out") from error
     if stored_digest == made_from["digest"]:
@@ -80,4 +81,4 @@ def made_beside(folder: Path) -> Iterator[Path]:
 
 def write_made_from(part: Path, about: dict[str, Any]) -> None:
     text = json.dumps(about | {"pycolmap": version("pycolmap")}, indent=1)
-    (part / "made_from.json").write_text(f"{text}\n")
+    (part / MADE_FROM).write_text(f"{text}\n")

@@ -1,46 +1,33 @@
-"""Cameras from images alone (structure from motion), and sparse points for cameras that are known; through pycolmap.
+"""Cameras from images alone (structure from motion), through pycolmap.
 
-Both leave a COLMAP model that is kept and used again::
+It leaves a COLMAP model that is kept and used again, as ``sfm.triangulate`` does::
 
     folder/
       sparse/0/         the model: cameras.bin, images.bin, points3D.bin; ``--poses folder`` reads it
       made_from.json    what it was made from: a rerun with the same images (and cameras) reads the model
-      colmap.log        what COLMAP said
+      colmap.log        COLMAP's own log
 
-The folder is made beside its place and then renamed, so one that is there is complete.
+The folder is made beside its place and then renamed, so one that is there is complete. Photographs are turned upright
+by their EXIF orientation before anything else, so the model's cameras are those of upright images.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nasrecon.errors import InputError
-from nasrecon.ingest.formats.colmap import read_model
-from nasrecon.ingest.images import direct_images, image_files, image_size
-from nasrecon.ingest.text import read_intrinsics
+from nasrecon.ingest.orientation import MADE_FROM, TURNED
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.sfm.database import (
-    CameraGroup,
-    choose_pairs,
-    extract,
-    match,
-    quiet,
-    stage,
-    verified_pairs,
-)
-from nasrecon.sfm.kept_model import (
-    MODEL,
-    digest,
-    is_kept,
-    made_beside,
-    pinhole_params,
-    write_made_from,
-    write_model,
-)
+from nasrecon.sfm.database import CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
+from nasrecon.sfm.kept_model import MODEL, digest, is_kept, made_beside, write_made_from, write_model
+from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, read_headers, shared_cameras, stage
 
 MIN_MODEL = 2
+
+Dropped = tuple[tuple[str, str], ...]
 
 
 def reconstruct_cameras(
@@ -51,7 +38,7 @@ def reconstruct_cameras(
     every: int = 1,
     redo: bool = False,
     progress: Progress | None = None,
-) -> tuple[Path, Path, tuple[tuple[str, str], ...]]:
+) -> tuple[Path, Path, Dropped]:
     """Find the cameras of a folder of images by structure from motion; the largest model is kept.
 
     Images of one size and one focal length in their EXIF data share a camera (SIMPLE_RADIAL; its focal length and
@@ -72,100 +59,115 @@ def reconstruct_cameras(
         InputError: if there are fewer than two images, the folder holds a model of others, or no camera can be found.
     """
     progress = progress or LogProgress()
-    root, names = _images_for_sfm(images, folder)
-    names = names[::every]
-    if len(names) < MIN_MODEL:
-        raise InputError(f"{images}: structure from motion needs two images or more, found {len(names)}")
-    sizes = [image_size(root / name) for name in names]
-    groups = _shared_cameras(root, names, sizes) if intrinsics is None else _known_camera(intrinsics, names, sizes)
-    content = [(name, (root / name).stat().st_size) for name in names]
+    root, names = find_photos(images, folder.parent)
+    photos, unread = read_headers(root, names[::every])
+    if len(photos) < MIN_MODEL:
+        reasons = "".join(f"\n  {reason}" for _, reason in unread[:3])
+        raise InputError(f"{images}: structure from motion needs two images or more, found {len(photos)}{reasons}")
+    groups = shared_cameras(photos) if intrinsics is None else known_camera(intrinsics, photos)
+    content = [(photo.name, photo.path.stat().st_size, photo.orientation) for photo in photos]
     made_from = {"what": "structure from motion", "digest": digest(content, [(g.model, g.params) for g in groups])}
     if is_kept(folder, made_from, redo):
-        progress.note(f"cameras: {folder / MODEL}, found by structure from motion in an earlier run")
+        progress.note(f"cameras: {folder / MODEL}, found in an earlier run")
     else:
-        progress.note(f"no cameras given: finding those of {len(names)} images by structure from motion")
+        progress.note(f"no cameras given: finding those of {len(photos)} images (structure from motion)")
         with made_beside(folder) as part:
-            about = _run_sfm(root, names, groups, intrinsics is not None, part, progress)
+            about = _run_sfm(root, photos, groups, intrinsics is not None, part, progress)
             write_made_from(part, made_from | about)
-    registered = {image.name for image in read_model(folder / MODEL).images.values()}
-    reason = "structure from motion could not register it (too few matches with the others)"
-    return folder / MODEL, root, tuple((name, reason) for name in names if name not in registered)
-
-
-def _images_for_sfm(images: Path, folder: Path) -> tuple[Path, list[str]]:
-    """Return the folder that names start from, and the images in it; those of the results are none of them."""
-    inside = images / "images"
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder (images)")
-    root = inside if inside.is_dir() and not direct_images(images) else images
-    output = folder.parent.resolve()
-    names = direct_images(root) or image_files(root)
-    return root, [name for name in names if output == root.resolve() or output not in (root / name).resolve().parents]
-
-
-def _shared_cameras(root: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[CameraGroup]:
-    groups: dict[Any, list[int]] = {}
-    for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        groups.setdefault((size, _exif_focal(root / name)), []).append(i)
-    return [CameraGroup(members=tuple(members)) for members in groups.values()]
-
-
-def _exif_focal(path: Path) -> float | None:
-    """Return the focal length in an image's EXIF data [mm], None where it says nothing."""
-    from PIL import ExifTags, Image
-
-    with Image.open(path) as image:
-        focal = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLength)
-    return None if focal is None else float(focal)
-
-
-def _known_camera(intrinsics: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[CameraGroup]:
-    if len(set(sizes)) > 1:
-        raise InputError(f"{intrinsics}: one K, but the images have several sizes: {sorted(set(sizes))}")
-    camera = read_intrinsics(intrinsics).camera(sizes[0], first_center=0.5)
-    return [CameraGroup(members=tuple(range(len(names))), model="PINHOLE", params=pinhole_params(camera.K, intrinsics))]
+    left_out = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))["left_out"]
+    return folder / MODEL, root, (*unread, *((str(name), str(reason)) for name, reason in left_out))
 
 
 def _run_sfm(
     root: Path,
-    names: Sequence[str],
+    photos: Sequence[SfmPhoto],
     groups: Sequence[CameraGroup],
     keep_intrinsics: bool,
     part: Path,
     progress: Progress,
 ) -> dict[str, Any]:
+    """Make the model in a folder; return what ``made_from.json`` records of it."""
+    database, staged = part / "database.db", part / "images"
+    inside = stage(photos, staged)
+    turned = sum(photo.orientation != 1 for photo in photos)
+    if turned:
+        progress.note(f"{turned} of {len(photos)} images are turned upright by their EXIF orientation")
+    with quiet(part / "colmap.log"):
+        extract(database, staged, inside, groups, progress)
+        pairs = choose_pairs(database, inside)
+        match(database, pairs, progress)
+    verified = verified_pairs(database)
+    if len(pairs) < len(photos) * (len(photos) - 1) // 2:
+        progress.note(f"{len(pairs)} pairs compared: neighbours by name, and those whose largest features match")
+    progress.note(f"{len(verified)} of {len(pairs)} pairs of images show the same things")
+    models = _map(database, staged, part, len(photos), keep_intrinsics, progress) if verified else []
+    if not models:
+        raise InputError(_nothing_reconstructed(root, len(photos), len(verified)))
+    best = models[0]
+    if len(models) > 1:
+        sizes = ", ".join(str(model.num_reg_images()) for model in models)
+        progress.note(
+            f"the images fall into {len(models)} groups without overlap, of {sizes} images; the largest is used. "
+            "Images taken between them join the groups."
+        )
+    progress.note(
+        f"{best.num_reg_images()} of {len(photos)} images have cameras now, {best.num_points3D()} sparse points, "
+        f"{best.compute_mean_reprojection_error():.2f} px reprojection error"
+    )
+    names = dict(zip(inside, (photo.name for photo in photos), strict=True))
+    left_out = [(names[name], reason) for name, reason in _left_out(inside, verified, models)]
+    write_model(best, names, part)
+    counts = {"images": len(photos), "registered": best.num_reg_images(), "models": len(models)}
+    return {**counts, TURNED: True, "left_out": left_out}
+
+
+def _map(database: Path, staged: Path, part: Path, count: int, keep_intrinsics: bool, progress: Progress) -> list[Any]:
+    """Return the models that COLMAP's mapper finds, the largest first."""
     import pycolmap
 
-    database, staged = part / "database.db", part / "images"
-    inside = stage([root / name for name in names], staged)
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = 0
     options.min_model_size = MIN_MODEL
     options.ba_refine_focal_length = options.ba_refine_extra_params = not keep_intrinsics
-    with quiet(part / "colmap.log"):
-        extract(database, staged, inside, groups)
-        pairs = choose_pairs(database, inside)
-    everything = len(pairs) == len(names) * (len(names) - 1) // 2
-    how = "all" if everything else "neighbours by name, and those whose largest features match"
-    progress.note(f"features found; matching {len(pairs)} pairs ({how})")
-    with quiet(part / "colmap.log"):
-        match(database, pairs)
-    verified = verified_pairs(database)
-    progress.note(f"{verified} pairs match; mapping")
     (part / "models").mkdir()
+    registered = 0
+
+    def add(images: int) -> None:
+        nonlocal registered
+        registered = min(registered + images, count)
+        progress.update("cameras found", registered, count)
+
+    progress.update("cameras found", 0, count)
     with quiet(part / "colmap.log"):
-        models = pycolmap.incremental_mapping(database, staged, part / "models", options) if verified else {}
-    if not models:
-        raise InputError(_nothing_reconstructed(root, len(names), verified))
-    best = max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-    progress.note(
-        f"{best.num_reg_images()} of {len(names)} images registered, {best.num_points3D()} points, "
-        f"{best.compute_mean_reprojection_error():.2f} px reprojection error"
-        + (f"; {len(models) - 1} smaller models are left out" if len(models) > 1 else "")
-    )
-    original = dict(zip(inside, names, strict=True))
-    write_model(best, original, part)
-    return {"images": len(names), "registered": best.num_reg_images(), "models": len(models)}
+        models = pycolmap.incremental_mapping(
+            database,
+            staged,
+            part / "models",
+            options,
+            initial_image_pair_callback=lambda: add(2),
+            next_image_callback=lambda: add(1),
+        )
+    progress.update("cameras found", count, count)
+    return sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+
+
+def _left_out(inside: Sequence[str], verified: Sequence[tuple[str, str]], models: Sequence[Any]) -> list[list[str]]:
+    """Return [staged name, reason] of every image that is not in the first model."""
+    groups = [{model.images[i].name for i in model.reg_image_ids()} for model in models]
+    matched = {name for pair in verified for name in pair}
+    out = []
+    for name in inside:
+        if name in groups[0]:
+            continue
+        other = next((len(group) for group in groups[1:] if name in group), 0)
+        if other:
+            reason = f"it belongs to another group of {other} images that does not overlap with the largest"
+        elif name in matched:
+            reason = "structure from motion could not place it: too few matches with the images that have cameras"
+        else:
+            reason = "no other image shows the same things (blurred, without texture, or of another place)"
+        out.append([name, reason])
+    return out
 
 
 def _nothing_reconstructed(root: Path, count: int, verified: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.colmap import read_model, sparse_points
-from nasrecon.ingest.images import image_size
+from nasrecon.ingest.images import view_size
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.scene.source_views import source_scores
 from nasrecon.sfm.database import (
@@ -20,7 +20,6 @@ from nasrecon.sfm.database import (
     extract,
     match,
     quiet,
-    stage,
     verified_pairs,
 )
 from nasrecon.sfm.kept_model import (
@@ -32,6 +31,7 @@ from nasrecon.sfm.kept_model import (
     write_made_from,
     write_model,
 )
+from nasrecon.sfm.photos import SfmPhoto, stage
 from nasrecon.types import Scene, View
 
 # Known cameras: every view is matched with so many others, those that see most of what it sees.
@@ -86,9 +86,17 @@ def _fits(view: View) -> bool:
     (``estimate`` reports others)."""
     expected = view.image.lens or view.camera
     try:
-        return image_size(view.image.path) == (expected.width, expected.height)
+        return view_size(view) == (expected.width, expected.height)
     except InputError:
         return False
+
+
+def _photo(view: View) -> SfmPhoto:
+    """Return a view's file as it is read: turned by EXIF where the view is."""
+    made_for = view.image.lens or view.camera
+    orientation = view.image.orientation if view.image.is_turned else 1
+    size = (made_for.width, made_for.height)
+    return SfmPhoto(name=view.name, path=view.image.path, size=size, orientation=orientation)
 
 
 def _lens(view: View) -> tuple[str, int, int, tuple[float, ...]]:
@@ -102,7 +110,7 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     import pycolmap
 
     database, staged = part / "database.db", part / "images"
-    inside = stage([view.image.path for view in scene.views], staged)
+    inside = stage([_photo(view) for view in scene.views], staged)
     cameras: dict[Any, list[int]] = {}
     for i, view in enumerate(scene.views):
         cameras.setdefault(_lens(view), []).append(i)
@@ -115,17 +123,15 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     options.triangulation.ignore_two_view_tracks = False  # of two views there are no others
     options.triangulation.min_angle = options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
     with quiet(part / "colmap.log"):
-        extract(database, staged, inside, groups)
-    progress.note(f"features found; matching {len(pairs)} pairs")
-    with quiet(part / "colmap.log"):
-        match(database, pairs)
+        extract(database, staged, inside, groups, progress)
+        match(database, pairs, progress)
         known = _known_cameras(scene, inside, database)
         (part / "models").mkdir()
         model = pycolmap.triangulate_points(known, database, staged, part / "models", options=options)
     if not model.num_points3D():
         raise InputError(
-            f"{scene.root}: no sparse point could be triangulated ({verified_pairs(database)} of {len(pairs)} pairs of "
-            "views match). Leave --triangulate out, or check the cameras: are they those of these images?"
+            f"{scene.root}: no sparse point could be triangulated ({len(verified_pairs(database))} of {len(pairs)} "
+            "pairs of views match). Leave --triangulate out, or check the cameras: are they those of these images?"
         )
     progress.note(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
     write_model(model, dict(zip(inside, (view.name for view in scene.views), strict=True)), part)

@@ -51,7 +51,7 @@ def found(photos, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nasrecon.sfm.database.EXHAUSTIVE_UP_TO", 3)
         model, root, dropped = reconstruct_cameras(photos, out / "sfm", progress=said)
-    return out / "sfm", model, open_scene(root, model), dropped, said.notes
+    return out / "sfm", model, open_scene(root, model), dropped, said
 
 
 def test_the_cameras_are_found(found, truth) -> None:
@@ -59,9 +59,11 @@ def test_the_cameras_are_found(found, truth) -> None:
     _folder, _model, scene, dropped, said = found
     assert [view.name.replace(" ", "_") for view in scene.views] == [view.name for view in truth.views]
     assert dropped == (
-        ("zzz blank.jpg", "structure from motion could not register it (too few matches with the others)"),
+        ("zzz blank.jpg", "no other image shows the same things (blurred, without texture, or of another place)"),
     )
-    assert "7 of 8 images registered" in said[-1] and "largest features match" in said[1]
+    assert "7 of 8 images have cameras" in said.notes[-1] and "largest features match" in said.notes[1]
+    steps = {task: (done, total) for task, done, total in said.updates}
+    assert steps["features"] == (8, 8) and steps["cameras found"] == (8, 8) and "pairs matched" in steps
     first, true_first = scene.views[0], truth.views[0]
     scale = None
     for view, true in zip(scene.views[1:], truth.views[1:], strict=True):
