@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from nasrecon.errors import InputError
 
@@ -17,8 +18,24 @@ if TYPE_CHECKING:
     from nasrecon.evaluation.scoring import Evaluation
     from nasrecon.evaluation.surface import SurfaceScore
 
+ProtocolName = Literal["demon-32m", "demon-10m", "frames-2src", "frames-4src", "scannet-nas", "sevenscenes"]
+"""Keys of ``evaluation.protocols.PROTOCOLS``."""
+
+
+class _ByProtocol(TyperGroup):
+    """Takes ``eval --protocol NAME DIR`` for the command ``eval protocol``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name before the arguments, where ``--protocol`` is among them and no command is."""
+        named = any(arg == "--protocol" or arg.startswith("--protocol=") for arg in args)
+        return super().parse_args(ctx, ["protocol", *args] if named and args[0] not in self.commands else args)
+
+
 app = typer.Typer(
-    help="Scores against the truth: demon and frames a network's depth, mesh a cloud or a mesh.", no_args_is_help=True
+    cls=_ByProtocol,
+    help="Scores against the truth: --protocol NAME DIR a network's depth by a protocol, frames by a choice of frames "
+    "of your own, mesh a cloud or a mesh.",
+    no_args_is_help=True,
 )
 
 Network = Annotated[
@@ -69,27 +86,27 @@ class RuleName(StrEnum):
     baseline = "baseline"
 
 
-@app.command()
-def demon(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pair folders, SUBSET_anything each.")],
+@app.command(
+    "protocol", help="A protocol by name, as in `nasrecon eval --protocol demon-32m DIR`; its paragraph is printed."
+)
+def by_protocol(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What the protocol scores: pairs, or sequences.")],
+    protocol: Annotated[ProtocolName, typer.Option("--protocol", help="The protocol.")],
     network: Network = "lite",
-    max_depth: Annotated[
-        float, typer.Option("--max-depth", help="True depths beyond it do not count: NAS 32, DPSNet 10.")
-    ] = 32.0,
     keep_poses: KeepPoses = False,
     device: Device = "auto",
     json_file: Json = None,
 ) -> None:
-    """Two-view pairs in the folder layout of DeMoN, as the NAS and DPSNet benchmarks have them."""
+    """Score by a named protocol."""
     _check_writable(json_file)
 
     from nasrecon.cli.console import Bar
-    from nasrecon.evaluation.demon import evaluate_demon
+    from nasrecon.evaluation.protocols import evaluate_protocol
     from nasrecon.nas.weights import load_network
 
     loaded = load_network(network, device=device)
     with Bar() as bar:
-        evaluation = evaluate_demon(folder, loaded, max_depth=max_depth, keep_poses=keep_poses, progress=bar)
+        evaluation = evaluate_protocol(protocol, folder, loaded, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
 
 
@@ -101,7 +118,9 @@ EveryOption = Annotated[int, typer.Option("--every", min=1, help="References are
 OffsetOption = Annotated[
     int, typer.Option("--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N")
 ]
-SourcesOption = Annotated[int, typer.Option("--sources", help="Half before, half after: 2 or 4.", metavar="N")]
+SourcesOption = Annotated[
+    int, typer.Option("--sources", help="2 or 4: half before, half after; 1: after.", metavar="N")
+]
 MinDepthOption = Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")]
 MaxDepthOption = Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")]
 

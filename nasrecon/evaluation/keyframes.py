@@ -25,7 +25,7 @@ class FrameOptions:
         rule: "every": frame k * ``every`` with the sources ``offset``, 2 * ``offset`` ... frames before and after.
             "baseline": every keyframe, with the nearest keyframes before and after (``keyframes``).
         every, offset: of the rule "every".
-        sources: half of them before the reference, half after.
+        sources: half of them before the reference, half after; 1: the one after it.
         min_depth, max_depth: the nearest plane, and the range that counts.
         max_side: larger images are shrunk to it [px], as by ``estimate``.
     """
@@ -43,8 +43,12 @@ class FrameOptions:
             raise InputError(f"rule must be every or baseline, found {self.rule!r}")
         if min(self.every, self.offset) < 1:
             raise InputError(f"every and offset must be at least 1, found {self.every} and {self.offset}")
-        if self.sources < 2 or self.sources % 2:
-            raise InputError(f"sources must be an even number, half before and half after, found {self.sources}")
+        if self.sources != 1 and (self.sources < 2 or self.sources % 2):
+            raise InputError(
+                f"sources must be 1 (the one after) or an even number (half before, half after), found {self.sources}"
+            )
+        if self.sources == 1 and self.rule == "baseline":
+            raise InputError("sources must be an even number for the rule baseline, found 1")
         if not 0 < self.min_depth < self.max_depth:
             raise InputError(f"0 < min_depth < max_depth is needed, found {self.min_depth:g} and {self.max_depth:g}")
 
@@ -57,6 +61,9 @@ def frame_plan(scene: Scene, options: FrameOptions) -> list[tuple[int, tuple[int
     half = options.sources // 2
     if options.rule == "baseline":
         return _baseline_plan(scene, options, half)
+    if options.sources == 1:
+        last = len(scene.views) - options.offset
+        return [(i, (i + options.offset,)) for i in range(0, last, options.every)]
     reach = half * options.offset
     refs = range(0, len(scene.views), options.every)
     steps = [sign * k * options.offset for k in range(1, half + 1) for sign in (-1, 1)]
@@ -99,6 +106,8 @@ def _motion(a: View, b: View) -> tuple[float, float]:
 def rule_words(options: FrameOptions) -> str:
     """Say the rule in words."""
     half = options.sources // 2
+    if options.sources == 1:
+        return f"references: every {options.every} frames; source: {options.offset} frames after"
     if options.rule == "every":
         steps = ", ".join(str(k * options.offset) for k in range(1, half + 1))
         return f"references: every {options.every} frames; sources: {steps} frames before and after"

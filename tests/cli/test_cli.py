@@ -99,7 +99,7 @@ OPTIONS = {
         "--device",
     ],
     "train export": ["--run", "--name", "--out", "--licence", "--textures-used", "--notes"],
-    "eval demon": ["--network", "--max-depth", "--keep-poses", "--device", "--json"],
+    "eval protocol": ["--protocol", "--network", "--keep-poses", "--device", "--json"],
     "eval frames": [
         "--network",
         "--rule",

@@ -383,15 +383,16 @@ def run(monkeypatch, capsys):
     return call
 
 
-def test_eval_demon_prints_protocol_and_rows_and_writes_json(run, pairs, tmp_path):
+def test_eval_by_protocol_prints_its_paragraph_and_rows_and_writes_json(run, pairs, tmp_path):
     folder, planes = pairs
     file = tmp_path / "scores.json"
-    arguments = ["eval", "demon", folder, "--network", "my", "--device", "cpu", "--json", file, "--max-depth", "10"]
+    arguments = ["eval", "--protocol", "demon-10m", folder, "--network", "my", "--device", "cpu", "--json", file]
     code, stdout, stderr = run(KnowingNetwork(planes, 0.5, FACTORS), *arguments)
     assert code == 0, stderr
     assert run.asked == [(("my",), {"device": "cpu"})]
     lines = stdout.splitlines()
-    assert lines[0] == "protocol: demon, max depth 10" and "network: knowing" in stdout
+    assert "true depth of 0.5 to 10 count" in " ".join(stdout.split())
+    assert lines[0] == "protocol: demon-10m" and "network: knowing" in stdout
     cells = [line.split() for line in lines]
     rows = [row for row in cells if len(row) > 3 and row[2] in STAGES and row[1].isdigit()]
     tables = [list(STAGES), ["Z2", "refined"], ["refined"], ["refined"]]
@@ -406,7 +407,7 @@ def test_eval_demon_prints_protocol_and_rows_and_writes_json(run, pairs, tmp_pat
     assert not [line for line in lines if len(line) > 100 and not line.startswith("data:")]
     stored = json.loads(file.read_text())
     assert stored["weights"] == "my" and stored["weights_sha256"] == "digest of my"
-    assert stored["protocol"] == "demon, max depth 10" and stored["network"] == "knowing"
+    assert stored["protocol"] == "demon-10m" and stored["network"] == "knowing"
     assert stored["scores"]["all"]["stages"]["Z2"]["abs_rel"] == pytest.approx(0.8 / 3, abs=1e-5)
     assert stored["scores"]["indoor"]["views"] == 2 and stored["scores"]["indoor"]["passes_per_view"] == 1
     shares = [stored["views"][0]["zones"][f"{zone}_share"] for zone in ("outside", "edge", "flat", "rest")]
@@ -434,7 +435,7 @@ def test_eval_frames_prints_its_rule(run, tmp_path):
 
 def test_a_file_that_cannot_be_written_is_found_out_first(run, pairs, tmp_path):
     for file in (tmp_path / "nowhere" / "x.json", tmp_path):
-        code, stdout, stderr = run(None, "eval", "demon", pairs[0], "--json", file)
+        code, stdout, stderr = run(None, "eval", "--protocol", "demon-32m", pairs[0], "--json", file)
         assert code == 2 and stdout == "" and "--json" in stderr and run.asked == []
 
 

@@ -44,7 +44,7 @@ def cases() -> dict[str, list[list[str]]]:
         "tum check": [["check", tum, "--json"]],
         "fountain zncc": [["infer", fountain, "--every", "4", "--network", "zncc", *small]],
         "fountain 960": [["infer", fountain, "--every", "10", "--max-side", "960", "--out", "OUT"]],
-        "demon eval": [["eval", "demon", demon, "--network", "zncc", "--json", "OUT.json"]],
+        "demon eval": [["eval", "--protocol", "demon-32m", demon, "--network", "zncc", "--json", "OUT.json"]],
         "kitchen eval": [["eval", "frames", kitchen, "--every", "20", "--offset", "1", "--json", "OUT.json"]],
     }
     pairs = sorted(path for path in Path(demon).glob("*") if path.is_dir())[:2]
