@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nasrecon.evaluation.demon import evaluate_demon
     from nasrecon.evaluation.frames import evaluate_frames
     from nasrecon.evaluation.scoring import Evaluation
-    from nasrecon.export import export_estimates
+    from nasrecon.export.export_estimates import export_estimates
     from nasrecon.fuse.fusion import Fusion, fuse_estimates
     from nasrecon.fuse.options import FuseOptions
     from nasrecon.fuse.save import load_cloud, load_mesh, save_cloud, save_mesh
@@ -97,7 +97,7 @@ _HOMES = {
     "evaluation.demon": ("evaluate_demon",),
     "evaluation.frames": ("evaluate_frames",),
     "evaluation.scoring": ("Evaluation",),
-    "export": ("export_estimates",),
+    "export.export_estimates": ("export_estimates",),
     "fuse.fusion": ("Fusion", "fuse_estimates"),
     "fuse.options": ("FuseOptions",),
     "fuse.save": ("load_cloud", "load_mesh", "save_cloud", "save_mesh"),

@@ -49,6 +49,32 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Hand out an empty folder that takes the place of ``folder`` (absent or empty) at the end of the ``with``.
+
+    After an error nothing is left of it.
+
+    Raises:
+        InputError: if the place is one that cannot be written to.
+        NasReconError: if the disk is full or fails.
+    """
+    part = part_of(folder)
+    if folder.parent.is_dir():
+        remove_stale_parts(folder.parent, folder.name)
+    make_folder(part)
+    try:
+        yield part
+        try:
+            if folder.exists():
+                folder.rmdir()
+            part.replace(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def cannot_write(path: Path, error: OSError) -> NasReconError:
     """Return the error for a file or a folder that could not be written: InputError where the place is at fault."""
     kind = InputError if is_place_at_fault(error) else NasReconError

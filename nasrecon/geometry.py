@@ -27,6 +27,26 @@ def relative_pose(src_cam_from_world: np.ndarray, ref_cam_from_world: np.ndarray
     return src_cam_from_world @ inverse(ref_cam_from_world)
 
 
+def in_image(pixels: np.ndarray, width: float, height: float, margin: float = 0.0) -> np.ndarray:
+    """Return which pixels (..., 2) lie in an image: from ``margin`` to size less ``margin``, and below size.
+
+    NaN lies outside. A margin of half a pixel is what bilinear sampling needs.
+    """
+    size = np.array([width, height])
+    with np.errstate(invalid="ignore"):
+        return ((pixels >= margin) & (pixels <= size - margin) & (pixels < size)).all(axis=-1)
+
+
+def array_indices(pixels: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, column (...) of the array elements that pixels (..., 2) fall on, and which lie in the image.
+
+    Row and column are 0 for those outside.
+    """
+    inside = in_image(pixels, width, height)
+    column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(np.intp), -1, 0)
+    return row, column, inside
+
+
 def rotation_from_quaternion(wxyz: np.ndarray) -> np.ndarray:
     """Turn quaternions (..., 4), scalar first and of any non-zero length, into rotations (..., 3, 3)."""
     w, x, y, z = np.moveaxis(np.asarray(wxyz, dtype=np.float64) / np.linalg.norm(wxyz, axis=-1, keepdims=True), -1, 0)

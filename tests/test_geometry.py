@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from nasrecon.geometry import (
     angle_between_deg,
+    array_indices,
+    in_image,
     inverse,
     normals_from_depth,
     relative_pose,
@@ -121,3 +123,14 @@ def test_a_pixel_alone_has_no_normal() -> None:
     depth = np.zeros((36, 48))
     depth[5, 5], depth[20, 20:22] = 2.0, 2.0  # one pixel; two in a row, with no neighbour above or below
     assert not normals_from_depth(depth, CAMERA).any()
+
+
+def test_an_image_holds_its_first_edge_and_not_its_last() -> None:
+    pixels = np.array([[0, 0], [4, 2.9], [4.999, 2.999], [5, 1], [1, 3], [-0.001, 1], [np.nan, 1]])
+    np.testing.assert_array_equal(in_image(pixels, 5, 3), [True, True, True, False, False, False, False])
+    half = np.array([[0.5, 0.5], [4.5, 2.5], [0.49, 1], [4.51, 1]])
+    np.testing.assert_array_equal(in_image(half, 5, 3, margin=0.5), [True, True, False, False])
+    row, column, inside = array_indices(pixels, 5, 3)
+    np.testing.assert_array_equal(inside, in_image(pixels, 5, 3))
+    np.testing.assert_array_equal(np.stack([column, row], axis=1)[:3], [[0, 0], [4, 2], [4, 2]])
+    assert not row[3:].any() and not column[3:].any()

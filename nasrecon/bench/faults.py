@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.check.camera_edits import FLIP_YZ, with_order
-from nasrecon.geometry import inverse, quaternion_from_rotation, rotation_from_quaternion
+from nasrecon.geometry import in_image, inverse, quaternion_from_rotation, rotation_from_quaternion
 from nasrecon.ingest.images import read_view
 from nasrecon.types import Camera, ImageSource, Scene, View
 
@@ -199,7 +199,7 @@ def _turning(scene: Scene, rng: np.random.Generator, folder: Path) -> Scene:
 def _sampled(rgb: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return rgb (H, W, 3) at pixels (h, w, 2), bilinear; black outside."""
     height, width = rgb.shape[:2]
-    inside = ((at >= 0.5) & (at <= (width - 0.5, height - 0.5))).all(axis=-1)
+    inside = in_image(at, width, height, margin=0.5)
     x, y = np.moveaxis(np.where(inside[..., None], at - 0.5, 0), -1, 0)
     x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
     a, b = (x - x0)[..., None], (y - y0)[..., None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def mesh(
             print_note(f"error map: {path}")
     if json_file is not None:
         facts = {"reference": truth.source, "sampling": truth.cell, **score.as_json()}
-        json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_atomically(json_file, f"{json.dumps(facts, indent=1)}\n".encode())
         print_note(f"scores: {json_file}")
 
 
@@ -239,7 +240,7 @@ def _report(evaluation: Evaluation, weights: str, json_file: Path | None) -> Non
     print(score_tables(evaluation))
     if json_file is not None:
         facts = {"weights": weights, "weights_sha256": weights_digest(weights), **evaluation.as_json()}
-        json_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_atomically(json_file, f"{json.dumps(facts, indent=1)}\n".encode())
         print_note(f"scores: {json_file}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,16 +13,7 @@ from nasrecon.cli.options import (
     JsonFlag,
     ResultsFolder,
 )
-
-
-class ExportFormat(StrEnum):
-    """What other tools read."""
-
-    colmap = "colmap"
-    png16 = "png16"
-    pfm = "pfm"
-    exr = "exr"
-    transforms = "transforms"
+from nasrecon.export.options import ExportFormat
 
 
 def export(
@@ -53,13 +43,13 @@ def export(
     Example: nasrecon export nasrecon_out --format colmap --out dense
     """
     from nasrecon.cli.console import Bar
-    from nasrecon.export import export_estimates
+    from nasrecon.export.export_estimates import export_estimates
     from nasrecon.results.reader import Results
 
     estimates = Results.open(results)
     with Bar() as bar:
-        lines = export_estimates(estimates, format.value, out, unit=estimates.unit, scale=scale, progress=bar)
+        lines = export_estimates(estimates, format, out, unit=estimates.unit, scale=scale, progress=bar)
     if as_json:
-        print(json.dumps({"out": str(out), "format": format.value, "views": len(estimates), "said": lines}))
+        print(json.dumps({"out": str(out), "format": format, "views": len(estimates), "notes": lines}))
     else:
         print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))

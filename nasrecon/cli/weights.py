@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,12 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
 
 
-class Variant(StrEnum):
-    """How many depth poolings a published network used; "auto" reads it from the checkpoint, and never guesses."""
-
-    auto = "auto"
-    pool1 = "pool1"
-    pool3 = "pool3"
+Variant = Literal["auto", "pool1", "pool3"]
+"""How many depth poolings a published network used; "auto" reads it from the checkpoint."""
 
 
 @app.command("list")
@@ -57,7 +52,7 @@ def import_weights(
     mvdnet: Annotated[Path, typer.Argument(metavar="MVDNET", help="The published mvdnet_*.pth.tar.")],
     consistency: Annotated[Path, typer.Argument(metavar="CONS", help="The published cons_*.pth.tar.")],
     name: Annotated[str, typer.Option("--name", help="Name under which --network will find it.")],
-    variant: Annotated[Variant, typer.Option("--variant", help="Depth poolings that were used.")] = Variant.auto,
+    variant: Annotated[Variant, typer.Option("--variant", help="Depth poolings that were used.")] = "auto",
     trained_min_depth: Annotated[
         float, typer.Option("--trained-min-depth", help="Nearest plane in training: DeMoN, SUN3D 0.5; ScanNet 0.25.")
     ] = 0.5,
@@ -66,7 +61,7 @@ def import_weights(
     """Published checkpoints of the paper to checked safetensors among your own weights."""
     from nasrecon.nas.published import import_published
 
-    entry = import_published(mvdnet, consistency, name, variant=variant.value, trained_min_depth=trained_min_depth)
+    entry = import_published(mvdnet, consistency, name, variant=variant, trained_min_depth=trained_min_depth)
     if as_json:
         print(json.dumps(_entry_facts(entry)))
     else:

@@ -10,7 +10,7 @@ from nasrecon.atomic import write_atomically
 from nasrecon.evaluation.surface import SurfaceScore
 from nasrecon.evaluation.surface_reference import DepthView, SurfaceReference
 from nasrecon.fuse.save import save_cloud
-from nasrecon.geometry import transform
+from nasrecon.geometry import array_indices, transform
 from nasrecon.results.preview import INVALID_RGB, color_scalar, color_table, length_label, png_bytes
 from nasrecon.types import Camera, PointCloud
 
@@ -87,18 +87,16 @@ def _splat(xyz: np.ndarray, rgb: np.ndarray, view: tuple[Camera, np.ndarray], si
     in_cam = transform(cam_from_world, xyz)
     z = in_cam[:, 2]
     front = z > 0
-    x, y = camera.project(in_cam[front]).T
+    centers = camera.project(in_cam[front])
     z, rgb = z[front], rgb[front]
     reach = np.ceil(np.minimum(size * camera.K[0, 0] / z, 3)).astype(np.intp)
     depth = np.full(camera.height * camera.width, np.inf)
     picture = np.full((camera.height * camera.width, 3), _BACKGROUND, np.uint8)
     for dy in range(-3, 4):
         for dx in range(-3, 4):
-            at = np.flatnonzero(
-                (reach >= max(abs(dx), abs(dy)))
-                & (x + dx >= 0) & (x + dx < camera.width) & (y + dy >= 0) & (y + dy < camera.height)
-            )  # fmt: skip
-            pixel = (y[at] + dy).astype(np.intp) * camera.width + (x[at] + dx).astype(np.intp)
+            row, column, inside = array_indices(centers + np.array([dx, dy]), camera.width, camera.height)
+            at = np.flatnonzero((reach >= max(abs(dx), abs(dy))) & inside)
+            pixel = row[at] * camera.width + column[at]
             np.minimum.at(depth, pixel, z[at])
             nearest = z[at] <= depth[pixel]
             picture[pixel[nearest]] = rgb[at[nearest]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from nasrecon.errors import InputError
 from nasrecon.fuse.save import load_surface
-from nasrecon.geometry import normals_from_depth, transform
+from nasrecon.geometry import array_indices, normals_from_depth, transform
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.progress import LogProgress, Progress
@@ -76,10 +76,7 @@ class SurfaceReference:
             camera = view.camera
             in_cam = transform(view.cam_from_world, xyz[rest])
             z = in_cam[:, 2]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                pixel = camera.project(in_cam)
-                inside = (z > 0) & ((pixel >= 0) & (pixel < (camera.width, camera.height))).all(axis=-1)
-            column, row = np.where(inside[:, None], pixel, 0).astype(np.intp).T
+            row, column, inside = array_indices(camera.project(in_cam), camera.width, camera.height)
             depth = view.depth[row, column]
             visible[rest] = inside & (depth > 0) & (z <= depth + _BEHIND * distance)
         return visible

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nasrecon.geometry import relative_pose, transform
+from nasrecon.geometry import array_indices, relative_pose, transform
 from nasrecon.types import View
 
 ZONES = ("outside", "edge", "flat", "rest")
@@ -77,11 +77,8 @@ def seen_by_a_source(view: View, truth: np.ndarray, sources: Sequence[tuple[View
         camera = source.camera
         in_source = transform(relative_pose(source.cam_from_world, view.cam_from_world), points)
         z = in_source[..., 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pixels = camera.project(in_source)
-            inside = (z > 0) & ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(axis=-1)
+        row, column, inside = array_indices(camera.project(in_source), camera.width, camera.height)
         if depth is not None:
-            column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(int), -1, 0)
             nearest = depth[row, column]
             inside &= (nearest <= 0) | (z <= nearest * (1 + OCCLUDED))
         visible |= inside & (truth > 0)

@@ -24,7 +24,7 @@ import numpy as np
 from nasrecon.errors import InputError
 from nasrecon.export.files import image_name, write_image
 from nasrecon.fuse.overlap import CoarseDepth
-from nasrecon.geometry import transform
+from nasrecon.geometry import in_image, transform
 from nasrecon.progress import Progress
 from nasrecon.types import Camera, Estimate, View
 
@@ -123,8 +123,7 @@ def _agrees(sketch: CoarseDepth, points_in_world: np.ndarray) -> np.ndarray:
     camera = sketch.view.camera
     in_cam = transform(sketch.view.cam_from_world, points_in_world)
     pixels = camera.project(in_cam)
-    with np.errstate(invalid="ignore"):
-        inside = ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(axis=-1)
+    inside = in_image(pixels, camera.width, camera.height)
     height, width = sketch.depth.shape
     at = (np.where(inside[..., None], pixels, 0) * (width / camera.width, height / camera.height)).astype(int)
     sampled_depth = sketch.depth[at[:, 1], at[:, 0]]

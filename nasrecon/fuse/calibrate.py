@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.fuse.maps import PlaneMap, dot
-from nasrecon.geometry import relative_pose
+from nasrecon.geometry import array_indices, relative_pose
 from nasrecon.types import View
 
 STEP_PX = 5
@@ -82,10 +82,10 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
     V = [A[k, 0] * a.x + (A[k, 1] * a.y + A[k, 2]) + t[k] * inv_depth for k in range(3)]
     height, width = b.plane.shape[1:]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        u = np.floor(V[0] / V[2] / STEP_PX).astype(np.int32)
-        v = np.floor(V[1] / V[2] / STEP_PX).astype(np.int32)
-    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height) & (V[2] > 0) & (inv_depth > 0)
-    m = b.plane[:, np.where(inside, v, 0), np.where(inside, u, 0)]
+        sample = np.stack([V[0] / V[2], V[1] / V[2]], axis=-1) / STEP_PX
+    row, column, inside = array_indices(sample, width, height)
+    inside &= (V[2] > 0) & (inv_depth > 0)
+    m = b.plane[:, row, column]
     inside &= m[3] > 0
     mb = dot(m, t)
     with np.errstate(divide="ignore", invalid="ignore"):

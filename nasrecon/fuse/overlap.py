@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasrecon.geometry import transform
+from nasrecon.geometry import in_image, transform
 from nasrecon.types import View
 
 _GRID = (60, 80)
@@ -104,7 +104,7 @@ def _overlap_scores(
     positive = z > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         place = projected[..., :2] / z[..., None] / size[:, None]
-    inside = positive & ((place >= 0) & (place < 1)).all(axis=-1)
+    inside = positive & in_image(place, 1, 1)
     cell = np.where(inside[..., None], place, 0) * coarse.shape[:0:-1]
     sampled_depth = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
     shared = inside & (sampled_depth > 0) & (np.abs(z - sampled_depth) < _SAME_SURFACE * sampled_depth)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nasrecon.errors import InputError
+from nasrecon.geometry import array_indices
 from nasrecon.ingest.text import is_number, read_intrinsics, rows
 from nasrecon.types import Camera, View
 
@@ -75,11 +76,9 @@ def _seven_scenes(view: View) -> np.ndarray | None:
 def _moved(depth: np.ndarray, camera: Camera, target: Camera) -> np.ndarray:
     """Move a depth map to another camera at the same place; where pixels fall on one, the nearest depth stays."""
     pixels = target.project(camera.unproject_depth(depth))
-    with np.errstate(invalid="ignore"):
-        inside = ((pixels >= 0) & (pixels < (target.width, target.height))).all(axis=-1)
-    column, row = np.moveaxis(pixels[inside].astype(int), -1, 0)
+    row, column, inside = array_indices(pixels, target.width, target.height)
     out = np.full((target.height, target.width), np.inf)
-    np.minimum.at(out, (row, column), depth[inside])
+    np.minimum.at(out, (row[inside], column[inside]), depth[inside])
     return np.where(np.isfinite(out), out, 0)
 
 
@@ -122,7 +121,5 @@ def _at_size(depth: np.ndarray, view: View) -> np.ndarray:
         pixels = file_pixels(view.image.lens, camera) * (width / view.image.lens.width, height / view.image.lens.height)
     else:
         pixels = camera.pixel_centers() * (width / camera.width, height / camera.height)
-    with np.errstate(invalid="ignore"):
-        inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=-1)
-    column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(int), -1, 0)
+    row, column, inside = array_indices(pixels, width, height)
     return np.where(inside, depth[row, column], 0).astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nasrecon.geometry import angle_between_deg, transform
+from nasrecon.geometry import angle_between_deg, in_image, transform
 from nasrecon.types import Scene, View
 
 # Weight of an angle: log-normal, 1 at the best, 0.6 at half and at double of it, 0.07 at a fifth and at five times.
@@ -144,8 +144,7 @@ def lifted_pixels(view: View, depths: np.ndarray) -> np.ndarray:
 def sees(view: View, points_in_world: np.ndarray) -> np.ndarray:
     """Say which points (..., 3) lie in front of a view and inside its image (what hides them is not known)."""
     pixels = view.camera.project(transform(view.cam_from_world, points_in_world))
-    with np.errstate(invalid="ignore"):
-        return ((pixels >= 0) & (pixels <= (view.camera.width, view.camera.height))).all(axis=-1)
+    return in_image(pixels, view.camera.width, view.camera.height)
 
 
 def guess_depth_range(scene: Scene, ref: int) -> tuple[float, float]:

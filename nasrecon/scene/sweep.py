@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasrecon.geometry import inverse, relative_pose, transform
+from nasrecon.geometry import array_indices, in_image, inverse, relative_pose, transform
 from nasrecon.ingest.images import read_view
 from nasrecon.types import Camera, View
 
@@ -100,10 +100,7 @@ def _confirmed(points_in_world: np.ndarray, swept: Sequence[tuple[Thumbnail, np.
     confirmed = np.zeros(points_in_world.shape[:2], dtype=bool)
     for view, depth in swept:
         in_cam = transform(view.cam_from_world, points_in_world)
-        pixels = view.camera.project(in_cam)
-        with np.errstate(invalid="ignore"):
-            inside = ((pixels >= 0) & (pixels < (view.camera.width, view.camera.height))).all(axis=-1)
-        column, row = np.moveaxis(np.where(inside[..., None], pixels, 0).astype(int), -1, 0)
+        row, column, inside = array_indices(view.camera.project(in_cam), view.camera.width, view.camera.height)
         other_depth = depth[row, column]
         confirmed |= inside & (other_depth > 0) & (np.abs(other_depth - in_cam[..., 2]) <= SAME_DEPTH * in_cam[..., 2])
     return confirmed
@@ -153,8 +150,7 @@ def _fit(ref: Thumbnail, src: Thumbnail, depths: np.ndarray) -> np.ndarray:
     src_from_ref = relative_pose(src.cam_from_world, ref.cam_from_world)
     in_src = transform(src_from_ref, depths[:, None, None] * rays)
     at = src.camera.project(in_src)
-    with np.errstate(invalid="ignore"):
-        inside = ((at >= 0) & (at <= (src.camera.width, src.camera.height))).all(axis=-1)
+    inside = in_image(at, src.camera.width, src.camera.height)
     to_src = -src_from_ref[:3, :3].T @ src_from_ref[:3, 3]
     across = np.linalg.norm(np.cross(rays, to_src), axis=-1) / np.linalg.norm(rays, axis=-1)
     angles_deg = np.degrees(np.arctan(np.median(across) / depths))
@@ -203,8 +199,7 @@ def _plane_score(ref: Thumbnail, patches: _Patches, sources: Sequence[Thumbnail]
 def _bilinear(image: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sample an image (h, w) at pixels (..., 2); returns the values (0 outside) and which lie inside."""
     height, width = image.shape
-    with np.errstate(invalid="ignore"):
-        inside = ((at >= 0.5) & (at <= (width - 0.5, height - 0.5))).all(axis=-1)
+    inside = in_image(at, width, height, margin=0.5)
     x, y = np.moveaxis(np.where(inside[..., None], at - 0.5, 0.0), -1, 0)
     x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
     a, b, first = x - x0, y - y0, y0 * width + x0

@@ -13,25 +13,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 
+from nasrecon.matching.pairs import LARGEST_FEATURES, pairs_without_cameras
 from nasrecon.progress import Progress
 
 MAX_IMAGE_SIDE_PX = 1600
 MAX_FEATURES = 6000
-
-# Up to this many images every pair is matched. Beyond, a pair is matched if its images are near in the order of their
-# names, or if their largest features match: those are few, quickly compared, and seen from the farthest.
-EXHAUSTIVE_UP_TO = 60
-NEXT_IN_ORDER = 3
-LARGEST_FEATURES = 128
-LIKELY_PER_IMAGE = 15
-MIN_LARGE_MATCHES = 4
-RATIO, MAX_DISTANCE = 0.8, 0.7
 
 POLL_S = 0.5
 
@@ -138,12 +129,9 @@ def _threads() -> int:
 
 
 def choose_pairs(database: Path, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Choose the pairs of staged images to match: all of a small set, else the likely ones (see the constants)."""
-    if len(names) <= EXHAUSTIVE_UP_TO:
-        return list(combinations(names, 2))
-    likely = likely_pairs([_largest_descriptors(database, name) for name in names])
-    near = {(i, i + step) for i in range(len(names)) for step in range(1, NEXT_IN_ORDER + 1) if i + step < len(names)}
-    return [(names[i], names[j]) for i, j in sorted(likely | near)]
+    """Choose the pairs of staged images to match (``matching.pairs``)."""
+    pairs = pairs_without_cameras(len(names), lambda i: _largest_descriptors(database, names[i]))
+    return [(names[i], names[j]) for i, j in sorted(pairs)]
 
 
 def _largest_descriptors(database: Path, name: str) -> np.ndarray:
@@ -159,25 +147,6 @@ def _largest_descriptors(database: Path, name: str) -> np.ndarray:
     largest = np.argsort(-np.hypot(keypoints[:, 2], keypoints[:, 4]), kind="stable")[:LARGEST_FEATURES]
     chosen = descriptors[largest]
     return chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-9)
-
-
-def likely_pairs(descriptors: Sequence[np.ndarray]) -> set[tuple[int, int]]:
-    """Return the pairs (i < j) of images whose few descriptors (n, 128), of unit length, match best.
-
-    For each image the ``LIKELY_PER_IMAGE`` others with the most matches, at least ``MIN_LARGE_MATCHES``.
-    """
-    counts = np.zeros((len(descriptors), len(descriptors)), dtype=int)
-    for i, descriptor in enumerate(descriptors):
-        for j, other in enumerate(descriptors):
-            if i != j and len(descriptor) and len(other) >= 2:
-                nearest = -np.partition(-(descriptor @ other.T), 1, axis=1)[:, :2]  # the two best cosines
-                first, second = (2 - 2 * nearest.clip(-1, 1)).T  # squared distances
-                counts[i, j] = np.sum((first < RATIO**2 * second) & (first < MAX_DISTANCE**2))
-    pairs = set()
-    for i, row in enumerate(np.minimum(counts, counts.T)):
-        best = np.argsort(-row, kind="stable")[:LIKELY_PER_IMAGE]
-        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if row[j] >= MIN_LARGE_MATCHES}
-    return pairs
 
 
 def verified_pairs(database: Path) -> list[tuple[str, str]]:

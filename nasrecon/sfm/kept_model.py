@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nasrecon.atomic import part_of, remove_stale_parts
 from nasrecon.errors import InputError
 from nasrecon.ingest.orientation import MADE_FROM
 
@@ -64,19 +61,6 @@ def is_kept(folder: Path, made_from: dict[str, Any], redo: bool) -> bool:
         )
     shutil.rmtree(folder)
     return False
-
-
-@contextmanager
-def made_beside(folder: Path) -> Iterator[Path]:
-    """Hand out an empty folder that takes its place at the end, and is removed if there is an error."""
-    part = part_of(folder)
-    remove_stale_parts(folder.parent, folder.name)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_made_from(part: Path, about: dict[str, Any]) -> None:

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nasrecon.atomic import replacing_folder
 from nasrecon.errors import InputError
 from nasrecon.ingest.orientation import MADE_FROM, TURNED
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.sfm.database import CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
-from nasrecon.sfm.kept_model import MODEL, digest, is_kept, made_beside, write_made_from, write_model
+from nasrecon.sfm.kept_model import MODEL, digest, is_kept, write_made_from, write_model
 from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, read_headers, shared_cameras, stage
 
 MIN_MODEL = 2
@@ -71,7 +72,7 @@ def reconstruct_cameras(
         progress.note(f"cameras: {folder / MODEL}, found in an earlier run")
     else:
         progress.note(f"no cameras given: finding those of {len(photos)} images (structure from motion)")
-        with made_beside(folder) as part:
+        with replacing_folder(folder) as part:
             about = _run_sfm(root, photos, groups, intrinsics is not None, part, progress)
             write_made_from(part, made_from | about)
     left_out = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))["left_out"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from nasrecon.atomic import replacing_folder
 from nasrecon.errors import InputError
 from nasrecon.ingest.formats.colmap import read_model, sparse_points
 from nasrecon.ingest.images import view_size
+from nasrecon.matching.pairs import pairs_to_triangulate
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.scene.source_views import source_scores
 from nasrecon.sfm.database import (
-    EXHAUSTIVE_UP_TO,
     CameraGroup,
     extract,
     match,
@@ -26,17 +26,12 @@ from nasrecon.sfm.kept_model import (
     MODEL,
     digest,
     is_kept,
-    made_beside,
     pinhole_params,
     write_made_from,
     write_model,
 )
 from nasrecon.sfm.photos import SfmPhoto, stage
 from nasrecon.types import Scene, View
-
-# Known cameras: every view is matched with so many others, those that see most of what it sees.
-TRIANGULATED_NEIGHBORS = 15
-
 
 MIN_ANGLE_DEG = 0.5
 
@@ -66,7 +61,7 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
         progress.note(f"sparse points: {folder / MODEL}, triangulated in an earlier run")
     else:
         progress.note(f"triangulating sparse points from {len(usable)} views under their cameras")
-        with made_beside(folder) as part:
+        with replacing_folder(folder) as part:
             write_made_from(part, made_from | _run_triangulation(scene.subset(usable), part, progress))
     model = read_model(folder / MODEL)
     images = {image.name: image for image in model.images.values()}
@@ -118,7 +113,7 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
         CameraGroup(members=tuple(members), model=model, params=params)
         for (model, _, _, params), members in cameras.items()
     ]
-    pairs = [(inside[i], inside[j]) for i, j in _overlapping(scene)]
+    pairs = [(inside[i], inside[j]) for i, j in sorted(pairs_to_triangulate(scene))]
     options = pycolmap.IncrementalPipelineOptions()
     options.triangulation.ignore_two_view_tracks = False  # of two views there are no others
     options.triangulation.min_angle = options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
@@ -136,19 +131,6 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     progress.note(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
     write_model(model, dict(zip(inside, (view.name for view in scene.views), strict=True)), part)
     return {"images": len(scene.views), "points": model.num_points3D()}
-
-
-def _overlapping(scene: Scene) -> list[tuple[int, int]]:
-    """Return the pairs of views (i < j) to match: all of a small set, else each with its best neighbours."""
-    count = len(scene.views)
-    if count <= EXHAUSTIVE_UP_TO:
-        return [(i, j) for i in range(count) for j in range(i + 1, count)]
-    pairs = set()
-    for i in range(count):
-        scores = source_scores(scene, i)
-        best = np.argsort(-scores, kind="stable")[:TRIANGULATED_NEIGHBORS]
-        pairs |= {(min(i, int(j)), max(i, int(j))) for j in best if scores[j] > 0}
-    return sorted(pairs)
 
 
 def _known_cameras(scene: Scene, names: Sequence[str], database: Path) -> Any:

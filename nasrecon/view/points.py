@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from nasrecon.geometry import transform
+from nasrecon.geometry import array_indices, transform
 from nasrecon.results.preview import color_scalar
 from nasrecon.types import Estimate, PointCloud
 
@@ -47,9 +47,8 @@ class Points:
         in_cam = transform(estimate.view.cam_from_world, self.points_in_world)
         z = in_cam[:, 2]
         ahead = np.flatnonzero(z > 0)
-        x, y = np.moveaxis(camera.project(in_cam[ahead]), -1, 0)
-        inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
-        ahead, rows, columns = ahead[inside], y[inside].astype(np.intp), x[inside].astype(np.intp)
+        rows, columns, inside = array_indices(camera.project(in_cam[ahead]), camera.width, camera.height)
+        ahead, rows, columns = ahead[inside], rows[inside], columns[inside]
         near = np.abs(estimate.depth[rows, columns] - z[ahead]) < SAME_SURFACE * z[ahead]
         visible = ahead[near]
         self.confidence[visible] = np.fmax(self.confidence[visible], estimate.confidence[rows[near], columns[near]])

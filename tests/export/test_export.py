@@ -12,9 +12,10 @@ import pytest
 from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, make_view, photograph, plane_depth, plane_in_cam
 
 from nasrecon.errors import InputError
-from nasrecon.export import FORMATS, export_estimates
 from nasrecon.export.colmap import shared_points
+from nasrecon.export.export_estimates import export_estimates
 from nasrecon.export.files import image_name
+from nasrecon.export.options import EXPORT_FORMATS
 from nasrecon.fuse.overlap import CoarseDepth
 from nasrecon.geometry import transform
 from nasrecon.types import Camera, Estimate
@@ -232,7 +233,7 @@ def test_images_keep_their_names_where_these_are_safe(estimates, tmp_path) -> No
     assert "/" not in names[4] and image_name("a,b.png") != "a,b.png" and image_name("/a.png") != "/a.png"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_a_folder_that_holds_something_is_left_alone(estimates, tmp_path, format) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine.txt").write_text("mine")

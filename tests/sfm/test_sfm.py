@@ -17,8 +17,8 @@ from nasrecon.errors import InputError, NoPosesError
 from nasrecon.geometry import relative_pose, rotation_angle_deg, transform
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.true_depth import read_true_depth
+from nasrecon.matching.pairs import similar_pairs
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
-from nasrecon.sfm.database import likely_pairs
 from nasrecon.sfm.reconstruct import reconstruct_cameras
 from nasrecon.sfm.triangulate import triangulate
 from nasrecon.types import Scene
@@ -49,7 +49,7 @@ def found(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     said = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nasrecon.sfm.database.EXHAUSTIVE_UP_TO", 3)
+        patch.setattr("nasrecon.matching.pairs.COLMAP_ALL_UP_TO", 3)
         model, root, dropped = reconstruct_cameras(photos, out / "sfm", progress=said)
     return out / "sfm", model, open_scene(root, model), dropped, said
 
@@ -138,7 +138,7 @@ def test_a_pair_is_enough_to_triangulate(truth, tmp_path) -> None:
     assert min(map(len, made.visible)) > 50
 
 
-def test_likely_pairs_are_those_that_share_features() -> None:
+def test_similar_pairs_are_those_that_share_features() -> None:
     rng = np.random.default_rng(0)
     pool = np.abs(rng.normal(size=(60, 128))).astype(np.float32)
     pool /= np.linalg.norm(pool, axis=1, keepdims=True)
@@ -148,4 +148,4 @@ def test_likely_pairs_are_those_that_share_features() -> None:
         return seen / np.linalg.norm(seen, axis=1, keepdims=True)
 
     images = [image(range(0, 20)), image(range(10, 30)), image(range(20, 40)), image(range(38, 60)), np.empty((0, 128))]
-    assert likely_pairs(images) == {(0, 1), (1, 2)}  # 2 and 3 share two features only
+    assert similar_pairs(images) == {(0, 1), (1, 2)}  # 2 and 3 share two features only
