@@ -30,7 +30,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON, for scripts.")] = False,
 ) -> None:
     """Break the cameras of sound sets in known ways; count the right diagnoses and the false alarms. Exit code 1:
-    below 95 %."""
+    below 95 %.
+
+    Example: nasrecon bench check livingroom1 --generated 2
+    """
     from dataclasses import asdict
 
     from nasrecon.bench.run import Trial, passed, run_trials, summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from nasrecon.check.findings import Diagnosis, Finding
 
 NAMES_SHOWN = 8
+PREPARE = PrepareOptions()
 
 
 def check(
@@ -33,7 +33,7 @@ def check(
     intrinsics: Intrinsics = None,
     convention: ConventionOption = None,
     format: FormatOption = None,
-    every: Every = 1,
+    every: Every = PREPARE.every,
     fix: Fixes = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -57,7 +57,9 @@ def check(
 
 def report(diagnosis: Diagnosis) -> str:
     """Lay out a diagnosis for people."""
-    lines = [_rows(diagnosis.facts)] if diagnosis.facts else []
+    from nasrecon.cli.console import table
+
+    lines = [table(diagnosis.facts, right=())] if diagnosis.facts else []
     if diagnosis.given is not None:
         residuals = diagnosis.given
         rows = [
@@ -67,7 +69,7 @@ def report(diagnosis: Diagnosis) -> str:
         ]
         if math.isfinite(residuals.depth_agreement):
             rows.append(("depths agree", f"{residuals.depth_agreement:.1%} of the points that two pairs triangulate"))
-        lines += ["", _rows(rows)]
+        lines += ["", table(rows, right=())]
     for finding in diagnosis.findings:
         lines += ["", *_finding_lines(finding)]
     if not diagnosis.faults:
@@ -76,12 +78,6 @@ def report(diagnosis: Diagnosis) -> str:
             "the cameras fit the images: no faults found" if diagnosis.given is not None else "nothing was judged",
         ]
     return "\n".join(lines).strip("\n")
-
-
-def _rows(rows: Sequence[tuple[str, str]]) -> str:
-    from nasrecon.cli.console import table
-
-    return table([(name, "", value) for name, value in rows])
 
 
 def _finding_lines(finding: Finding) -> list[str]:

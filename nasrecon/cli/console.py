@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry
 
 _REASONS_SHOWN = 10
+_TABLE_WIDTH = 10_000
 
 
 def print_note(message: str) -> None:
@@ -83,22 +85,26 @@ class Bar:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def table(rows: Sequence[tuple[str, str] | tuple[str, str, str]]) -> str:
-    """Lay out rows of (name, value) or (name, value, remark): names left, values right-aligned; "none" for no rows."""
+def table(rows: Sequence[Sequence[str]], right: Collection[int] = (1,)) -> str:
+    """Lay out rows of cells in columns, those in ``right`` aligned to the right; "none" for no rows."""
     if not rows:
         return "none"
-    names = max(len(row[0]) for row in rows)
-    values = max(len(row[1]) for row in rows)
-    return "\n".join(f"{row[0]:<{names}}  {row[1]:>{values}}  {''.join(row[2:])}".rstrip() for row in rows)
+    columns = max(len(row) for row in rows)
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    for i in range(columns):
+        grid.add_column(justify="right" if i in right else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console = Console(width=_TABLE_WIDTH, color_system=None)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def weights_table(entries: Sequence[WeightsEntry]) -> str:
     """One line for each of the weights: name, size, kind, licence, notes."""
     return table(
-        [
-            (entry.name, f"{entry.bytes / 1e6:.1f} MB", "  ".join([entry.network, entry.licence, entry.notes]))
-            for entry in entries
-        ]
+        [(entry.name, f"{entry.bytes / 1e6:.1f} MB", entry.network, entry.licence, entry.notes) for entry in entries]
     )
 
 

@@ -123,8 +123,6 @@ def infer(
     if str(out) in ("", "."):
         raise InputError("--out is empty: name a folder for the results")
     set_threads(threads)
-    if size is not None and max_side is not None:
-        raise InputError("--size and --max-side give two sizes; give one")
     prepare = PrepareOptions(
         every=every,
         fixes=tuple(fix or ()),
@@ -134,10 +132,16 @@ def infer(
         sources=sources,
         min_depth=min_depth,
     )
-    options = EstimateOptions(size=size, batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
+    options = _estimate_options(size, max_side, batch)
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
     run = _run(images, poses, prepare, options, out, network, device, overwrite, use_hints=not ignore_hints, **reading)
     _print_summary(run, out, as_json)
+
+
+def _estimate_options(size: tuple[int, int] | None, max_side: int | None, batch: int | None) -> EstimateOptions:
+    if size is not None and max_side is not None:
+        raise InputError("--size and --max-side give two sizes; give one")
+    return EstimateOptions(size=size, batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
 
 
 def _run(

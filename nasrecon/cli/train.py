@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nasrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from nasrecon.train.loop import TrainOptions
 
 app = typer.Typer(help="Train a network on procedural worlds; or render, preview, export.")
 
@@ -42,7 +45,10 @@ def render(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Render worlds into files; those that exist are left alone, so a stopped run goes on."""
+    """Render worlds into files; those that exist are left alone, so a stopped run goes on.
+
+    Example: nasrecon train render --worlds runs/worlds --files 400
+    """
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.world_files import WorldOptions, render_worlds
 
@@ -61,7 +67,10 @@ def preview(
     floating: Floating = 0.2,
     seed: Seed = 0,
 ) -> None:
-    """Write a contact sheet: of each world its views, and inverse depth and normals of the first."""
+    """Write a contact sheet: of each world its views, and inverse depth and normals of the first.
+
+    Example: nasrecon train preview --out worlds.png
+    """
     from nasrecon.train.contact_sheet import write_sheet
     from nasrecon.train.world_files import WorldOptions
 
@@ -73,7 +82,10 @@ def preview(
 def show_credits(
     models: Annotated[Path, typer.Option("--models", help="Folder of furniture archives.")],
 ) -> None:
-    """Print the creators and licences of CAD models, which weights trained on furnished worlds name."""
+    """Print the creators and licences of CAD models, which weights trained on furnished worlds name.
+
+    Example: nasrecon train credits --models /usr/share/sweethome3d
+    """
     from nasrecon.train.furnished.credits import credits_text
     from nasrecon.train.furnished.models import ModelLibrary
 
@@ -112,24 +124,18 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint."""
+    """Train on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint.
+
+    Example: nasrecon train --worlds runs/worlds --run runs/lite
+    """
     if context.invoked_subcommand is not None:
         return
     from nasrecon.nas.weights import resolve_device
     from nasrecon.train.datasets import BatchOptions, WorldFiles
-    from nasrecon.train.loop import TrainOptions, progress_bar
+    from nasrecon.train.loop import progress_bar
     from nasrecon.train.loop import train as train_on
-    from nasrecon.train.recipes import PEAK_RATE
 
-    if resume and init is not None:
-        raise InputError(
-            "--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them"
-        )
-    stage = stage or ("1" if network == "paper" else "all")
-    if stage == "2" and init is None and not resume:
-        raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
-    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
-    options = TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
+    options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
     crop = BatchOptions(batch=batch, width=crop_width, height=crop_height)
     data, held_out = WorldFiles(worlds, crop), None if validation is None else WorldFiles(validation, crop)
     with progress_bar(steps) as on_step:
@@ -143,6 +149,24 @@ def train(
     print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
 
 
+def _train_options(
+    network: str, stage: str, steps: int, learning_rate: float | None, seed: int, init: str | None, resume: bool
+) -> TrainOptions:
+    """Return the options of a run, with the defaults that depend on the network."""
+    from nasrecon.train.loop import TrainOptions
+    from nasrecon.train.recipes import PEAK_RATE
+
+    if resume and init is not None:
+        raise InputError(
+            "--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them"
+        )
+    stage = stage or ("1" if network == "paper" else "all")
+    if stage == "2" and init is None and not resume:
+        raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
+    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
+    return TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
+
+
 @app.command()
 def export(
     run: RunFolder = Path("runs/lite"),
@@ -152,7 +176,10 @@ def export(
     textures: Annotated[str, typer.Option("--textures-used", help="Sources of the textures that were used.")] = "drawn",
     notes: Annotated[str, typer.Option("--notes", help="Anything else.")] = "",
 ) -> None:
-    """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them."""
+    """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them.
+
+    Example: nasrecon train export --run runs/lite --name mine
+    """
     from nasrecon.train.weights_export import export_run
 
     entry = export_run(run, name, out, licence=licence, textures=textures, notes=notes)

@@ -11,6 +11,8 @@ from nasrecon.cli.options import (
     DEFAULT_FOLDER,
     ResultsFolder,
 )
+from nasrecon.errors import InputError
+from nasrecon.view.options import MAX_REPORT_MB, PORT
 
 
 def viz(
@@ -23,24 +25,22 @@ def viz(
     ] = None,
     max_mb: Annotated[
         float, typer.Option("--max-mb", min=4.0, help="Size of the report at most; the scene is thinned to it.")
-    ] = 25.0,
+    ] = MAX_REPORT_MB,
     port: Annotated[
         int, typer.Option("--port", min=1, max=64000, help="Port of the live page, or the next one that is free.")
-    ] = 8080,
+    ] = PORT,
 ) -> None:
     """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them.
 
     Example: nasrecon viz nasrecon_out --html report.html
     """
-    from nasrecon.cli.console import Bar
-    from nasrecon.errors import InputError
+    from nasrecon.cli.console import Bar, Printer
 
     for path, endings, what in ((html, (".html", ".htm"), "a report"), (png, (".png",), "a contact sheet")):
         if path is not None and path.suffix.lower() not in endings:
             raise InputError(f"{path}: {what} is written as {endings[0]}; give a name with this ending")
 
     if html is None and png is None:
-        from nasrecon.cli.console import Printer
         from nasrecon.view.live import serve
 
         serve(results, port=port, progress=Printer())

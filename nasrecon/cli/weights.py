@@ -24,7 +24,10 @@ Variant = Literal["auto", "pool1", "pool3"]
 
 @app.command("list")
 def list_weights(as_json: JsonFlag = False) -> None:
-    """The weights that are known by name, the shipped ones first."""
+    """The weights that are known by name, the shipped ones first.
+
+    Example: nasrecon weights list
+    """
     from nasrecon.cli.console import weights_table
     from nasrecon.nas.manifest import list_weights as entries
 
@@ -34,7 +37,10 @@ def list_weights(as_json: JsonFlag = False) -> None:
 
 @app.command("verify")
 def verify_weights(as_json: JsonFlag = False) -> None:
-    """Check every known weights file: its sha256, and that its tensors fit the network. Exit code 1 if one is wrong."""
+    """Check every known weights file: its sha256, and that its tensors fit the network. Exit code 1 if one is wrong.
+
+    Example: nasrecon weights verify
+    """
     from nasrecon.cli.console import table
     from nasrecon.nas.weights import verify_weights as checked
 
@@ -58,7 +64,10 @@ def import_weights(
     ] = 0.5,
     as_json: JsonFlag = False,
 ) -> None:
-    """Published checkpoints of the paper to checked safetensors among your own weights."""
+    """Published checkpoints of the paper to checked safetensors among your own weights.
+
+    Example: nasrecon weights import mvdnet_best.pth.tar cons_best.pth.tar --name nas-paper
+    """
     from nasrecon.nas.published import import_published
 
     entry = import_published(mvdnet, consistency, name, variant=variant, trained_min_depth=trained_min_depth)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nasrecon.errors import InputError
+from nasrecon.evaluation.options import DEMON_MAX_DEPTH
 from nasrecon.evaluation.scoring import Evaluation, Scorer
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
@@ -24,7 +25,7 @@ def evaluate_demon(
     folder: Path | str,
     network: Network,
     *,
-    max_depth: float = 32.0,
+    max_depth: float = DEMON_MAX_DEPTH,
     keep_poses: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from nasrecon.errors import InputError
-from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, rule_words
+from nasrecon.evaluation.keyframes import frame_plan, rule_words
+from nasrecon.evaluation.options import FrameOptions
 from nasrecon.evaluation.scoring import Evaluation, Scorer
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.sizes import working_size

@@ -10,7 +10,7 @@ from typing import Any
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.evaluation.demon import evaluate_demon
 from nasrecon.evaluation.frames import evaluate_frames
-from nasrecon.evaluation.keyframes import FrameOptions
+from nasrecon.evaluation.options import DEMON_MAX_DEPTH, FrameOptions
 from nasrecon.evaluation.scoring import Evaluation, ViewScores
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.nas.network import Network
@@ -48,7 +48,9 @@ _SEQUENCE = (
 )
 
 PROTOCOLS: dict[str, Protocol] = {
-    "demon-32m": Protocol(max_depth=32.0, words=_PAIRS.format("32", "The range is that of the NAS benchmark.")),
+    "demon-32m": Protocol(
+        max_depth=DEMON_MAX_DEPTH, words=_PAIRS.format("32", "The range is that of the NAS benchmark.")
+    ),
     "demon-10m": Protocol(max_depth=10.0, words=_PAIRS.format("10", "The range is that of the DPSNet benchmark.")),
     "frames-2src": Protocol(
         frames=FrameOptions(),

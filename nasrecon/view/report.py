@@ -25,6 +25,7 @@ from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
+from nasrecon.view.options import MAX_REPORT_MB
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import Points, concatenate, points_of_cloud, points_of_view, support_limit
@@ -53,7 +54,7 @@ class _Pass:
 
 
 def write_report(
-    folder: Path | str, path: Path | str, *, max_mb: float = 25.0, progress: Progress | None = None
+    folder: Path | str, path: Path | str, *, max_mb: float = MAX_REPORT_MB, progress: Progress | None = None
 ) -> Path:
     """Write the report of a results folder and return its path.
 

@@ -272,7 +272,7 @@ def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path)
     asked = ["infer", photos, "--out", out, "--size", "96x64"]
     code, stdout, stderr = run(*asked)
     assert code == 0, stderr
-    assert "finding those of 4 images by structure from motion" in stderr and "4 of 4 images registered" in stderr
+    assert "finding those of 4 images (structure from motion)" in stderr and "4 of 4 images have cameras now" in stderr
     assert "depth ranges: sparse points (4 of 4 views)" in stderr and "4 views estimated" in stdout
     manifest = json.loads((out / "manifest.json").read_text())
     origin = manifest["scene"]["origin"]

@@ -17,7 +17,8 @@ from nasrecon.check.findings import Diagnosis
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.evaluation.demon import evaluate_demon
 from nasrecon.evaluation.frames import evaluate_frames
-from nasrecon.evaluation.keyframes import FrameOptions, frame_plan, keyframes
+from nasrecon.evaluation.keyframes import frame_plan, keyframes
+from nasrecon.evaluation.options import FrameOptions
 from nasrecon.evaluation.scoring import STAGES
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.passes import predict, predict_stages

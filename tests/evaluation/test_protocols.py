@@ -12,7 +12,8 @@ from evaluation.test_evaluate import write_sequence
 from nasrecon.cli.eval import ProtocolName
 from nasrecon.errors import InputError
 from nasrecon.evaluation import protocols
-from nasrecon.evaluation.keyframes import FrameOptions, frame_plan
+from nasrecon.evaluation.keyframes import frame_plan
+from nasrecon.evaluation.options import FrameOptions
 from nasrecon.evaluation.protocols import PROTOCOLS, Protocol, evaluate_protocol
 from nasrecon.types import Scene
 
