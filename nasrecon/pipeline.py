@@ -74,7 +74,9 @@ def fuse_results(
     )
     files = {}
     if fusion.cloud is not None and cloud is not None:
-        files["cloud"] = str(save_cloud(fusion.cloud, cloud))
+        written = save_cloud(fusion.cloud, cloud)
+        if written.suffix.lower() == ".ply":  # what the page and the report read
+            files["cloud"] = str(written)
     if fusion.mesh is not None and mesh is not None:
         files["mesh"] = str(save_mesh(fusion.mesh, mesh))
     write_fusion(results.folder, fusion_facts(fusion, files, options))

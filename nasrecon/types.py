@@ -287,6 +287,7 @@ class PointCloud:
         normal: (N, 3) float32, unit, world frame, facing the camera that saw the point.
         rgb: (N, 3) uint8.
         support: (N,) int32, the number of views that agree on the point, its own included.
+        sigma: (N,) float32, one standard deviation of the position along the ray [scene units]; None: unknown.
         unit: "m", "mm" or "unknown".
     """
 
@@ -295,6 +296,7 @@ class PointCloud:
     rgb: np.ndarray
     support: np.ndarray
     unit: Unit = "unknown"
+    sigma: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)

@@ -24,7 +24,8 @@ OutOption = Annotated[
     typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
 ]
 CloudOption = Annotated[
-    Path | None, typer.Option("--cloud", help="The point cloud: .ply.", show_default="RESULTS/cloud.ply")
+    Path | None,
+    typer.Option("--cloud", help="The point cloud: .ply, .xyz, .las or .laz.", show_default="RESULTS/cloud.ply"),
 ]
 MinConfidenceOption = Annotated[float, typer.Option(help="Drop pixels below this confidence.")]
 MaxRelativeDepthErrorOption = Annotated[
@@ -66,6 +67,7 @@ def fuse(
     """
     from nasrecon.cli.console import Bar, fusion_table
     from nasrecon.cli.interrupt import on_interrupt
+    from nasrecon.fuse.las import load_laspy
     from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
     from nasrecon.pipeline import fuse_results
     from nasrecon.results.reader import open_results, read_fusion
@@ -77,6 +79,8 @@ def fuse(
             check_ending(path, endings, what)
     if out is not None and cloud is not None and out.resolve() == cloud.resolve():
         raise InputError(f"{out}: --out and --cloud name one file; the mesh and the cloud are two: give two names")
+    if cloud is not None and cloud.suffix.lower() in (".las", ".laz"):
+        load_laspy()
     for path in (out, cloud):
         if path is not None and path.is_dir():
             raise InputError(f"{path}: it is a folder; give the name of a file")

@@ -5,8 +5,8 @@ where that view puts the surface. Where it lies as near as the two depths' error
 other view supports the pixel and its cut joins a mean. Averaging is what makes the result better than its inputs: the
 errors of the views are partly independent.
 
-Where the other view sees something nearer than the point, the point may be hidden from it: that is no contradiction.
-Where it sees through the point's place onto something clearly behind it, the two contradict each other.
+Where the other view sees something clearly nearer, the point is hidden from it: that is no contradiction. Where it sees
+a surface behind the point, or one whose normal differs, the two contradict each other.
 
 All of it is float32 in camera-relative coordinates, so that the scene's unit and the place of its origin do not matter.
 """
@@ -29,8 +29,8 @@ CHUNK = 1 << 14
 
 THREADS = min(4, os.cpu_count() or 1)
 
-VIOLATION = 3.0
-"""A view looks through a point where it sees a surface behind it, by more than this many tolerances."""
+HIDDEN = 3.0
+"""A point is hidden from a view that sees a surface nearer by more than this many tolerances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,14 @@ class Comparison:
         normal: (n, 3) float32, unit, camera frame, facing the camera: the same mean; 0 where there is no depth.
         weight: (n,) float32, the sum of the weights: inverse relative variances.
         support: (n,) int16, views that agree, the reference included; 0 where it has no depth.
-        comparisons: (n,) int16, other views that have a depth where they would see the point.
-        violations: (n,) int16, other views that look through the point's place.
+        visible: (n,) int16, other views that have a depth where they would see the point, and nothing nearer there.
     """
 
     inv_depth: np.ndarray
     normal: np.ndarray
     weight: np.ndarray
     support: np.ndarray
-    comparisons: np.ndarray
-    violations: np.ndarray
+    visible: np.ndarray
 
 
 def compare(
@@ -81,8 +79,7 @@ def compare(
         normal=np.zeros((n, 3), np.float32),
         weight=np.zeros(n, np.float32),
         support=np.zeros(n, np.int16),
-        comparisons=np.zeros(n, np.int16),
-        violations=np.zeros(n, np.int16),
+        visible=np.zeros(n, np.int16),
     )
     pairs = [_Pair(ref, source) for source in sources]
     rays = pixel_rays(camera)
@@ -145,7 +142,7 @@ def _compare_rows(
     weight = np.where(has, 1 / np.where(has, variance, 1), 0)
     sums = [weight * inv_depth, *(weight * component for component in normal)]
     support = has.astype(np.int16)
-    comparisons, violations = np.zeros_like(support), np.zeros_like(support)
+    visible = np.zeros_like(support)
     counts = np.zeros(3, np.int64)
     limits = [np.float32(v) for v in (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2)]
     least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
@@ -166,19 +163,17 @@ def _compare_rows(
             agree = (dot(other, normal) * scale >= least_cosine) & near
             # Biweight: pairs at the edge of the tolerance count least.
             share = np.where(agree, np.square(1 - off / allowed) / m[3], 0)
-            behind = inv_depth > (1 + np.float32(VIOLATION) * np.sqrt(allowed)) * mV
+            unhidden = (inv_depth >= (1 - np.float32(HIDDEN) * np.sqrt(allowed)) * mV) & known
         weight += share
         sums[0] += share * np.where(agree, cut, 0)
         share *= scale
         for k in range(3):
             sums[1 + k] += share * other[k]
         support += agree
-        comparisons += known
-        violations += behind & known
-        counts += np.count_nonzero(known), np.count_nonzero(near), np.count_nonzero(agree)
+        visible += unhidden
+        counts += np.count_nonzero(unhidden), np.count_nonzero(near), np.count_nonzero(agree)
     _store_average(out, span, sums, weight, has)
-    for total, counted in ((out.support, support), (out.comparisons, comparisons), (out.violations, violations)):
-        total[span] = counted.ravel()
+    out.support[span], out.visible[span] = support.ravel(), visible.ravel()
     return int(counts[0]), int(counts[1]), int(counts[2])
 
 

@@ -13,8 +13,8 @@ from nasrecon.fuse.maps import SIGMA_FLOOR, PlaneMap, planes
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.types import View
 
-_SURE = 0.008
 _SECOND = 1 / 3
+_TRUSTED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,8 +71,8 @@ def average_view(
 ) -> PlaneMap:
     """Return a view's planes averaged with those that agree; empty where nothing agrees and the pixel is not sure."""
     comparison = compare(ref, sources, first_tolerance(options), stats, pool)
-    keep = _supported(ref, comparison, min(required, 2))
-    stats.free_space_violations += int(((comparison.support >= required) & ~keep).sum())
+    keep, _ = _supported(ref, comparison, min(required, 2), options)
+    stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
     # Errors of neighbouring views are alike, so the mean's variance is that of half as many.
     variance = np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
     variance = np.where(comparison.support < 2, ref.plane[:-1, 3], np.minimum(variance, ref.plane[:-1, 3]))
@@ -91,11 +91,12 @@ def filter_view(
     stats: FilterStats,
     pool: ThreadPoolExecutor,
 ) -> FilteredView:
-    """Keep the pixels of an averaged view that at least ``required`` views agree on; counts are added to ``stats``."""
+    """Keep the pixels of an averaged view that enough views agree on; counts are added to ``stats``."""
     comparison = compare(ref, sources, second_tolerance(options), stats, pool)
-    keep = _supported(ref, comparison, required)
-    stats.free_space_violations += int(((comparison.support >= required) & ~keep).sum())
+    keep, lone = _supported(ref, comparison, required, options)
+    stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
     stats.supported += int(keep.sum())
+    stats.lone += lone
     size = (ref.view.camera.height, ref.view.camera.width)
     depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
     sigma = depth * np.sqrt(np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2)))
@@ -109,19 +110,22 @@ def filter_view(
     )
 
 
-def _supported(ref: PlaneMap, comparison: Comparison, required: int) -> np.ndarray:
-    """Return which pixels (n,) stay: enough views agree, and more than look through the place.
+def _supported(ref: PlaneMap, comparison: Comparison, required: int, options: FuseOptions) -> tuple[np.ndarray, int]:
+    """Return which pixels (n,) stay, and how many of them by the second rule.
 
-    One view less will do where the pixel is sure of its depth and no view contradicts it.
+    Enough views agree, and more agree than contradict. Where no number of views is asked for, fewer will do for a pixel
+    that is sure of its depth (to the part by which depths may differ), that no view contradicts, and whose view agrees
+    with others on most of the pixels that these see.
     """
-    variance = ref.plane[:-1, 3]
     if required <= 1:
-        return comparison.support >= 1
-    supported = (comparison.support >= required) & (comparison.violations < comparison.support)
-    sure = (
-        (variance > 0)
-        & (variance < _SURE**2)
-        & (comparison.violations == 0)
-        & (comparison.comparisons <= comparison.support)
-    )
-    return supported | (sure & (comparison.support >= max(required - 1, 2)))
+        return comparison.support >= 1, 0
+    keep = (comparison.support >= required) & (2 * comparison.support > comparison.visible + 1)
+    if options.min_support is not None:
+        return keep, 0
+    checked = (comparison.visible > 0) & (comparison.support > 0)
+    if np.count_nonzero(checked & (comparison.support > 1)) <= _TRUSTED * np.count_nonzero(checked):
+        return keep, 0
+    variance = ref.plane[:-1, 3]
+    sure = (variance > 0) & (variance <= np.float32(options.max_relative_depth_error**2))
+    lone = sure & (comparison.visible < comparison.support) & ~keep
+    return keep | lone, np.count_nonzero(lone)

@@ -97,12 +97,12 @@ def fuse_estimates(
                     sink.add(filtered)
                     clock.lap(name)
             progress.update("fuse", i + 1, len(estimates))
-    if not stats.supported:
+    if stats.supported == stats.lone:
         raise EmptyResultError(_nothing_agrees(stats, options))
     points = merger.cloud(unit) if merger else None
     stats.merged = len(points) if points else None
     clock.lap("points")
-    surface = builder.mesh(options.min_component_faces, min(stats.min_support, 3), unit) if builder else None
+    surface = builder.mesh(options.min_component_faces, min(stats.min_support, 2), unit) if builder else None
     clock.lap("mesh")
     return Fusion(cloud=points, mesh=surface, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
 

@@ -21,7 +21,8 @@ class FuseOptions:
             must agree three times as well.
         max_normal_angle_deg: ... and the two normals differ by no more than this.
         min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with
-            fewer than two neighbours; 1 switches the check between views off.
+            fewer than two neighbours, and for pixels that no view contradicts and whose own relative sigma is no larger
+            than ``max_relative_depth_error``; 1 switches the check between views off.
         max_neighbors: each view is compared with at most so many others.
         cell: edge of the cells of which each holds one point of the cloud. None: twice the size of a pixel at the
             median depth.
@@ -76,11 +77,12 @@ class FilterStats:
     Attributes:
         views: number of views.
         pixels, with_depth, confident, supported: pixels of all views that passed each stage, in this order.
+        lone: pixels of ``supported`` that fewer views agree on: they are sure and no view contradicts them.
         merged: points of the cloud once those of one cell are merged; None if no cloud was asked for.
-        comparisons: pairs of a confident pixel and another view whose confident depth it could be compared with.
+        comparisons: pairs of a confident pixel and another view that has a depth there and that it is not hidden from.
         near: ``comparisons`` that agree in position (reprojection and depth).
         consistent: those of ``near`` that agree in their normals as well.
-        free_space_violations: pixels with support that were dropped because more views look through them than agree.
+        contradicted: pixels with support that were dropped because as many views or more contradict them.
         scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
         agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
         isolated_views: names of the views that overlap with no other.
@@ -92,11 +94,12 @@ class FilterStats:
     with_depth: int = 0
     confident: int = 0
     supported: int = 0
+    lone: int = 0
     merged: int | None = None
     comparisons: int = 0
     near: int = 0
     consistent: int = 0
-    free_space_violations: int = 0
+    contradicted: int = 0
     scales: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
     isolated_views: list[str] = field(default_factory=list)

@@ -1,4 +1,9 @@
-"""Filtered views become one point cloud: what falls into one cell of a grid is one point."""
+"""Filtered views become one point cloud, a point for each element of the surface.
+
+What falls into one cell of a grid is one point. Where the depth is less certain than a cell is large, the points of
+several views of one place lie in layers. There the cells are longer along the axis that is the nearest to the surface's
+normal: about two standard deviations of the depth.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,13 @@ from nasrecon.types import PointCloud, Unit
 
 _BUFFER_POINTS = 2_000_000
 _MAX_STEP = 16
-# Odd 64-bit constants without a pattern: a linear hash of the cell whose collisions lie millions of cells apart.
-_HASH = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64).view(np.int64)
+_SIGMAS_IN_CELL = 2.0
+_MAX_LENGTH = 16.0
+# Odd 64-bit constants without a pattern: a linear hash of the cell whose collisions lie millions of cells apart. The
+# last is for the cell's direction and length.
+_HASH = np.array(
+    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], dtype=np.uint64
+).view(np.int64)
 
 
 class PointMerger:
@@ -44,14 +54,17 @@ class PointMerger:
         to_cells = world_from_cam[:3, :3] @ np.linalg.inv(camera.K) / self.cell
         shift = (world_from_cam[:3, 3] - self._origin) / self.cell
         place = np.stack([dot(to_cells[k], pixel) + shift[k] for k in range(3)], axis=-1)
-        normal = np.moveaxis(filtered.normal[y, x], -1, 0)
+        in_cam = np.moveaxis(filtered.normal[y, x], -1, 0)
         R = world_from_cam[:3, :3].astype(np.float32)
+        normal = np.stack([dot(R[k], in_cam) for k in range(3)], axis=-1)
+        sigma = filtered.sigma[y, x].astype(np.float64) / self.cell
         self._waiting.append(
             (
-                _keys(place),
-                np.square(self.cell / np.maximum(filtered.sigma[y, x].astype(np.float64), 1e-9 * self.cell)),
+                _keys(place, normal, sigma),
+                np.square(1 / np.maximum(sigma, 1e-9)),
+                np.ones(len(y), np.float32),
                 place.astype(np.float32),
-                np.stack([dot(R[k], normal) for k in range(3)], axis=-1),
+                normal,
                 filtered.rgb[y, x].astype(np.float32),
                 filtered.support[y, x].astype(np.int32),
             )
@@ -63,13 +76,15 @@ class PointMerger:
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
         """Return the points so far."""
         self._merge()
-        _, _, place, normal, rgb, support = self._merged
+        _, weight, count, place, normal, rgb, support = self._merged
         length = np.linalg.norm(normal, axis=-1, keepdims=True)
         return PointCloud(
             xyz=place * self.cell + self._origin,
             normal=np.divide(normal, length, out=np.zeros_like(normal), where=length > 0),
             rgb=np.rint(rgb).clip(0, 255).astype(np.uint8),
             support=support,
+            # The pixels of one point share their neighbours, and so their errors: many are no surer than one.
+            sigma=(self.cell * np.sqrt(count / np.maximum(weight, 1e-300))).astype(np.float32),
             unit=unit,
         )
 
@@ -83,19 +98,35 @@ class PointMerger:
 
 def _empty() -> tuple[np.ndarray, ...]:
     three = np.zeros((0, 3), np.float32)
-    return np.zeros(0, np.int64), np.zeros(0), three, three, three, np.zeros(0, np.int32)
+    return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32), three, three, three, np.zeros(0, np.int32)
 
 
-def _keys(place: np.ndarray) -> np.ndarray:
-    """Return one int64 for each position (n, 3) [cells], equal for positions in one cell."""
+def _keys(place: np.ndarray, normal: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return one int64 for each position (n, 3) [cells], equal for positions in one cell.
+
+    Where sigma (n,) [cells] is large, the cell is 2, 4, 8 or 16 times as long along the axis that is the nearest to the
+    normal (n, 3), and surfaces that face opposite ways have different cells.
+    """
+    level = np.rint(np.log2(np.clip(_SIGMAS_IN_CELL * sigma, 1, _MAX_LENGTH))).astype(np.int64)
+    row, axis = np.arange(len(place)), np.abs(normal).argmax(axis=1)
+    direction = 2 * axis + (normal[row, axis] > 0)
+    cell = place.copy()
+    cell[row, axis] *= np.exp2(-level)
     with np.errstate(over="ignore"):
-        return (np.floor(place).astype(np.int64) * _HASH).sum(axis=1)
+        kind = np.where(level > 0, 8 * level + direction, 0)
+        return (np.floor(cell).astype(np.int64) * _HASH[:3]).sum(axis=1) + kind * _HASH[3]
 
 
 def _merge_equal_keys(
-    key: np.ndarray, weight: np.ndarray, place: np.ndarray, normal: np.ndarray, rgb: np.ndarray, support: np.ndarray
+    key: np.ndarray,
+    weight: np.ndarray,
+    count: np.ndarray,
+    place: np.ndarray,
+    normal: np.ndarray,
+    rgb: np.ndarray,
+    support: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    """Merge rows of one key: weighted means, summed weights, the largest support.
+    """Merge rows of one key: weighted means, summed weights and counts, the largest support.
 
     A sheet thinner than a cell may be seen from both sides; its opposite normals would cancel. There the first view's
     is kept.
@@ -110,7 +141,8 @@ def _merge_equal_keys(
     cancelled = (np.linalg.norm(mean_normal, axis=-1) < 0.5) & normal[first].any(axis=-1)
     mean_normal[cancelled] = normal[first[cancelled]]
     support = np.maximum.reduceat(support[order], first)
-    return key[first], total, _means(place, share, first), mean_normal, _means(rgb, share, first), support
+    count = np.add.reduceat(count[order], first)
+    return key[first], total, count, _means(place, share, first), mean_normal, _means(rgb, share, first), support
 
 
 def _means(values: np.ndarray, share: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from nasrecon.errors import InputError
 from nasrecon.fuse.mesh import vertex_normals
 from nasrecon.types import Mesh, PointCloud, Unit
 
-CLOUD_ENDINGS = (".ply",)
+CLOUD_ENDINGS = (".ply", ".xyz", ".las", ".laz")
 MESH_ENDINGS = (".ply", ".obj", ".glb", ".stl")
 
 
@@ -37,15 +37,38 @@ def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
 
 
 def save_cloud(cloud: PointCloud, path: str | Path) -> Path:
-    """Write a cloud as .ply and return its path; missing folders are made.
+    """Write a cloud as .ply, .xyz, .las or .laz, by the ending, and return its path; missing folders are made.
+
+    A .ply holds all of it and comes back by ``load_cloud``. A .xyz is text, a point a line: x y z red green blue nx ny
+    nz. LAS and LAZ (``pip install "nasrecon[las]"``) have positions to a 16th of a millimetre, or of the unit's
+    thousandth, colours in 16 bits, and normals, sigma and support as extra dimensions.
 
     Raises:
         InputError: if the ending is another.
+        NasReconError: if laspy is missing for .las or .laz.
     """
     path = Path(path)
-    check_ending(path, CLOUD_ENDINGS, "cloud")
-    rows = _rows(cloud.xyz, cloud.normal, cloud.rgb, support=cloud.support.astype("<i4"))
+    ending = check_ending(path, CLOUD_ENDINGS, "cloud")
+    if ending == ".xyz":
+        return _write(path, _xyz_lines(cloud))
+    if ending != ".ply":
+        from nasrecon.fuse.las import las_bytes
+
+        return _write(path, las_bytes(cloud, compressed=ending == ".laz"))
+    more = {"support": cloud.support.astype("<i4")}
+    if cloud.sigma is not None:
+        more["sigma"] = cloud.sigma.astype("<f4")
+    rows = _rows(cloud.xyz, cloud.normal, cloud.rgb, **more)
     return _write(path, _header(cloud.unit, rows) + rows.tobytes())
+
+
+def _xyz_lines(cloud: PointCloud) -> bytes:
+    """Return the points as text, with digits for a millionth of the cloud's extent."""
+    extent = float(np.ptp(cloud.xyz, axis=0).max()) if len(cloud) else 1.0
+    digits = max(0, 6 - int(np.floor(np.log10(extent or 1.0))))
+    line = f"%.{digits}f %.{digits}f %.{digits}f %d %d %d %.4f %.4f %.4f\n"
+    columns = np.concatenate([cloud.xyz, cloud.rgb, cloud.normal], axis=1)
+    return "".join(line % tuple(row) for row in columns.tolist()).encode()
 
 
 def save_mesh(mesh: Mesh, path: str | Path) -> Path:
@@ -72,7 +95,7 @@ def save_mesh(mesh: Mesh, path: str | Path) -> Path:
 
 
 def load_cloud(path: str | Path) -> PointCloud:
-    """Read a cloud that ``save_cloud`` wrote.
+    """Read a cloud that ``save_cloud`` wrote as .ply.
 
     Raises:
         InputError: if there is no such file, or it is not one of ours.
@@ -87,6 +110,7 @@ def load_cloud(path: str | Path) -> PointCloud:
         normal=_columns(rows, _FIELDS[3:6], np.float32),
         rgb=_columns(rows, _FIELDS[6:], np.uint8),
         support=rows["support"].astype(np.int32),
+        sigma=rows["sigma"].astype(np.float32) if "sigma" in rows.dtype.names else None,
         unit=unit,
     )
 

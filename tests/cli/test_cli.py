@@ -424,7 +424,7 @@ def test_what_is_left_out_is_said(run, tmp_path):
         (["export", "nowhere", "--out", "o"], "--format"),
         (["fuse", "nowhere"], "nasrecon infer"),
         (["fuse", "nowhere", "--out", "mesh.fbx"], ".glb"),
-        (["fuse", "nowhere", "--cloud", "cloud.xyz"], ".ply"),
+        (["fuse", "nowhere", "--cloud", "cloud.pcd"], ".ply"),
         (["fuse", "nowhere", "--min-confidence", "2"], "min_confidence"),
         (["fuse", "--bogus"], "--bogus"),
         (["weights", "import", "a", "b", "--name", "x"], "a"),

@@ -122,7 +122,7 @@ PLACES = [
     _refused("fuse: one file by two names", says=("--out and --cloud",), command="fuse results --out x.ply --cloud photos/../x.ply"),
     _refused("fuse: an ending for no mesh", says=("mesh.fbx", ".glb"), command="fuse results --out mesh.fbx"),
     _refused("fuse: a mesh without an ending", says=("mesh", "(none)"), command="fuse results --out mesh"),
-    _refused("fuse: an ending for no cloud", says=("c.xyz", ".ply"), command="fuse results --cloud c.xyz"),
+    _refused("fuse: an ending for no cloud", says=("c.pcd", ".ply"), command="fuse results --cloud c.pcd"),
     _refused("fuse: into a folder", folder("x.ply"), says=("x.ply", "folder"), command="fuse results --min-support 1 --out x.ply"),
     _refused("fuse: below a file", write("file", "x"), says=("file",), command="fuse results --min-support 1 --out file/x.ply"),
     _refused("viz: a PNG that is none", says=("s.txt", ".png"), command="viz results --png s.txt"),

@@ -47,7 +47,9 @@ def test_the_cloud_lies_on_the_surface_and_faces_outwards(fusion: Fusion) -> Non
     angle = angle_between_deg(cloud.normal[clear], normals(WORLD, cloud.xyz[clear]))
     assert np.quantile(angle, 0.99) < 3
     assert np.abs(cloud.rgb - colors(cloud.xyz)).max() < 3
-    assert cloud.support.min() >= 2
+    # Some pixels are seen by one view alone: sure ones stay.
+    assert 0 < fusion.stats.lone < 0.5 * fusion.stats.supported
+    assert 0 < np.median(cloud.sigma) < 0.05
 
 
 def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimates: list[Estimate]) -> None:

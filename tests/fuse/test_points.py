@@ -38,7 +38,7 @@ def wall_view(x: float = 0.0) -> Estimate:
 def test_small_cells_keep_every_pixel_where_it_is() -> None:
     estimate = wall_view()
     merger = PointMerger(1e-4, np.array([0.1, 0.2, 3]))
-    merger.add(filtered(estimate))
+    merger.add(filtered(estimate, sigma=2e-5))
     cloud = merger.cloud("mm")
     truth = lifted(estimate).reshape(-1, 3)
     assert cloud.unit == "mm"
@@ -120,9 +120,29 @@ def test_keys_are_those_of_the_cells_also_far_out() -> None:
     cells = np.unique(rng.integers(-30, 30, (20000, 3)), axis=0)
     far = np.unique(rng.integers(-(10**12), 10**12, (200_000, 3)), axis=0)
     for c in (cells, far):
-        keys = _keys(c + 0.5)
+        normal, sigma = rng.normal(size=c.shape), np.full(len(c), 0.5)
+        keys = _keys(c + 0.5, normal, sigma)
         assert len(np.unique(keys)) == len(c)
-        np.testing.assert_array_equal(_keys(c + rng.uniform(0.01, 0.99, c.shape)), keys)
+        np.testing.assert_array_equal(_keys(c + rng.uniform(0.01, 0.99, c.shape), normal, sigma), keys)
+
+
+def test_layers_within_the_depths_errors_become_one_and_sure_ones_stay_two() -> None:
+    wall = (Plane((0, 0, -1), -3.0),)
+    near = render(wall, look_at("a", (0, 0, 0), (0, 0, 3), small_camera()))
+    far = replace(near, depth=near.depth + np.float32(0.05))
+    clouds = []
+    for sigma in (0.005, 0.1):
+        merger = PointMerger(0.03, np.zeros(3))
+        merger.add(filtered(near, sigma=sigma))
+        merger.add(filtered(far, sigma=sigma))
+        clouds.append(merger.cloud())
+    sure, unsure = clouds
+    assert set(np.unique(sure.xyz[:, 2].round(3))) == {3.0, 3.05}
+    # At the picture's border a cell may hold a pixel of one layer only.
+    assert np.mean(np.abs(unsure.xyz[:, 2] - 3.025) < 0.02) > 0.95
+    assert len(unsure) < 0.6 * len(sure)
+    np.testing.assert_allclose(unsure.sigma, 0.1, rtol=1e-3)
+    np.testing.assert_allclose(sure.sigma, 0.005, rtol=1e-3)
 
 
 def test_no_points_make_an_empty_cloud() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ def make_cloud(count: int = 500, shift: float = 0.0) -> PointCloud:
         normal=normal.astype(np.float32),
         rgb=rng.integers(0, 256, (count, 3)).astype(np.uint8),
         support=rng.integers(2, 300, count).astype(np.int32),
+        sigma=rng.uniform(0.01, 0.2, count).astype(np.float32),
         unit="mm",
     )
 
@@ -54,6 +55,33 @@ def test_an_empty_cloud_comes_back(tmp_path: Path) -> None:
         xyz=np.zeros((0, 3)), normal=np.zeros((0, 3)), rgb=np.zeros((0, 3), np.uint8), support=np.zeros(0)
     )
     assert len(load_cloud(save_cloud(cloud, tmp_path / "cloud.ply"))) == 0
+
+
+@pytest.mark.parametrize("ending", ["las", "laz"])
+@pytest.mark.parametrize("shift", [0.0, 4e6])
+def test_las_and_laz_hold_the_cloud(tmp_path: Path, ending: str, shift: float) -> None:
+    laspy = pytest.importorskip("laspy")
+    cloud = make_cloud(shift=shift)
+    file = laspy.read(save_cloud(cloud, tmp_path / f"cloud.{ending}"))
+    np.testing.assert_allclose(np.stack([file.x, file.y, file.z], axis=-1), cloud.xyz, atol=0.5 / 16 + 1e-6)
+    np.testing.assert_array_equal(np.stack([file.red, file.green, file.blue], axis=-1) // 257, cloud.rgb)
+    for name, values in (("sigma", cloud.sigma), ("support", cloud.support), ("nz", cloud.normal[:, 2])):
+        np.testing.assert_array_equal(file[name], values)
+
+
+def test_a_huge_cloud_fits_into_las(tmp_path: Path) -> None:
+    laspy = pytest.importorskip("laspy")
+    cloud = replace(make_cloud(), xyz=make_cloud().xyz * 1e9)
+    file = laspy.read(save_cloud(cloud, tmp_path / "cloud.las"))
+    np.testing.assert_allclose(file.x, cloud.xyz[:, 0], atol=3)
+
+
+def test_xyz_is_a_point_a_line(tmp_path: Path) -> None:
+    cloud = make_cloud()
+    read = np.loadtxt(save_cloud(cloud, tmp_path / "cloud.xyz"))
+    np.testing.assert_allclose(read[:, :3], cloud.xyz, atol=1e-6)
+    np.testing.assert_array_equal(read[:, 3:6], cloud.rgb)
+    np.testing.assert_allclose(read[:, 6:], cloud.normal, atol=1e-4)
 
 
 def test_other_programs_read_the_files(tmp_path: Path) -> None:
@@ -103,8 +131,8 @@ def test_a_mesh_far_from_the_origin_keeps_its_shape(tmp_path: Path) -> None:
 
 
 def test_unknown_endings_are_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cloud.xyz: a cloud is written as \.ply, found the ending '\.xyz'"):
-        save_cloud(make_cloud(), tmp_path / "cloud.xyz")
+    with pytest.raises(InputError, match=r"cloud.pcd: a cloud is written as \.ply, .*\.laz, found the ending '\.pcd'"):
+        save_cloud(make_cloud(), tmp_path / "cloud.pcd")
     with pytest.raises(InputError, match=r"\.ply, \.obj, \.glb, \.stl, found the ending '\(none\)'"):
         save_mesh(make_mesh(), tmp_path / "mesh")
     assert not list(tmp_path.iterdir())
