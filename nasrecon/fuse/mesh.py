@@ -19,7 +19,7 @@ _FOOTPRINTS = 2.0
 _TRUNCATION = 4.0
 _BAND = 8.0
 _GRID_BYTES = 3e9
-_LEAST_AREA = 1e-6
+_MIN_AREA = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,9 @@ class MeshBuilder:
                 f"all parts of the mesh are small: the largest has {sizes.max()} faces, min_component_faces asks for "
                 f"{min_component_faces}. Lower min_component_faces (0 keeps all)"
             )
-        faces = faces[keep & (_areas(vertices, faces) > _LEAST_AREA * self._voxel.size**2)]
+        faces = faces[keep & (_areas(vertices, faces) > _MIN_AREA * self._voxel.size**2)]
         vertices, faces, rgb = split_touching(vertices, faces, rgb)
-        return Mesh(vertices=vertices, faces=faces, normal=vertex_normals(vertices, faces), rgb=rgb, unit=unit)
+        return Mesh(vertices=vertices, faces=faces, normal=o3d.vertex_normals(vertices, faces), rgb=rgb, unit=unit)
 
 
 def component_sizes(faces: np.ndarray, vertex_count: int) -> np.ndarray:
@@ -173,14 +173,3 @@ def split_touching(
     first, index = np.unique(_roots(connected, faces.size), return_inverse=True)
     chosen = faces.ravel()[first]
     return vertices[chosen], index.reshape(-1, 3).astype(np.int32), rgb[chosen]
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Return unit normals (V, 3) float32: the mean over a vertex's faces, weighted by area; 0 without area."""
-    corners = (vertices - vertices.mean(axis=0))[faces]
-    of_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(of_face[:, k], 3), minlength=len(vertices)) for k in range(3)], axis=-1
-    )
-    length = np.linalg.norm(total, axis=-1, keepdims=True)
-    return np.divide(total, length, out=np.zeros_like(total), where=length > 0).astype(np.float32)

@@ -105,6 +105,15 @@ class TsdfGrid:
         return vertices, mesh.triangle.indices.numpy().astype(np.int32), rgb
 
 
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return unit normals (V, 3) float32: the mean over a vertex's faces, weighted by area; 0 without area."""
+    o3d = _open3d()
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(vertices - vertices.mean(axis=0)), o3d.utility.Vector3iVector(faces)
+    )
+    return np.asarray(mesh.compute_vertex_normals().vertex_normals, dtype=np.float32)
+
+
 def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, Camera]:
     """Shift rows by whole pixels so that K has no skew, which Open3D would ignore; what leaves the image is lost."""
     K = camera.K.copy()

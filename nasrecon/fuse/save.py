@@ -15,7 +15,7 @@ import numpy as np
 
 from nasrecon.atomic import make_folder, remove_stale_parts, write_atomically
 from nasrecon.errors import InputError
-from nasrecon.fuse.mesh import vertex_normals
+from nasrecon.fuse.o3d import vertex_normals
 from nasrecon.types import Mesh, PointCloud, Unit
 
 CLOUD_ENDINGS = (".ply", ".xyz", ".las", ".laz")

@@ -68,9 +68,5 @@ def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
 
 def _within(reach: float, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the probability that a Laplace distribution gives to [-reach, reach]."""
-
-    def below(x: torch.Tensor) -> torch.Tensor:
-        tail = 0.5 * torch.exp(-(x - center).abs() / scale)
-        return torch.where(x < center, tail, 1 - tail)
-
-    return below(torch.full_like(center, reach)) - below(torch.full_like(center, -reach))
+    laplace = torch.distributions.Laplace(center, scale, validate_args=False)
+    return laplace.cdf(torch.full_like(center, reach)) - laplace.cdf(torch.full_like(center, -reach))

@@ -10,7 +10,8 @@ import pytest
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import mesh as mesh_module
 from nasrecon.fuse.fusion import fuse_estimates
-from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, split_touching, vertex_normals
+from nasrecon.fuse.mesh import MeshBuilder, choose_voxel, component_sizes, split_touching
+from nasrecon.fuse.o3d import vertex_normals
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import CoarseDepth, median_footprint
 from nasrecon.types import Estimate, Mesh

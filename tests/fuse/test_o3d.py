@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import NasReconError
-from nasrecon.fuse.mesh import vertex_normals
-from nasrecon.fuse.o3d import TsdfGrid, nearest_distance, render_mesh_preview
+from nasrecon.fuse.o3d import TsdfGrid, nearest_distance, render_mesh_preview, vertex_normals
 from nasrecon.types import Camera, Mesh, View
 
 from .worlds import Plane, look_at, render, small_camera

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nasrecon.errors import InputError, NasReconError
-from nasrecon.fuse.mesh import vertex_normals
+from nasrecon.fuse.o3d import vertex_normals
 from nasrecon.fuse.save import load_cloud, load_mesh, save_cloud, save_mesh
 from nasrecon.types import Mesh, PointCloud
 

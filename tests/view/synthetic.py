@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasrecon.fuse.mesh import vertex_normals
+from nasrecon.fuse.o3d import vertex_normals
 from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.geometry import normals_from_depth, transform
 from nasrecon.results.digest import scene_digest
