@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from nasrecon.fuse.fusion import Fusion, fuse_estimates
     from nasrecon.fuse.options import FuseOptions
     from nasrecon.fuse.save import load_cloud, load_mesh, save_cloud, save_mesh
+    from nasrecon.inference.depth_maps import DepthMaps
     from nasrecon.inference.estimate import estimate_views
     from nasrecon.inference.options import EstimateOptions
+    from nasrecon.inference.refine import refine_to_folder
     from nasrecon.inference.run import RunSummary, estimate_to_folder
     from nasrecon.ingest.open_scene import open_scene
     from nasrecon.nas.network import Network, Prediction, StereoBatch
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Camera",
+    "DepthMaps",
     "Diagnosis",
     "Estimate",
     "EstimateOptions",
@@ -83,6 +86,7 @@ __all__ = [
     "prepare_scene",
     "reconstruct",
     "refine_scene",
+    "refine_to_folder",
     "save_cloud",
     "save_mesh",
     "write_report",
@@ -104,6 +108,8 @@ _HOMES = {
     "inference.estimate": ("estimate_views",),
     "inference.options": ("EstimateOptions",),
     "inference.run": ("RunSummary", "estimate_to_folder"),
+    "inference.refine": ("refine_to_folder",),
+    "inference.depth_maps": ("DepthMaps",),
     "ingest.open_scene": ("open_scene",),
     "nas.network": ("Network", "Prediction", "StereoBatch"),
     "nas.weights": ("load_network",),

@@ -93,6 +93,45 @@ def normals_from_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
     return np.nan_to_num(normal).astype(np.float32)  # y cross x faces the camera, whatever the slope
 
 
+def plane_normals(depth: np.ndarray, camera: Camera, *, reach: int = 4, step: int = 2, jump: float = 0.1) -> np.ndarray:
+    """Return the normals (H, W, 3) of planes fitted to a depth map (H, W) with noise or holes, facing the camera.
+
+    Inverse depth is linear in the pixel on a plane; the fit takes the pixels ``step`` apart up to ``reach`` away whose
+    inverse depth differs by less than ``jump`` of the centre's. Pixels without depth, or with too few such pixels
+    around them, get (0, 0, 0).
+    """
+    inv_depth = np.where(depth > 0, 1 / np.where(depth > 0, depth, 1), 0).astype(np.float64)
+    height, width = depth.shape
+    padded = np.pad(inv_depth, reach)
+    sums = np.zeros((9, height, width))  # of 1, x, y, xx, xy, yy, v, xv, yv
+    steps = range(-reach, reach + 1, step)
+    for y in steps:
+        for x in steps:
+            value = padded[reach + y : reach + y + height, reach + x : reach + x + width]
+            near = (value > 0) & (np.abs(value - inv_depth) < jump * inv_depth)
+            value = np.where(near, value, 0)
+            for k, factor in enumerate((1, x, y, x * x, x * y, y * y)):
+                sums[k] += factor * near
+            for k, factor in enumerate((1, x, y)):
+                sums[6 + k] += factor * value
+    n, sx, sy, sxx, sxy, syy, v, xv, yv = sums
+    # Centred moments: slopes of the least-squares plane, then its level at the centre.
+    count = np.maximum(n, 1)
+    cxx, cxy, cyy = sxx - sx * sx / count, sxy - sx * sy / count, syy - sy * sy / count
+    cxv, cyv = xv - sx * v / count, yv - sy * v / count
+    determinant = cxx * cyy - cxy * cxy
+    fits = (n >= 5) & (determinant > 1e-6)
+    safe = np.where(fits, determinant, 1)
+    slope_x, slope_y = (cxv * cyy - cyv * cxy) / safe, (cyv * cxx - cxv * cxy) / safe
+    level = (v - slope_x * sx - slope_y * sy) / count
+    pixels = camera.pixel_centers()
+    # inverse depth = a . pixel (homogeneous) = -n . K^-1 pixel, up to the length of n.
+    plane = np.stack([slope_x, slope_y, level - slope_x * pixels[..., 0] - slope_y * pixels[..., 1]], axis=-1)
+    normal = -np.where(fits[..., None], plane, 0) @ camera.K
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    return (normal / np.where(length > 0, length, 1)).astype(np.float32)
+
+
 def _one_sided_difference(points: np.ndarray, inv_depth: np.ndarray, axis: int) -> np.ndarray:
     """Return, per pixel, the forward or backward difference of points (H, W, 3), whichever steps less in inverse
     depth."""

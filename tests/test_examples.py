@@ -102,6 +102,7 @@ def test_paths_of_the_readme_exist() -> None:
     [
         ("01_quickstart.py", ["zncc"], ["cloud.ply", "mesh.ply"]),
         ("02_own_network.py", [], ["manifest.json", "views/room_00.jpg.npz"]),
+        ("03_refine_depth.py", [], ["manifest.json", "views/room_00.jpg.npz"]),
     ],
 )
 def test_the_scripts_run(script: str, arguments: list[str], made: list[str], tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def infer(
     options = _estimate_options(size, max_side, batch)
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
     run = _run(images, poses, prepare, options, out, network, device, overwrite, use_hints=not ignore_hints, **reading)
-    _print_summary(run, out, as_json)
+    print_summary(run, out, as_json)
 
 
 def _estimate_options(size: tuple[int, int] | None, max_side: int | None, batch: int | None) -> EstimateOptions:
@@ -172,7 +172,8 @@ def _run(
         return estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
 
 
-def _print_summary(run: RunSummary, out: Path, as_json: bool) -> None:
+def print_summary(run: RunSummary, out: Path, as_json: bool) -> None:
+    """Print what a run did, for people or as JSON."""
     if as_json:
         skipped = [{"name": name, "reason": reason} for name, reason in run.skipped]
         counts = {"estimated": run.estimated, "kept": run.kept, "dropped": skipped, "seconds": round(run.seconds, 3)}

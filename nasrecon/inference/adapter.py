@@ -41,11 +41,13 @@ class Photo:
         rgb: (H, W, 3) uint8.
         view: its camera at the image's size, as ``ingest.images.read_view`` returns it.
         given_pose: (4, 4), cam_from_world as it was read, where the view's pose was refined; None: the pose is exact.
+        prior: depth (H, W) [scene units, 0 = none] and normals (H, W, 3) of elsewhere, for references; None: no prior.
     """
 
     rgb: np.ndarray
     view: View
     given_pose: np.ndarray | None = None
+    prior: tuple[np.ndarray, np.ndarray] | None = None
 
 
 FARTHEST_IN_PLANES = 2.0
@@ -95,7 +97,22 @@ def to_stereo_batch(refs: Sequence[Photo], sources: Sequence[Sequence[Photo]], n
         src_from_ref=torch.from_numpy(np.array(src_from_ref)).float(),
         min_depth=torch.full((len(refs),), network_info(network).trained_min_depth),
         poses_exact=all(poses_exact([ref, *item]) for ref, item in zip(refs, sources, strict=True)),
+        **_priors(refs, units, network),
     )
+
+
+def _priors(refs: Sequence[Photo], units: Sequence[float], network: Network) -> dict[str, torch.Tensor]:
+    """Return the priors of a batch as the fields of ``StereoBatch``, padded with no value; none where one has none."""
+    depths, normals = [], []
+    for ref, unit in zip(refs, units, strict=True):
+        if ref.prior is None:
+            return {}
+        height, width = ref.rgb.shape[:2]
+        pad = (0, padded_side(width, network) - width, 0, padded_side(height, network) - height)
+        depth, normal = (torch.from_numpy(np.ascontiguousarray(part)).float() for part in ref.prior)
+        depths.append(F.pad(depth * unit, pad))
+        normals.append(F.pad(normal.permute(2, 0, 1), pad))
+    return {"prior_depth": torch.stack(depths), "prior_normal": torch.stack(normals)}
 
 
 def in_scene_units(prediction: Prediction, refs: Sequence[Photo], network: Network) -> Prediction:
@@ -206,7 +223,7 @@ def _rotate_90(photo: Photo) -> Photo:
     )
     view = replace(photo.view, camera=turned, cam_from_world=_QUARTER @ photo.view.cam_from_world)
     given = None if photo.given_pose is None else _QUARTER @ photo.given_pose
-    return Photo(rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)
+    return Photo(rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)  # a source has no prior
 
 
 def poses_exact(photos: Sequence[Photo]) -> bool:

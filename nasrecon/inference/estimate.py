@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from nasrecon.errors import InputError, NasReconError
+from nasrecon.inference.adapter import Photo
 from nasrecon.inference.loader import ImageCache, Item, Job, read_items
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.passes import Passes, predict
@@ -60,13 +61,18 @@ def estimate_views(
 
 
 def estimate_batches(
-    prepared: PreparedScene, network: Network, options: EstimateOptions, views: Sequence[int] | None, progress: Progress
+    prepared: PreparedScene,
+    network: Network,
+    options: EstimateOptions,
+    views: Sequence[int] | None,
+    progress: Progress,
+    prior: Callable[[Photo], Photo] | None = None,
 ) -> Iterator[tuple[list[Estimate], float]]:
     """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
     device = device_of(network)
     batch = options.batch or (1 if device.type == "cpu" else 4)
     jobs = _jobs(prepared, range(len(prepared.scene.views)) if views is None else views, options, progress)
-    items = read_items(jobs, ImageCache(prepared, options.cached_images), batch + 1, progress)
+    items = read_items(jobs, ImageCache(prepared, options.cached_images, prior), batch + 1, progress)
     ready: list[Item] = []
     since = time.perf_counter()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +19,13 @@ Item = tuple[Photo, list[Photo]]
 
 
 class ImageCache:
-    """Decoded images of a scene by view and size; the least recently used one goes when there are too many."""
+    """Decoded images of a scene by view and size; the least recently used one goes when there are too many.
 
-    def __init__(self, prepared: PreparedScene, capacity: int) -> None:
-        self._prepared = prepared
+    ``prior``: gives a reference its depth and normals of elsewhere.
+    """
+
+    def __init__(self, prepared: PreparedScene, capacity: int, prior: Callable[[Photo], Photo] | None = None) -> None:
+        self._prepared, self.prior = prepared, prior
         self.read = lru_cache(capacity)(self._read)
 
     def _read(self, index: int, width: int, height: int) -> Photo:
@@ -49,7 +52,8 @@ class Job:
         problems: dict[str, str] = {}
         for name, *key in (self.ref, *self.sources):
             try:
-                images.append(cache.read(*key))
+                photo = cache.read(*key)
+                images.append(photo if images or cache.prior is None or problems else cache.prior(photo))
             except InputError as error:
                 problems[name] = str(error)
         if self.ref[0] not in problems and len(images) < 2:

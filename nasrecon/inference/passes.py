@@ -105,4 +105,4 @@ def _run_passes(
 def _as_given(photo: Photo) -> Photo:
     if photo.given_pose is None:
         return photo
-    return Photo(rgb=photo.rgb, view=replace(photo.view, cam_from_world=photo.given_pose))
+    return replace(photo, view=replace(photo.view, cam_from_world=photo.given_pose), given_pose=None)

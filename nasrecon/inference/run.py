@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nasrecon.errors import InputError
+from nasrecon.inference.adapter import Photo
 from nasrecon.inference.estimate import estimate_batches
 from nasrecon.inference.memory import refuse_too_large
 from nasrecon.inference.options import EstimateOptions
@@ -57,6 +58,7 @@ def estimate_to_folder(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    prior: Callable[[Photo], Photo] | None = None,
 ) -> RunSummary:
     """Estimate all views of a scene into a results folder (package ``results``), keeping the views that are finished.
 
@@ -66,6 +68,7 @@ def estimate_to_folder(
             not mixed with these.
         overwrite: redo the finished views.
         progress: receives the reports; by default they are logged.
+        prior: gives each reference its depth of elsewhere (``inference.refine``).
 
     Returns:
         the results on disk and the counts of this run. If the run is interrupted, the finished views are there; the
@@ -91,7 +94,7 @@ def estimate_to_folder(
         with _WriterThread(writer, progress, len(todo)) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
-            for estimates, seconds in estimate_batches(prepared, network, options, todo, thread):
+            for estimates, seconds in estimate_batches(prepared, network, options, todo, thread, prior):
                 for estimate in estimates:
                     remarks += estimate_remarks(estimate)
                     thread.add(estimate, seconds / len(estimates))

@@ -40,7 +40,8 @@ class Network(Protocol):
     """What the package asks of a network; ``examples/02_own_network.py`` wraps a foreign one.
 
     Four optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
-    ``weights`` and ``sha256``; ``network_info`` states their defaults.
+    ``weights`` and ``sha256``; ``network_info`` states their defaults. A method ``refine(batch, depth, normal)`` is
+    called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of elsewhere through its consistency module.
 
     Attributes:
         name: kind of the network: "lite", "paper", "zncc" ...
@@ -106,6 +107,8 @@ class StereoBatch:
         src_from_ref: (B, S, 4, 4), the unit of its translation is free.
         min_depth: (B,), the depth scale of the planes, in that unit: label i stands for min_depth * D / i.
         poses_exact: False where the poses were refined by matches and are therefore not exact.
+        prior_depth: (B, H, W), depth of elsewhere in the unit of ``min_depth``, 0 where there is none; None: no prior.
+        prior_normal: (B, 3, H, W), unit, facing the camera; there with ``prior_depth``.
     """
 
     ref_image: torch.Tensor
@@ -115,6 +118,8 @@ class StereoBatch:
     src_from_ref: torch.Tensor
     min_depth: torch.Tensor
     poses_exact: bool = True
+    prior_depth: torch.Tensor | None = None
+    prior_normal: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> StereoBatch:
         """Return the batch on another device."""
@@ -127,4 +132,5 @@ class StereoBatch:
     def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> StereoBatch:
         """Return the batch with every tensor changed."""
         tensors = ("ref_image", "src_images", "ref_K", "src_K", "src_from_ref", "min_depth")
-        return replace(self, **{name: change(getattr(self, name)) for name in tensors})
+        priors = () if self.prior_depth is None else ("prior_depth", "prior_normal")
+        return replace(self, **{name: change(getattr(self, name)) for name in (*tensors, *priors)})

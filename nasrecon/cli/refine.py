@@ -1,0 +1,118 @@
+"""``nasrecon refine``: depth maps of another program through a network's consistency module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasrecon.cli.infer import (
+    BatchOption,
+    MaxSideOption,
+    MinDepthOption,
+    OutOption,
+    OverwriteOption,
+    SourcesOption,
+    print_summary,
+)
+from nasrecon.cli.options import (
+    CAMERAS,
+    DEFAULT_FOLDER,
+    ConventionOption,
+    Device,
+    Every,
+    Fixes,
+    FormatOption,
+    Images,
+    Intrinsics,
+    JsonFlag,
+    KeepPoses,
+    Masks,
+    Network,
+    Poses,
+    Threads,
+)
+from nasrecon.cli.threads import set_threads
+from nasrecon.inference.options import EstimateOptions
+from nasrecon.prepare.options import PrepareOptions
+
+PREPARE, ESTIMATE = PrepareOptions(), EstimateOptions()
+
+Depths = Annotated[
+    Path,
+    typer.Option(
+        "--depths",
+        help="Folder with a depth map for each image, by name: .npz (depth, normal), .npy, .pfm, 16-bit .png; or "
+        "COLMAP's dense workspace.",
+        rich_help_panel=CAMERAS,
+    ),
+]
+DepthScale = Annotated[
+    float | None,
+    typer.Option(
+        "--depth-scale",
+        help="Scene units in one step of a .png.",
+        metavar="X",
+        show_default="as cameras.json states, else 0.001",
+        rich_help_panel=CAMERAS,
+    ),
+]
+
+
+def refine(
+    images: Images,
+    depths: Depths,
+    depth_scale: DepthScale = None,
+    poses: Poses = None,
+    intrinsics: Intrinsics = None,
+    convention: ConventionOption = None,
+    format: FormatOption = None,
+    masks: Masks = None,
+    every: Every = PREPARE.every,
+    fix: Fixes = None,
+    keep_poses: KeepPoses = not PREPARE.refine,
+    out: OutOption = Path(DEFAULT_FOLDER),
+    network: Network = "lite",
+    device: Device = "auto",
+    sources: SourcesOption = PREPARE.sources,
+    min_depth: MinDepthOption = PREPARE.min_depth,
+    max_side: MaxSideOption = None,
+    batch: BatchOption = ESTIMATE.batch,
+    overwrite: OverwriteOption = False,
+    threads: Threads = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Refine depth maps of another program with the images; the results folder is one as of `infer`.
+
+    Example: nasrecon refine dense/images --poses dense/sparse --depths dense --out results
+    """
+    set_threads(threads)
+
+    from nasrecon.cli.console import Bar
+    from nasrecon.cli.interrupt import on_interrupt
+    from nasrecon.inference.depth_maps import DepthMaps
+    from nasrecon.inference.refine import DepthRefiner, refine_to_folder
+    from nasrecon.inference.run import claimed
+    from nasrecon.nas.weights import load_network
+    from nasrecon.prepare.prepare import prepare_scene
+    from nasrecon.results.reader import count_finished
+
+    prepare = PrepareOptions(
+        every=every,
+        fixes=tuple(fix or ()),
+        check=False,
+        refine=not keep_poses,
+        sources=sources,
+        min_depth=min_depth,
+    )
+    options = EstimateOptions(batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
+    maps = DepthMaps(depths, depth_scale)
+    reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
+    on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
+    with Bar() as bar, claimed(out):
+        loaded = load_network(network, device=device)
+        DepthRefiner(loaded)  # refuses a network without a consistency module before any work
+        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=bar, **reading)
+        run = refine_to_folder(scene, maps, loaded, out, options, overwrite=overwrite, progress=bar)
+    print_summary(run, out, as_json)
