@@ -1,21 +1,41 @@
-"""All at once: images to a results folder, a cloud and a mesh, as ``nasrecon infer`` and ``nasrecon fuse`` do it."""
+"""All at once: images to a results folder, a cloud, a mesh and a report, as the commands do it one by one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nasrecon.fuse.fusion import Fusion, fuse_estimates
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.inference.options import EstimateOptions
-from nasrecon.inference.run import claimed, estimate_to_folder
+from nasrecon.inference.run import RunSummary, claimed, estimate_to_folder, refuse_other_results
 from nasrecon.nas.network import Network
 from nasrecon.nas.weights import load_network
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import prepare_scene
-from nasrecon.progress import Progress
+from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.fusion_record import fusion_facts, write_fusion
 from nasrecon.results.reader import Results
+from nasrecon.view.report import write_report
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reconstruction:
+    """What ``reconstruct_to_folder`` made.
+
+    Attributes:
+        run: the counts of the estimation.
+        fusion: the cloud and the mesh.
+        mesh, cloud, report: the files.
+    """
+
+    run: RunSummary
+    fusion: Fusion
+    mesh: Path
+    cloud: Path
+    report: Path
 
 
 def reconstruct(
@@ -29,10 +49,10 @@ def reconstruct(
     fuse: FuseOptions | None = None,
     progress: Progress | None = None,
 ) -> Fusion:
-    """Reconstruct a set of images: estimates, cloud.ply, mesh.ply and fusion.json in the folder ``out``.
+    """Reconstruct a set of images: estimates, cloud.ply, mesh.ply, fusion.json and report.html in the folder ``out``.
 
     Args:
-        images, poses: as for ``open_scene``; images without cameras get them by structure from motion.
+        images, poses: as for ``open_scene``; images and videos without cameras get them by structure from motion.
         out: the results folder. A rerun continues where the last one stopped.
         network: from ``load_network``, or the name or file of its weights.
         prepare, estimate, fuse: options of the three stages.
@@ -46,12 +66,72 @@ def reconstruct(
             settings.
         EmptyResultError: if no view could be estimated, or no two views agree.
     """
-    out = Path(out)
+    loaded = load_network(network) if isinstance(network, (str, Path)) else network
+    return reconstruct_to_folder(
+        images, poses, Path(out), loaded, prepare=prepare, estimate=estimate, fuse=fuse, progress=progress
+    ).fusion
+
+
+def reconstruct_to_folder(
+    images: Path | str,
+    poses: Path | str | None,
+    out: Path,
+    network: Network,
+    *,
+    prepare: PrepareOptions | None = None,
+    estimate: EstimateOptions | None = None,
+    fuse: FuseOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **reading: Any,
+) -> Reconstruction:
+    """Do what ``reconstruct`` does, and return all that was made.
+
+    Args:
+        images, poses, out, prepare, estimate, fuse, progress: as for ``reconstruct``.
+        network: a loaded one.
+        overwrite: make anew what the folder holds.
+        reading: as for ``open_scene``.
+
+    Raises:
+        InputError, EmptyResultError: as ``reconstruct``.
+    """
+    progress = progress or LogProgress()
     with claimed(out):
-        scene = prepare_scene(images, poses, prepare, work_dir=out, progress=progress)
-        loaded = load_network(network) if isinstance(network, (str, Path)) else network
-        results = estimate_to_folder(scene, loaded, out, estimate, progress=progress).results
-        return fuse_results(results, fuse, mesh=out / "mesh.ply", cloud=out / "cloud.ply", progress=progress)
+        run = estimate_images(
+            images, poses, out, network, prepare, estimate, overwrite=overwrite, progress=progress, **reading
+        )
+        mesh, cloud = out / "mesh.ply", out / "cloud.ply"
+        fusion = fuse_results(run.results, fuse, mesh=mesh, cloud=cloud, progress=progress)
+        for note in fusion.stats.notes():
+            progress.note(note)
+        report = write_report(out, out / "report.html", progress=progress)
+    return Reconstruction(run=run, fusion=fusion, mesh=mesh, cloud=cloud, report=report)
+
+
+def estimate_images(
+    images: Path | str,
+    poses: Path | str | None,
+    out: Path,
+    network: Network,
+    prepare: PrepareOptions | None = None,
+    estimate: EstimateOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **reading: Any,
+) -> RunSummary:
+    """Prepare a set of images and estimate its views into a results folder, which is refused before any work if it
+    holds other results.
+
+    Args, Raises: as ``reconstruct_to_folder``.
+    """
+    prepare, estimate = prepare or PrepareOptions(), estimate or EstimateOptions()
+    with claimed(out):
+        if not overwrite:
+            refuse_other_results(out, network, prepare, estimate)
+        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=progress, **reading)
+        return estimate_to_folder(scene, network, out, estimate, overwrite=overwrite, progress=progress)
 
 
 def fuse_results(

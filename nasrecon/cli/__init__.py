@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nasrecon import __version__
-from nasrecon.cli import bench, check, eval, export, fuse, infer, refine, train, viz, weights
+from nasrecon.cli import bench, check, eval, export, fuse, infer, reconstruct, refine, train, viz, weights
 from nasrecon.cli.interrupt import EXIT_CODE, interruptible, message
 from nasrecon.cli.threads import set_waiting
 from nasrecon.errors import NasReconError, in_words, is_place_at_fault
@@ -66,7 +66,15 @@ def _options_of_all(
     pass
 
 
-for _command in (infer.infer, refine.refine, check.check, fuse.fuse, export.export, viz.viz):
+for _command in (
+    reconstruct.reconstruct,
+    infer.infer,
+    refine.refine,
+    check.check,
+    fuse.fuse,
+    export.export,
+    viz.viz,
+):
     app.command()(_command)
 for _group in (weights, train, eval, bench):
     app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
+import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -18,6 +22,26 @@ if TYPE_CHECKING:
 
 _REASONS_SHOWN = 10
 _TABLE_WIDTH = 10_000
+LINE_EVERY_S = 10.0
+"""Where stderr is no terminal, a task under way gets a line this often."""
+
+TASKS = {
+    "features": ("images searched for features", "image"),
+    "pairs matched": ("pairs of images compared", "pair"),
+    "matches": ("pairs of images compared", "pair"),
+    "cameras found": ("cameras found", "camera"),
+    "frames": ("frames read", "frame"),
+    "infer": ("depth of views", "view"),
+    "survey": ("views read", "view"),
+    "average": ("depths averaged", "view"),
+    "fuse": ("views fused", "view"),
+    "report": ("views in the report", "view"),
+    "sheet": ("views in the sheet", "view"),
+    "views": ("views exported", "view"),
+    "reference": ("true views read", "view"),
+    "pairs": ("pairs scored", "pair"),
+}
+"""What a task's bar is called, and the unit that it counts, by the name under which it reports."""
 
 
 def print_note(message: str) -> None:
@@ -25,34 +49,84 @@ def print_note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun: "1 pair", "2 pairs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class RateColumn(ProgressColumn):
-    """Views a second, or seconds a view where that is the larger number."""
+    """Units a second, or seconds a unit where that is the larger number."""
 
     def render(self, task: Task) -> Text:
-        return Text(rate(task.finished_speed or task.speed))
+        return Text(rate(task.finished_speed or task.speed, task.fields["unit"]))
 
 
-def rate(per_second: float | None) -> str:
+def rate(per_second: float | None, unit: str = "view") -> str:
     """Write a speed with its unit; "" while it is unknown."""
     if not per_second:
         return ""
-    return f"{per_second:.1f} views/s" if per_second >= 1 else f"{1 / per_second:.1f} s/view"
+    return f"{per_second:.1f} {unit}s/s" if per_second >= 1 else f"{1 / per_second:.1f} s/{unit}"
+
+
+@dataclass(kw_only=True)
+class _TaskState:
+    """A task as it stands where stderr is no terminal; times in s."""
+
+    started: float
+    written: float
+    is_done: bool = False
+
+
+@dataclass(kw_only=True)
+class _Lines:
+    """Progress as plain lines: one every ``LINE_EVERY_S`` and one when a task is done."""
+
+    stream: TextIO
+    tasks: dict[str, _TaskState] = field(default_factory=dict)
+
+    def update(self, task: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        state = self.tasks.setdefault(task, _TaskState(started=now, written=now))
+        if state.is_done or not total:
+            return
+        label, unit = TASKS.get(task, (task, "step"))
+        seconds = now - state.started
+        if done >= total:
+            state.is_done = True
+            print(f"{label}: {total:,} of {total:,} in {duration(seconds)}", file=self.stream, flush=True)
+        elif now - state.written >= LINE_EVERY_S:
+            state.written = now
+            rest = f", {rate(done / seconds, unit)}, {duration(seconds * (total - done) / done)} left" if done else ""
+            print(f"{label}: {done:,} of {total:,}{rest}", file=self.stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a time: "8.2 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Bar:
-    """The ``Progress`` of the command line: bars on stderr with rate and time left, one last line if that is no
-    terminal; use in a ``with``."""
+    """The ``Progress`` of the command line, on stderr; use it in a ``with``.
+
+    In a terminal it shows bars with rate and time left, elsewhere plain lines.
+    """
 
     def __init__(self) -> None:
         columns = [
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=30),
             MofNCompleteColumn(),
             RateColumn(),
             TimeRemainingColumn(),
         ]
+        self._stream = _stderr_of_its_own()
+        self._console = Console(file=self._stream)
         # A network may take a minute a view on a CPU: the speed is that of the last ten minutes.
-        self._progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=600)
+        self._progress = Progress(*columns, console=self._console, speed_estimate_period=600)
+        self._lines = None if self._console.is_terminal else _Lines(stream=self._stream)
         self._tasks: dict[str, int] = {}
         self._skipped = 0
 
@@ -64,12 +138,18 @@ class Bar:
     ) -> None:
         if self._tasks:
             self._progress.stop()
+        if self._stream is not sys.stderr:
+            self._stream.close()
 
     def update(self, task: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` steps are finished; every task has a line of its own."""
+        if self._lines is not None:
+            self._lines.update(task, done, total)
+            return
         self._progress.start()  # not before there is something to show: an error may come first
+        label, unit = TASKS.get(task, (task, "step"))
         if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total)
+            self._tasks[task] = self._progress.add_task(label, total=total, unit=unit)
         self._progress.update(self._tasks[task], completed=done, total=total)
 
     def skipped(self, name: str, reason: str) -> None:
@@ -82,7 +162,31 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print a line above the bar, as it is."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._lines is not None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stderr_of_its_own() -> TextIO:
+    """Return stderr by another file descriptor: structure from motion sends the first to a log file."""
+    try:
+        if sys.stderr.fileno() != 2:
+            return sys.stderr
+        return os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
+    except (OSError, ValueError, AttributeError):
+        return sys.stderr
+
+
+def next_lines(*commands: tuple[str, Sequence[object], str]) -> list[str]:
+    """Lay out the next commands to type: (command, its arguments, what it makes) each; paths are quoted."""
+    typed = [shlex.join(["nasrecon", command, *map(str, arguments)]) for command, arguments, _ in commands]
+    width = max(map(len, typed))
+    starts = ["next: ", *(["  or: "] * (len(typed) - 1))]
+    return [
+        f"{start}{text:<{width}}   # {purpose}"
+        for start, text, (_, _, purpose) in zip(starts, typed, commands, strict=True)
+    ]
 
 
 def table(rows: Sequence[Sequence[str]], right: Collection[int] = (1,)) -> str:
@@ -102,10 +206,14 @@ def table(rows: Sequence[Sequence[str]], right: Collection[int] = (1,)) -> str:
 
 
 def weights_table(entries: Sequence[WeightsEntry]) -> str:
-    """One line for each of the weights: name, size, kind, licence, notes."""
-    return table(
-        [(entry.name, f"{entry.bytes / 1e6:.1f} MB", entry.network, entry.licence, entry.notes) for entry in entries]
-    )
+    """A header, then one line for each of the weights: name, kind of network, size, licence, file."""
+    if not entries:
+        return "none"
+    rows = [("NAME", "KIND", "SIZE", "LICENCE", "FILE")]
+    rows += [
+        (entry.name, entry.network, f"{entry.bytes / 1e6:.1f} MB", entry.licence, entry.path.name) for entry in entries
+    ]
+    return f"{table(rows, right=(2,))}\nuse one with --network NAME; how {entries[0].name} was trained: --json"
 
 
 def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +36,8 @@ from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
     from nasrecon.inference.run import RunSummary
+    from nasrecon.nas.network import Network as NetworkType
+    from nasrecon.progress import Progress
 
 REMARKS_SHOWN = 12
 
@@ -157,31 +158,54 @@ def _run(
 ) -> RunSummary:
     """Prepare the scene and estimate its views, with progress on stderr."""
     from nasrecon.cli.console import Bar
+
+    with Bar() as bar:
+        loaded = start(images, out, network, device, bar)
+        from nasrecon.pipeline import estimate_images
+
+        return estimate_images(
+            images, poses, out, loaded, prepare, options, overwrite=overwrite, progress=bar, **reading
+        )
+
+
+def start(images: Path, out: Path, network: str, device: str, progress: Progress) -> NetworkType:
+    """Report at once that work begins, set what an interrupted run reports, and load the network."""
+    progress.note(f"reading {images}")
     from nasrecon.cli.interrupt import on_interrupt
-    from nasrecon.inference.run import claimed, estimate_to_folder
     from nasrecon.nas.precision import device_of
     from nasrecon.nas.weights import load_network
-    from nasrecon.prepare.prepare import prepare_scene
     from nasrecon.results.reader import count_finished
 
     on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
-    with Bar() as bar, claimed(out):
-        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=bar, **reading)
-        loaded = load_network(network, device=device)
-        bar.note(f"network {loaded.name} on {device_of(loaded)}")
-        return estimate_to_folder(scene, loaded, out, options, overwrite=overwrite, progress=bar)
+    loaded = load_network(network, device=device)
+    progress.note(f"network {loaded.name} on {device_of(loaded)}")
+    return loaded
 
 
 def print_summary(run: RunSummary, out: Path, as_json: bool) -> None:
     """Print what a run did, for people or as JSON."""
+    from nasrecon.cli.console import next_lines
+
     if as_json:
         skipped = [{"name": name, "reason": reason} for name, reason in run.skipped]
         counts = {"estimated": run.estimated, "kept": run.kept, "dropped": skipped, "seconds": round(run.seconds, 3)}
         counts["remarks"] = [{"name": name, "remark": remark} for name, remark in run.remarks]
         print(json.dumps({"results": str(out), **counts}))
         return
-    counts = f"{run.estimated} views estimated, {run.kept} kept, {len(run.skipped)} left out, {run.seconds:.1f} s"
-    lines = [f"{out}: {counts}", *(f"  {name}: {remark}" for name, remark in run.remarks[:REMARKS_SHOWN])]
+    follow = next_lines(("fuse", [out], "a point cloud and a mesh"), ("viz", [out], "the views in the browser"))
+    print("\n".join([*summary_lines(run, out), *follow]))
+
+
+def summary_lines(run: RunSummary, out: Path) -> list[str]:
+    """Lay out what was estimated, and what is odd about single views."""
+    from nasrecon.cli.console import duration, plural
+
+    counts = [f"{plural(run.estimated, 'view')} estimated in {duration(run.seconds)}"]
+    if run.kept:
+        counts.append(f"{run.kept} finished before")
+    if run.skipped:
+        counts.append(f"{len(run.skipped)} left out")
+    lines = [f"{out}: {', '.join(counts)}", *(f"  {name}: {remark}" for name, remark in run.remarks[:REMARKS_SHOWN])]
     if len(run.remarks) > REMARKS_SHOWN:
         lines.append(f"  ... and {len(run.remarks) - REMARKS_SHOWN} more remarks (all with --json)")
-    print("\n".join([*lines, f"next: nasrecon fuse {shlex.quote(str(out))}"]))
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.remarks import estimate_remarks, scene_remarks
 from nasrecon.ingest.images import direct_images
 from nasrecon.nas.network import Network, network_info
+from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.results.lock import locked
 from nasrecon.results.reader import Results
-from nasrecon.results.writer import ResultsWriter, Run
+from nasrecon.results.writer import ResultsWriter, Run, refuse_other_settings
 from nasrecon.scene.source_views import sources_origin
 from nasrecon.types import Estimate, Scene
 
@@ -90,8 +91,8 @@ def estimate_to_folder(
         todo = [i for i, view in enumerate(scene.views) if view.name not in writer.finished]
         kept = len(order) - len(todo)
         if kept:
-            progress.note(f"{kept} views are finished already and kept (--overwrite redoes them)")
-        with _WriterThread(writer, progress, len(todo)) as thread:
+            progress.note(f"{kept} views are finished from an earlier run (--overwrite redoes them)")
+        with _WriterThread(writer, progress, [order[i] for i in todo]) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
             for estimates, seconds in estimate_batches(prepared, network, options, todo, thread, prior):
@@ -126,6 +127,19 @@ def _describe_run(prepared: PreparedScene, network: Network, options: EstimateOp
     )
 
 
+def refuse_other_results(
+    folder: Path | str, network: Network, prepare: PrepareOptions, options: EstimateOptions
+) -> None:
+    """Stop before any work where a folder holds views made by another network or with other options.
+
+    Raises:
+        InputError: as ``results.writer.refuse_other_settings``.
+    """
+    info = network_info(network)
+    settings = {**prepare.settings(), **options.settings()}
+    refuse_other_settings(folder, {"network": info.name, "weights_sha256": info.sha256, "options": settings})
+
+
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
     """Hold the lock of a results folder (``results.lock``), once it is clear that results may go there.
@@ -147,9 +161,10 @@ class _WriterThread:
     """Write estimates in one thread, in order, while the network computes; everything that uses the writer runs
     there."""
 
-    def __init__(self, writer: ResultsWriter, progress: Progress, total: int) -> None:
-        self.writer, self.progress, self.total = writer, progress, total
+    def __init__(self, writer: ResultsWriter, progress: Progress, todo: Sequence[str]) -> None:
+        self.writer, self.progress, self.total = writer, progress, len(todo)
         self.written = 0
+        self._waiting = set(todo)
         self._pending: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-write")
 
@@ -175,6 +190,7 @@ class _WriterThread:
         """Record in the manifest that an input is left out, and report it."""
         self._pending.append(self._thread.submit(self.writer.drop, name, reason))
         self.progress.skipped(name, reason)
+        self._count_done(name)
 
     def add(self, estimate: Estimate, seconds: float) -> None:
         """Write an estimate; wait while more than ``_WRITES_WAITING`` are not written.
@@ -189,7 +205,12 @@ class _WriterThread:
     def _write(self, estimate: Estimate, seconds: float) -> None:
         self.writer.add(estimate, seconds=seconds)
         self.written += 1
-        self.progress.update("infer", self.written, self.total)
+        self._count_done(estimate.view.name)
+
+    def _count_done(self, name: str) -> None:
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self.progress.update("infer", self.total - len(self._waiting), self.total)
 
 
 def _nothing_left(prepared: PreparedScene, dropped: dict[str, str]) -> str:

@@ -141,11 +141,13 @@ def _quick_check(
     if not wanted:
         return None
     try:
-        diagnosis = check_scene(scene, quick=True, store=store)
+        diagnosis = check_scene(scene, quick=True, store=store, progress=progress)
     except InputError:
         return None  # the estimation reports each image that cannot be read
     for line in warning(diagnosis, arguments) if options.check else ():
         progress.note(line)
+    if options.check and not diagnosis.faults and diagnosis.given is not None:
+        progress.note(f"cameras fit the images: {diagnosis.error(diagnosis.given)}")
     return diagnosis
 
 

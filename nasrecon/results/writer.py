@@ -190,6 +190,30 @@ class ResultsWriter:
         self._written_at = time.monotonic()
 
 
+def refuse_other_settings(folder: Path | str, settings: dict[str, Any]) -> None:
+    """Stop before any work where a folder holds views made under other settings than these, as far as they are known.
+
+    Args:
+        folder: the results folder; it need not exist.
+        settings: entries of ``Run.settings``; those that are missing (the scene's hash) are not compared.
+
+    Raises:
+        InputError: if it is a file, holds somebody else's files, or views made under other settings.
+    """
+    folder, wanted = Path(folder), json.loads(json.dumps(settings))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: it is a file; give a folder with --out")
+    _refuse_foreign(folder)
+    for path in view_files(folder):
+        try:
+            stored = read_record(path)["settings"]
+        except (InputError, KeyError):
+            continue
+        if any(stored.get(key) != value for key, value in wanted.items()):
+            raise InputError(_other_settings(folder, stored, {**stored, **wanted}, ()))
+        return
+
+
 def _remove_view(folder: Path, path: Path) -> None:
     path.unlink()
     for part in _PREVIEWS:

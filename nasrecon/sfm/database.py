@@ -7,14 +7,12 @@ anywhere and COLMAP's lists of pairs break at a space in a name.
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -24,7 +22,10 @@ from nasrecon.progress import Progress
 MAX_IMAGE_SIDE_PX = 1600
 MAX_FEATURES = 6000
 
+LOG = "colmap.log"
 POLL_S = 0.5
+REPORTS, MIN_PAIRS_AT_ONCE = 40, 16
+"""Pairs are matched in so many parts, of so many pairs at least, with a report after each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +53,20 @@ def quiet(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def counted(database: Path, table: str, task: str, total: int, progress: Progress) -> Iterator[None]:
-    """Report how many rows a table of the database gains while pycolmap fills it, once a ``POLL_S``."""
-    done = threading.Event()
+def counted(log: Path, mark: bytes, task: str, total: int, progress: Progress) -> Iterator[None]:
+    """Report how many lines with a mark COLMAP's log gains, once every ``POLL_S``.
+
+    The database itself cannot be asked: two copies of SQLite in one process lose each other's locks.
+    """
+    ended = threading.Event()
+    start = log.stat().st_size if log.is_file() else 0
 
     def watch() -> None:
-        while not done.wait(POLL_S):
-            try:
-                with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=0.1)) as opened:
-                    rows = int(opened.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-            except sqlite3.Error:  # it is not there yet, or being written
-                continue
-            progress.update(task, min(rows, total), total)
+        while not ended.wait(POLL_S):
+            if log.is_file():
+                with log.open("rb") as opened:
+                    opened.seek(start)
+                    progress.update(task, min(opened.read().count(mark), total), total)
 
     progress.update(task, 0, total)
     watcher = threading.Thread(target=watch, name="nasrecon-sfm-progress", daemon=True)
@@ -71,7 +74,7 @@ def counted(database: Path, table: str, task: str, total: int, progress: Progres
     try:
         yield
     finally:
-        done.set()
+        ended.set()
         watcher.join()
     progress.update(task, total, total)
 
@@ -80,7 +83,7 @@ def extract(
     database: Path, folder: Path, names: Sequence[str], groups: Sequence[CameraGroup], progress: Progress
 ) -> None:
     """Find SIFT features in staged images, at most ``MAX_IMAGE_SIDE_PX`` wide; each group gets a camera of its own."""
-    with counted(database, "keypoints", "features", len(names), progress):
+    with counted(database.with_name(LOG), b"Processed file [", "features", len(names), progress):
         _extract(database, folder, names, groups)
 
 
@@ -112,15 +115,18 @@ def match(database: Path, pairs: Sequence[tuple[str, str]], progress: Progress) 
     import pycolmap
 
     listed = database.with_name("pairs.txt")
-    listed.write_text("".join(f"{a} {b}\n" for a, b in pairs))
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = listed
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = _threads()
-    with counted(database, "two_view_geometries", "pairs matched", len(pairs), progress):
+    step = max(MIN_PAIRS_AT_ONCE, -(-len(pairs) // REPORTS))
+    for start in range(0, len(pairs), step):
+        progress.update("pairs matched", start, len(pairs))
+        listed.write_text("".join(f"{a} {b}\n" for a, b in pairs[start : start + step]))
         pycolmap.match_image_pairs(
             database, matching_options=options, pairing_options=pairing, device=pycolmap.Device.cpu
         )
+    progress.update("pairs matched", len(pairs), len(pairs))
 
 
 def _threads() -> int:

@@ -22,7 +22,7 @@ from nasrecon.atomic import replacing_folder
 from nasrecon.errors import InputError
 from nasrecon.ingest.orientation import MADE_FROM, TURNED
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.sfm.database import CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
+from nasrecon.sfm.database import LOG, CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
 from nasrecon.sfm.kept_model import MODEL, digest, is_kept, write_made_from, write_model
 from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, read_headers, shared_cameras, stage
 
@@ -93,7 +93,7 @@ def _run_sfm(
     turned = sum(photo.orientation != 1 for photo in photos)
     if turned:
         progress.note(f"{turned} of {len(photos)} images are turned upright by their EXIF orientation")
-    with quiet(part / "colmap.log"):
+    with quiet(part / LOG):
         extract(database, staged, inside, groups, progress)
         pairs = choose_pairs(database, inside)
         match(database, pairs, progress)
@@ -139,7 +139,7 @@ def _map(database: Path, staged: Path, part: Path, count: int, keep_intrinsics: 
         progress.update("cameras found", registered, count)
 
     progress.update("cameras found", 0, count)
-    with quiet(part / "colmap.log"):
+    with quiet(part / LOG):
         models = pycolmap.incremental_mapping(
             database,
             staged,

@@ -16,6 +16,7 @@ from nasrecon.ingest.images import view_size
 from nasrecon.matching.pairs import pairs_to_triangulate
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.sfm.database import (
+    LOG,
     CameraGroup,
     extract,
     match,
@@ -117,7 +118,7 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
     options = pycolmap.IncrementalPipelineOptions()
     options.triangulation.ignore_two_view_tracks = False  # of two views there are no others
     options.triangulation.min_angle = options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
-    with quiet(part / "colmap.log"):
+    with quiet(part / LOG):
         extract(database, staged, inside, groups, progress)
         match(database, pairs, progress)
         known = _known_cameras(scene, inside, database)

@@ -69,6 +69,21 @@ OPTIONS = {
         "--threads",
         "--json",
     ],
+    "reconstruct": [
+        "--poses",
+        "--intrinsics",
+        "--convention",
+        "--format",
+        "--masks",
+        "--every",
+        "--fix",
+        "--out",
+        "--network",
+        "--device",
+        "--overwrite",
+        "--threads",
+        "--json",
+    ],
     "export": ["--format", "--out", "--scale", "--json"],
     "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],
     "bench check": ["--generated", "--views", "--seed", "--json"],
@@ -229,7 +244,7 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
         "infer", *scene_arguments(files), "--out", out, "--min-depth", "1.5", "--network", "my", "--device", "cpu"
     )
     assert code == 0, stderr
-    assert stdout.startswith(f"{out}: 5 views estimated, 0 kept, 0 left out")
+    assert stdout.startswith(f"{out}: 5 views estimated in ") and f"next: nasrecon fuse {out}" in stdout
     assert (
         "plain" in stderr
         and "network sweep on cpu" in stderr
@@ -294,14 +309,16 @@ def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path)
     asked = ["infer", photos, "--out", out, "--size", "96x64"]
     code, stdout, stderr = run(*asked)
     assert code == 0, stderr
-    assert "finding those of 4 images (structure from motion)" in stderr and "4 of 4 images have cameras now" in stderr
+    assert "finding those of 4 images (structure from motion)" in stderr and "4 of 4 images have cameras" in stderr
     assert "depth ranges: sparse points (4 of 4 views)" in stderr and "4 views estimated" in stdout
     manifest = json.loads((out / "manifest.json").read_text())
     origin = manifest["scene"]["origin"]
     assert origin["found_cameras"] and (origin["format"], origin["images"]) == ("COLMAP model", "4 of 4 images")
     assert {line["depth_range_from"] for line in manifest["views"]} == {"sparse points"}
     code, stdout, stderr = run(*asked)
-    assert code == 0 and "in an earlier run" in stderr and "0 views estimated, 4 kept" in stdout
+    assert (
+        code == 0 and "in an earlier run" in stderr and "0 views estimated" in stdout and "4 finished before" in stdout
+    )
     code, stdout, stderr = run("infer", photos, "--poses", out / "sfm", "--out", tmp_path / "o", "--size", "96x64")
     assert code == 0 and "4 views estimated" in stdout
     code, _, stderr = run(*asked, "--convention", "cam-from-world")
@@ -325,7 +342,12 @@ def test_triangulate_gives_points_to_known_cameras(run, tmp_path):
     assert code == 0, stderr
     assert "triangulating sparse points from 3 views" in stderr and "sparse points (3 of 3 views)" in stderr
     code, stdout, stderr = run(*asked)
-    assert code == 0 and "triangulated in an earlier run" in stderr and "0 views estimated, 3 kept" in stdout
+    assert (
+        code == 0
+        and "triangulated in an earlier run" in stderr
+        and "0 views estimated" in stdout
+        and "3 finished before" in stdout
+    )
     code, _, stderr = run("infer", room, "--out", tmp_path / "r", "--triangulate", "--every", "3", "--size", "96x64")
     assert code == 0 and "sparse points already" in stderr and not (tmp_path / "r" / "triangulated").exists()
 
@@ -395,13 +417,18 @@ def test_a_rerun_keeps_and_overwrite_redoes(run, files, tmp_path):
     arguments = ["infer", *scene_arguments(files), "--out", tmp_path / "o", "--min-depth", 1.5]
     run(*arguments)
     code, stdout, stderr = run(*arguments)
-    assert code == 0 and "0 views estimated, 5 kept" in stdout and "5 views are finished" in stderr
+    assert (
+        code == 0
+        and "0 views estimated" in stdout
+        and "5 finished before" in stdout
+        and "5 views are finished" in stderr
+    )
     code, _, stderr = run(*arguments, "--sources", 1)
     assert code == 2 and "sources: 4 there, 1 now" in stderr and "--overwrite" in stderr
     run.state["sha256"] = "cd" * 32
     assert run(*arguments)[0] == 2
     code, stdout, _ = run(*arguments, "--overwrite")
-    assert code == 0 and "5 views estimated, 0 kept" in stdout
+    assert code == 0 and "5 views estimated in " in stdout and "before" not in stdout
 
 
 def test_ctrl_c_keeps_finished_views_and_says_how_to_go_on(run, files, tmp_path):
@@ -417,7 +444,8 @@ def test_ctrl_c_keeps_finished_views_and_says_how_to_go_on(run, files, tmp_path)
     assert code == 130 and stdout == "" and f"interrupted: 2 finished views are in {tmp_path / 'o'}" in stderr
     assert "Traceback" not in stderr
     run.state["network"] = SweepNetwork()
-    assert "3 views estimated, 2 kept" in run(*arguments)[1]
+    stdout = run(*arguments)[1]
+    assert "3 views estimated" in stdout and "2 finished before" in stdout
 
 
 def test_what_is_left_out_is_said(run, tmp_path):
@@ -470,13 +498,13 @@ def test_other_failures_exit_with_1_and_one_message(run, files, tmp_path, monkey
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("nasrecon.inference.run.estimate_to_folder", fail)
+    monkeypatch.setattr("nasrecon.pipeline.estimate_to_folder", fail)
     code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path)
     assert code == 1 and stdout == "" and f"error: {in_words(error)}" in stderr and "Traceback" not in stderr
 
 
 def test_a_programming_error_keeps_its_traceback(run, files, tmp_path, monkeypatch):
-    monkeypatch.setattr("nasrecon.inference.run.estimate_to_folder", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("nasrecon.pipeline.estimate_to_folder", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["infer", *map(str, scene_arguments(files)), "--out", str(tmp_path)])
 
@@ -497,7 +525,9 @@ def test_weights_commands(run, monkeypatch, tmp_path):
     ]
     monkeypatch.setattr("nasrecon.nas.manifest.list_weights", lambda: tuple(entries))
     code, stdout, _ = run("weights", "list")
-    assert code == 0 and stdout.splitlines()[0].split() == ["good", "2.5", "MB", "lite", "Apache-2.0"]
+    header, good, *_ = stdout.splitlines()
+    assert code == 0 and header.split() == ["NAME", "KIND", "SIZE", "LICENCE", "FILE"]
+    assert good.split() == ["good", "lite", "2.5", "MB", "Apache-2.0", "good.safetensors"]
     told = json.loads(run("weights", "list", "--json")[1])
     assert [entry["path"] for entry in told] == [str(tmp_path / "good.safetensors"), str(tmp_path / "bad.safetensors")]
     monkeypatch.setattr(

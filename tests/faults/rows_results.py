@@ -17,7 +17,7 @@ def _refused(name: str, *edits, says: tuple[str, ...], command: str = FUSE, code
     return Row(name, edits, command, code, says)
 
 
-def _redone(name: str, *edits, says: tuple[str, ...] = ("1 views estimated", "3 kept")) -> Row:
+def _redone(name: str, *edits, says: tuple[str, ...] = ("1 view estimated", "3 finished before")) -> Row:
     """A rerun makes anew what is damaged, and nothing else."""
     return Row(name, edits, RERUN, 0, says, makes=("results",))
 
@@ -80,9 +80,9 @@ VIEWS = [
     _redone("rerun: a view is cut short", cut(VIEW, 0.6)),
     _redone("rerun: a view is empty", write(VIEW, b"")),
     _redone("rerun: a view is gone", remove(VIEW)),
-    _redone("rerun: the manifest is gone", remove("results/manifest.json"), says=("0 views estimated", "4 kept")),
-    _redone("rerun: a preview is gone", remove("results/depth/0000.png.png"), says=("0 views estimated", "4 kept")),
-    _redone("rerun: a part of a former run", write("results/views/.0000.png.npz.123.part", "x"), says=("4 kept",)),
+    _redone("rerun: the manifest is gone", remove("results/manifest.json"), says=("0 views estimated", "4 finished before")),
+    _redone("rerun: a preview is gone", remove("results/depth/0000.png.png"), says=("0 views estimated", "4 finished before")),
+    _redone("rerun: a part of a former run", write("results/views/.0000.png.npz.123.part", "x"), says=("4 finished before",)),
     _refused("rerun: an image was replaced", image("photos/0002.png", value=200), says=("0002.png", "another", "--overwrite"), command=RERUN),
     _refused("rerun: an image of the same size was replaced", copy("photos/0001.png", "photos/0002.png"), says=("0002.png", "--overwrite"), command=RERUN),
     _refused("rerun: other options", says=("sources: 4 there, 1 now", "--overwrite"), command=f"{RERUN} --sources 1"),
