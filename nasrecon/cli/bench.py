@@ -1,4 +1,4 @@
-"""``nasrecon bench``: how well parts of this package do their work, on sets that you name."""
+"""``nasrecon bench``: how fast the networks are here, and how well the check finds faults."""
 
 from __future__ import annotations
 
@@ -9,12 +9,57 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Benchmarks: check (faults injected into sound sets).", no_args_is_help=True)
+from nasrecon.cli.options import Device, Threads, parse_size
+from nasrecon.cli.threads import set_threads
+
+app = typer.Typer(help="Speed of the networks on this machine; or check: faults injected into sound sets.")
 
 
-@app.callback()
-def _group() -> None:
-    pass
+@app.callback(invoke_without_command=True)
+def speed(
+    context: typer.Context,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", help="Name or kind of a network; may be repeated.", show_default="zncc, lite, paper"),
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Of the maps; may be repeated.", metavar="WxH", show_default="320x256, 640x480"),
+    ] = None,
+    sources: Annotated[
+        list[int] | None,
+        typer.Option("--sources", help="Source views; may be repeated.", metavar="N", show_default="2, 4"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Leave cases out that would end later than this.")
+    ] = 150.0,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,
+) -> None:
+    """Seconds a view by network, size and number of sources; share of what the machine can do; peak memory.
+
+    Example: nasrecon bench --network lite --size 640x480
+    """
+    if context.invoked_subcommand is not None:
+        return
+    set_threads(threads)
+    from dataclasses import asdict
+
+    from nasrecon.bench.speed import SpeedOptions, measure, speed_rows
+    from nasrecon.cli.console import Bar, table
+    from nasrecon.nas.weights import resolve_device
+
+    chosen = {"networks": network, "sizes": [parse_size(text) for text in size or ()], "sources": sources}
+    options = SpeedOptions(seconds=seconds, **{name: tuple(value) for name, value in chosen.items() if value})
+    with Bar() as bar:
+        ceilings, rows = measure(options, resolve_device(device), bar)
+    if as_json:
+        print(json.dumps({"gflop_per_second": ceilings, "cases": [asdict(row) for row in rows]}))
+        return
+    for precision, values in ceilings.items():
+        print(f"{precision}: " + ", ".join(f"{name} {value:.3g} GFLOP/s" for name, value in values.items()))
+    print(table(speed_rows(rows), right=range(4, 9)))
 
 
 @app.command()

@@ -86,6 +86,7 @@ OPTIONS = {
     ],
     "export": ["--format", "--out", "--scale", "--json"],
     "check": ["--poses", "--intrinsics", "--convention", "--format", "--every", "--fix", "--json"],
+    "bench": ["--network", "--size", "--sources", "--seconds", "--device", "--threads", "--json"],
     "bench check": ["--generated", "--views", "--seed", "--json"],
     "fuse": [
         "--out",
