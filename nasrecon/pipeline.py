@@ -101,7 +101,8 @@ def reconstruct_to_folder(
         run = estimate_images(
             images, poses, out, network, prepare, estimate, overwrite=overwrite, progress=progress, **reading
         )
-        mesh, cloud = out / "mesh.ply", out / "cloud.ply"
+        textured = fuse is not None and fuse.texture is not None
+        mesh, cloud = out / ("mesh.glb" if textured else "mesh.ply"), out / "cloud.ply"
         fusion = fuse_results(run.results, fuse, mesh=mesh, cloud=cloud, progress=progress)
         for note in fusion.stats.notes():
             progress.note(note)
@@ -158,6 +159,6 @@ def fuse_results(
         if written.suffix.lower() == ".ply":  # what the page and the report read
             files["cloud"] = str(written)
     if fusion.mesh is not None and mesh is not None:
-        files["mesh"] = str(save_mesh(fusion.mesh, mesh))
+        files["mesh"] = str(save_mesh(fusion.textured or fusion.mesh, mesh))
     write_fusion(results.folder, fusion_facts(fusion, files, options))
     return fusion

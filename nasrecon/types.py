@@ -319,3 +319,18 @@ class Mesh:
     normal: np.ndarray
     rgb: np.ndarray
     unit: Unit = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TexturedMesh:
+    """A mesh with a texture atlas.
+
+    Attributes:
+        mesh: the mesh; vertices are doubled where parts of the atlas meet.
+        uv: (V, 2) float32, places in the atlas: (0, 0) is its lower left corner, (1, 1) the upper right one.
+        image: (S, S, 3) uint8, the atlas.
+    """
+
+    mesh: Mesh
+    uv: np.ndarray
+    image: np.ndarray

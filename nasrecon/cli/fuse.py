@@ -14,14 +14,18 @@ from nasrecon.cli.options import (
     ResultsFolder,
 )
 from nasrecon.errors import InputError
-from nasrecon.fuse.options import FuseOptions
+from nasrecon.fuse.options import FuseOptions, Method
 
 FUSE_DEFAULTS = FuseOptions()
 
 
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="The mesh: .ply, .obj, .glb or .stl.", show_default="RESULTS/mesh.ply"),
+    typer.Option(
+        "--out",
+        help="The mesh: .ply, .obj, .glb or .stl; with --texture .glb or .obj.",
+        show_default="RESULTS/mesh.ply, mesh.glb",
+    ),
 ]
 CloudOption = Annotated[
     Path | None,
@@ -44,6 +48,13 @@ CellOption = Annotated[
 VoxelOption = Annotated[
     float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
 ]
+MethodOption = Annotated[
+    Method, typer.Option(help="The mesh: tsdf from the depth maps, or poisson from the cloud's points and normals.")
+]
+TargetFacesOption = Annotated[int | None, typer.Option(help="Decimate the mesh to about so many faces.")]
+TextureOption = Annotated[
+    int | None, typer.Option(help="Give the mesh a texture atlas of this edge in pixels, cut from the images.")
+]
 MinComponentFacesOption = Annotated[int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")]
 
 
@@ -58,6 +69,9 @@ def fuse(
     max_neighbors: MaxNeighborsOption = FUSE_DEFAULTS.max_neighbors,
     cell: CellOption = FUSE_DEFAULTS.cell,
     voxel: VoxelOption = None,
+    method: MethodOption = FUSE_DEFAULTS.method,
+    target_faces: TargetFacesOption = None,
+    texture: TextureOption = None,
     min_component_faces: MinComponentFacesOption = FUSE_DEFAULTS.min_component_faces,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,23 +81,10 @@ def fuse(
     """
     from nasrecon.cli.console import Bar, fusion_table
     from nasrecon.cli.interrupt import on_interrupt
-    from nasrecon.fuse.las import load_laspy
-    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, check_ending
     from nasrecon.pipeline import fuse_results
     from nasrecon.results.reader import open_results, read_fusion
 
-    if out is None and cloud is None:
-        out, cloud = results / "mesh.ply", results / "cloud.ply"
-    for path, endings, what in ((out, MESH_ENDINGS, "mesh"), (cloud, CLOUD_ENDINGS, "cloud")):
-        if path is not None:
-            check_ending(path, endings, what)
-    if out is not None and cloud is not None and out.resolve() == cloud.resolve():
-        raise InputError(f"{out}: --out and --cloud name one file; the mesh and the cloud are two: give two names")
-    if cloud is not None and cloud.suffix.lower() in (".las", ".laz"):
-        load_laspy()
-    for path in (out, cloud):
-        if path is not None and path.is_dir():
-            raise InputError(f"{path}: it is a folder; give the name of a file")
+    out, cloud = _checked_files(results, out, cloud, texture)
     on_interrupt(lambda: f"interrupted: nothing of this fusion is written, the views in {results} are as they were")
     options = FuseOptions(
         min_confidence=min_confidence,
@@ -93,6 +94,9 @@ def fuse(
         max_neighbors=max_neighbors,
         cell=cell,
         voxel=voxel,
+        method=method,
+        target_faces=target_faces,
+        texture=texture,
         min_component_faces=min_component_faces,
     )
     with Bar() as bar:
@@ -101,3 +105,31 @@ def fuse(
             bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
     print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else fusion_table(fusion, files))
+
+
+def _checked_files(
+    results: Path, out: Path | None, cloud: Path | None, texture: int | None
+) -> tuple[Path | None, Path | None]:
+    """Return the files of the mesh and of the cloud.
+
+    Raises:
+        InputError: if one cannot be written as it is named.
+        NasReconError: if a library for it is missing.
+    """
+    from nasrecon.fuse.las import load_laspy
+    from nasrecon.fuse.save import CLOUD_ENDINGS, MESH_ENDINGS, TEXTURE_ENDINGS, check_ending
+
+    if out is None and cloud is None:
+        out, cloud = results / ("mesh.glb" if texture else "mesh.ply"), results / "cloud.ply"
+    meshes = (TEXTURE_ENDINGS, "textured mesh") if texture else (MESH_ENDINGS, "mesh")
+    for path, endings, what in ((out, *meshes), (cloud, CLOUD_ENDINGS, "cloud")):
+        if path is not None:
+            check_ending(path, endings, what)
+    if out is not None and cloud is not None and out.resolve() == cloud.resolve():
+        raise InputError(f"{out}: --out and --cloud name one file; the mesh and the cloud are two: give two names")
+    if cloud is not None and cloud.suffix.lower() in (".las", ".laz"):
+        load_laspy()
+    for path in (out, cloud):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path}: it is a folder; give the name of a file")
+    return out, cloud

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.calibrate import PlaneSamples, view_scales
+from nasrecon.errors import EmptyResultError
+from nasrecon.fuse import o3d
+from nasrecon.fuse.color import Photos, vertex_colors
 from nasrecon.fuse.consistency import THREADS
-from nasrecon.fuse.filter import average_view, filter_view, min_consistent_views
-from nasrecon.fuse.maps import COLOR_BYTES, PlaneMap, Store, confident_depth
-from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel
+from nasrecon.fuse.filter import average_view, filter_view
+from nasrecon.fuse.maps import PlaneMap, Store
+from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel, clean_faces, poisson_mesh
 from nasrecon.fuse.options import FilterStats, FuseOptions
-from nasrecon.fuse.overlap import CoarseDepth, median_footprint, neighbors
 from nasrecon.fuse.points import PointMerger
+from nasrecon.fuse.survey import Survey, survey_views
+from nasrecon.fuse.texture import texture_mesh
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.types import Estimate, Mesh, PointCloud, Unit
+from nasrecon.types import Estimate, Mesh, PointCloud, TexturedMesh, Unit
 
 _CELL_PIXELS = 2.0
 _MIN_COMPARISONS = 1000
@@ -32,6 +34,7 @@ class Fusion:
     Attributes:
         cloud: the points, or None if they were not asked for.
         mesh: the mesh, or None if it was not asked for.
+        textured: the mesh with a texture atlas, or None if that was not asked for.
         stats: what each stage of the filter let through.
         cell: edge of the cells in which points were merged [scene units].
         voxel: the mesh's voxel and the reason for it; None without a mesh.
@@ -39,7 +42,8 @@ class Fusion:
     """
 
     cloud: PointCloud | None
-    mesh: Mesh | None
+    mesh: Mesh | None = None
+    textured: TexturedMesh | None = None
     stats: FilterStats
     cell: float
     voxel: Voxel | None
@@ -74,128 +78,88 @@ def fuse_estimates(
         estimates = list(estimates)
     seconds: dict[str, float] = {}
     clock, stats = _Clock(seconds), FilterStats(views=len(estimates))
-    survey = _survey(estimates, options, stats, progress)
-    sketches = survey.sketches
-    chosen = neighbors(sketches, options.max_neighbors)
-    origin = np.median(np.concatenate([s.points_in_world for s in sketches]), axis=0)
-    cell = options.cell or _CELL_PIXELS * median_footprint(sketches)
-    voxel = choose_voxel(sketches, options) if mesh else None
-    required = [min_consistent_views(options, len(estimates), len(sources)) for sources in chosen]
-    _note_survey(survey, chosen, required, stats)
+    survey = survey_views(estimates, options, stats, progress)
+    origin = np.median(np.concatenate([s.points_in_world for s in survey.sketches]), axis=0)
+    cell = options.cell or _CELL_PIXELS * survey.footprint
+    voxel = choose_voxel(survey.sketches, options) if mesh else None
     clock.lap("survey")
     with ThreadPoolExecutor(THREADS) as pool:
-        averaged = _average_views(survey, chosen, required, options, stats, pool, progress)
+        averaged = _average_views(survey, options, stats, pool, progress)
+        photos = survey.photos(averaged)
         clock.lap("average")
-        merger = PointMerger(cell, origin) if cloud else None
-        builder = MeshBuilder(voxel, origin) if voxel else None
-        for i, sources in enumerate(chosen):
-            ref, *near = (PlaneMap(view=sketches[j].view, plane=averaged[j]) for j in (i, *sources))
-            filtered = filter_view(ref, near, survey.colors[i], required[i], options, stats, pool)
+        merger = PointMerger(cell, origin) if cloud or (voxel and options.method == "poisson") else None
+        builder = MeshBuilder(voxel, origin) if voxel and options.method == "tsdf" else None
+        for i, sources in enumerate(survey.neighbors):
+            ref, *near = (PlaneMap(view=survey.sketches[j].view, plane=averaged[j]) for j in (i, *sources))
+            filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, stats, pool)
             clock.lap("filter")
             for sink, name in ((merger, "points"), (builder, "mesh")):
                 if sink:
                     sink.add(filtered)
                     clock.lap(name)
             progress.update("fuse", i + 1, len(estimates))
-    if stats.supported == stats.lone:
-        raise EmptyResultError(_nothing_agrees(stats, options))
-    points = merger.cloud(unit) if merger else None
-    stats.merged = len(points) if points else None
-    clock.lap("points")
-    surface = builder.mesh(options.min_component_faces, min(stats.min_support, 2), unit) if builder else None
-    clock.lap("mesh")
-    return Fusion(cloud=points, mesh=surface, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
+        if stats.supported == stats.lone:
+            raise EmptyResultError(_nothing_agrees(stats, options))
+        points = merger.cloud(unit) if merger else None
+        stats.merged = len(points) if cloud and points else None
+        clock.lap("points")
+        fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
+        if voxel is None:
+            return fusion
+        shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)
+        vertices, faces = _finished(*shape, voxel.size, options)
+        clock.lap("mesh")
+        return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
 
 
-def _note_survey(survey: _Survey, chosen: Sequence[Sequence[int]], required: Sequence[int], stats: FilterStats) -> None:
-    """Find the scales of the views; note these, the support required, and the views without a neighbour."""
-    names = [sketch.view.name for sketch in survey.sketches]
-    stats.min_support = max(required)
-    if len(names) > 1:
-        stats.isolated_views = [name for name, sources in zip(names, chosen, strict=True) if not sources]
-    survey.scales = view_scales(survey.samples, chosen)
-    stats.scales = {name: float(scale) for name, scale in zip(names, survey.scales, strict=True) if scale != 1}
+def _finished(
+    vertices: np.ndarray, faces: np.ndarray, edge: float, options: FuseOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a surface (V, 3), (F, 3) without loose parts, decimated as asked for; ``edge``: of the voxels."""
+    vertices, faces = clean_faces(vertices, faces, edge, options.min_component_faces)
+    if options.target_faces is None or options.target_faces >= len(faces):
+        return vertices, faces
+    return clean_faces(*o3d.decimate(vertices, faces, options.target_faces), edge, 0)
+
+
+def _colored(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    photos: Photos,
+    options: FuseOptions,
+    unit: Unit,
+    pool: ThreadPoolExecutor,
+    clock: _Clock,
+) -> dict[str, Mesh | TexturedMesh]:
+    """Return the "mesh" of a surface (V, 3), (F, 3) with colours, and the "textured" one where it is asked for."""
+    normal = o3d.vertex_normals(vertices, faces)
+    rgb = vertex_colors(vertices, normal, faces, photos, pool, THREADS)
+    mesh = Mesh(vertices=vertices, faces=faces, normal=normal, rgb=rgb, unit=unit)
+    clock.lap("colors")
+    if options.texture is None:
+        return {"mesh": mesh}
+    textured = texture_mesh(mesh, photos, options.texture)
+    clock.lap("texture")
+    return {"mesh": mesh, "textured": textured}
 
 
 def _average_views(
-    survey: _Survey,
-    chosen: Sequence[Sequence[int]],
-    required: Sequence[int],
+    survey: Survey,
     options: FuseOptions,
     stats: FilterStats,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> Store:
-    """Return the planes of every view averaged with its sources ``chosen``; the survey's own are freed."""
+    """Return the planes of every view averaged with its neighbours; the survey's own are freed."""
     averaged = Store()
-    for i, sources in enumerate(chosen):
+    for i, sources in enumerate(survey.neighbors):
         near, before = [survey.maps(j) for j in sources], (stats.comparisons, stats.near)
-        averaged.put(i, average_view(survey.maps(i), near, required[i], options, stats, pool).plane)
+        averaged.put(i, average_view(survey.maps(i), near, survey.required[i], options, stats, pool).plane)
         if (comparisons := stats.comparisons - before[0]) > _MIN_COMPARISONS:
             stats.agreement[survey.sketches[i].view.name] = (stats.near - before[1]) / comparisons
-        progress.update("average", i + 1, len(chosen))
+        progress.update("average", i + 1, len(survey.neighbors))
     survey.forget_planes()
     return averaged
-
-
-class _Survey:
-    """What one visit to every view leaves: a sketch, the planes, the colours; and the scales found from these."""
-
-    def __init__(self) -> None:
-        self.sketches: list[CoarseDepth] = []
-        self.samples: list[PlaneSamples] = []
-        self.colors = Store(COLOR_BYTES)
-        self.scales = np.zeros(0)
-        self._planes = Store()
-
-    def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions) -> None:
-        """Add the next view; depth (H, W) is 0 where it is not confident."""
-        number = len(self.sketches)
-        self.sketches.append(CoarseDepth.of(estimate.view, depth))
-        maps = PlaneMap.of(estimate, options)
-        self.samples.append(PlaneSamples.of(maps))
-        self._planes.put(number, maps.plane)
-        self.colors.put(number, estimate.rgb)
-
-    def maps(self, number: int) -> PlaneMap:
-        """Return the planes of a view."""
-        scale = float(1 / self.scales[number])
-        return PlaneMap(view=self.sketches[number].view, plane=self._planes[number], scale=scale)
-
-    def forget_planes(self) -> None:
-        """Free the memory of the planes."""
-        self._planes = Store()
-
-
-def _survey(estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress) -> _Survey:
-    """Visit every view once and count its pixels into ``stats``."""
-    if not len(estimates):
-        raise InputError(
-            "there are no estimates to fuse; an iterator that was used before is empty: pass a list instead"
-        )
-    survey, names = _Survey(), set()
-    for i in range(len(estimates)):
-        estimate = estimates[i]
-        if estimate.view.name in names:
-            raise InputError(
-                f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one"
-            )
-        names.add(estimate.view.name)
-        depth = confident_depth(estimate, options)
-        with np.errstate(invalid="ignore"):
-            stats.with_depth += int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
-        stats.pixels += depth.size
-        stats.confident += int(np.count_nonzero(depth))
-        survey.add(estimate, depth, options)
-        progress.update("survey", i + 1, len(estimates))
-    if not stats.with_depth:
-        raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")
-    if not any(len(s.points_in_world) for s in survey.sketches):
-        raise EmptyResultError(
-            f"the confidence filter dropped everything: {stats.with_depth} pixels have a depth, {stats.confident} of "
-            f"them a confidence of min_confidence {options.min_confidence:g} or more. Lower min_confidence"
-        )
-    return survey
 
 
 def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:

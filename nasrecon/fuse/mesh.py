@@ -1,4 +1,4 @@
-"""Filtered depth maps become a mesh: a truncated signed distance field, its zero level, and what floats removed."""
+"""Filtered depth maps become a surface: the zero level of a truncated signed distance field, or a Poisson surface."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from nasrecon.fuse import o3d
 from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import CoarseDepth, median_footprint
-from nasrecon.types import Mesh, Unit
+from nasrecon.types import PointCloud
 
 _FOOTPRINTS = 2.0
 _TRUNCATION = 4.0
 _BAND = 8.0
 _GRID_BYTES = 3e9
 _MIN_AREA = 1e-6
+_MIN_POINTS = 100
+_MAX_OCTREE_DEPTH = 10
+_SPARSEST = 0.02
+_REACH = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,41 +105,77 @@ class MeshBuilder:
 
     def add(self, filtered: FilteredView) -> None:
         """Integrate the kept pixels of a view."""
-        self._grid.integrate(filtered.depth, filtered.rgb, filtered.view.camera, filtered.view.cam_from_world)
+        self._grid.integrate(filtered.depth, filtered.view.camera, filtered.view.cam_from_world)
 
-    def mesh(self, min_component_faces: int, min_weight: int = 1, unit: Unit = "unknown") -> Mesh:
-        """Extract the mesh, without parts of fewer than ``min_component_faces`` faces.
+    def surface(self, min_weight: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vertices (V, 3) and faces (F, 3) of the surface where ``min_weight`` views or more touched it.
 
         Raises:
-            EmptyResultError: if the field has no surface, or if every part is too small.
+            EmptyResultError: if the field has no surface.
         """
-        vertices, faces, rgb = self._grid.extract(min_weight=min_weight)
+        vertices, faces = self._grid.extract(min_weight=min_weight)
         if not len(faces):
             raise EmptyResultError(
                 f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks "
                 f"of voxels of {self._voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves "
                 f"fewer holes"
             )
-        sizes = component_sizes(faces, len(vertices))
-        keep = sizes >= min_component_faces
-        if not keep.any():
-            raise EmptyResultError(
-                f"all parts of the mesh are small: the largest has {sizes.max()} faces, min_component_faces asks for "
-                f"{min_component_faces}. Lower min_component_faces (0 keeps all)"
-            )
-        faces = faces[keep & (_areas(vertices, faces) > _MIN_AREA * self._voxel.size**2)]
-        vertices, faces, rgb = split_touching(vertices, faces, rgb)
-        return Mesh(vertices=vertices, faces=faces, normal=o3d.vertex_normals(vertices, faces), rgb=rgb, unit=unit)
+        return vertices, faces
+
+
+def poisson_mesh(cloud: PointCloud, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices (V, 3) and faces (F, 3) of the screened Poisson surface of a cloud, where it has points.
+
+    The surface is closed where the cloud is not. Trimmed is what lies further from the cloud than 3 cells, and the
+    2 % where the points are the most sparse.
+
+    Raises:
+        EmptyResultError: if the cloud is too small.
+    """
+    known = cloud.normal.any(axis=-1)
+    if np.count_nonzero(known) < _MIN_POINTS:
+        raise EmptyResultError(
+            f"the Poisson surface needs {_MIN_POINTS} points with normals, the cloud has {np.count_nonzero(known)}: "
+            f"take the method tsdf, or loosen the filter"
+        )
+    vertices, faces, density = o3d.poisson_surface(cloud.xyz[known], cloud.normal[known], cell, _MAX_OCTREE_DEPTH)
+    keep = density > np.quantile(density, _SPARSEST)
+    keep[keep] = o3d.nearest_distance(vertices[keep], cloud.xyz) < _REACH * cell
+    return vertices, faces[keep[faces].all(axis=1)]
+
+
+def clean_faces(
+    vertices: np.ndarray, faces: np.ndarray, edge: float, min_component_faces: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mesh without faces that have no area, small parts, and non-manifold vertices.
+
+    Args:
+        vertices, faces: (V, 3) and (F, 3).
+        edge: the usual length of an edge [scene units]; what is no area follows from it.
+        min_component_faces: parts with fewer faces are removed.
+
+    Raises:
+        EmptyResultError: if every part is too small.
+    """
+    sizes = component_sizes(faces, len(vertices))
+    keep = sizes >= min_component_faces
+    if not keep.any():
+        raise EmptyResultError(
+            f"all parts of the mesh are small: the largest has {sizes.max(initial=0)} faces, min_component_faces asks "
+            f"for {min_component_faces}. Lower min_component_faces (0 keeps all)"
+        )
+    faces = faces[keep & (_areas(vertices, faces) > _MIN_AREA * edge**2)]
+    return split_touching(vertices, faces)
 
 
 def component_sizes(faces: np.ndarray, vertex_count: int) -> np.ndarray:
     """Return for each face (F,) the number of faces of its part; faces that share a vertex are of one part."""
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
-    of_face = _roots(edges, vertex_count)[faces[:, 0]]
+    of_face = component_roots(edges, vertex_count)[faces[:, 0]]
     return np.bincount(of_face, minlength=vertex_count)[of_face]
 
 
-def _roots(edges: np.ndarray, count: int) -> np.ndarray:
+def component_roots(edges: np.ndarray, count: int) -> np.ndarray:
     """Return for each of ``count`` nodes (n,) the smallest node that the edges (E, 2) connect it with."""
     root = np.arange(count)
     while len(edges):
@@ -154,9 +194,7 @@ def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
 
 
-def split_touching(
-    vertices: np.ndarray, faces: np.ndarray, rgb: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_touching(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give every fan of faces around a vertex a vertex of its own, so that no vertex is non-manifold.
 
     Corners of faces at one vertex stay together where the faces share an edge there. Vertices that no face uses go.
@@ -170,6 +208,6 @@ def split_touching(
     start, ends = start[order], ends[order]
     same = (start[1:] == start[:-1]).all(axis=1)
     connected = np.concatenate([np.stack([ends[:-1][same, k], ends[1:][same, k]], axis=1) for k in (0, 1)])
-    first, index = np.unique(_roots(connected, faces.size), return_inverse=True)
+    first, index = np.unique(component_roots(connected, faces.size), return_inverse=True)
     chosen = faces.ravel()[first]
-    return vertices[chosen], index.reshape(-1, 3).astype(np.int32), rgb[chosen]
+    return vertices[chosen], index.reshape(-1, 3).astype(np.int32)

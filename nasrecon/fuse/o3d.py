@@ -19,8 +19,8 @@ from nasrecon.types import Camera, Mesh
 BLOCK = 8
 """Voxels along the edge of a block; smaller than Open3D's 16, as a thin band then fills its blocks better."""
 
-BLOCK_BYTES = BLOCK**3 * 46
-"""Memory of a block at the peak: 12 bytes a voxel, room for growth, and the tables of the mesh extraction."""
+BLOCK_BYTES = BLOCK**3 * 40
+"""Memory of a block at the peak: 8 bytes a voxel, room for growth, and the tables of the mesh extraction."""
 
 
 def _open3d() -> Any:
@@ -57,52 +57,52 @@ class TsdfGrid:
         self._voxel = voxel
         self._origin = np.asarray(origin, dtype=np.float64)
         self._truncation, self._band = float(truncation), float(band)
-        u16 = o3d.core.uint16
         self._grid = o3d.t.geometry.VoxelBlockGrid(
-            ("tsdf", "weight", "color"),
-            (o3d.core.float32, u16, u16),
-            ((1), (1), (3)),
+            ("tsdf", "weight"),
+            (o3d.core.float32, o3d.core.float32),
+            ((1), (1)),
             1.0,
             BLOCK,
             max(block_count, 1000),
         )
 
-    def integrate(self, depth: np.ndarray, rgb: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> None:
-        """Add a depth map (H, W) [scene units, 0 = invalid] with colours (H, W, 3) uint8."""
+    def integrate(self, depth: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> None:
+        """Add a depth map (H, W) [scene units, 0 = invalid]."""
         if not (depth > 0).any():
             return
         o3d = self._o3d
         if camera.K[0, 1]:
-            depth, rgb, camera = _without_skew(depth, rgb, camera)
+            depth, camera = _without_skew(depth, camera)
         depth_in_voxels = np.ascontiguousarray(depth / self._voxel, dtype=np.float32)
         cam_from_grid = np.array(cam_from_world, dtype=np.float64)
         cam_from_grid[:3, 3] = transform(cam_from_world, self._origin) / self._voxel
         depth_image = o3d.t.geometry.Image(depth_in_voxels)
-        # The grid keeps 255 times a float image: with 0 to 255 that fills its 16 bits, with 0 to 1 it would keep 8 of
-        # them, and rounding down at every update would darken the mean.
-        color_image = o3d.t.geometry.Image(np.ascontiguousarray(rgb, dtype=np.float32))
         K, extrinsic = o3d.core.Tensor(camera.K), o3d.core.Tensor(cam_from_grid)
         depth_max = 1.01 * float(depth_in_voxels.max())
         blocks = self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._band)
-        self._grid.integrate(blocks, depth_image, color_image, K, extrinsic, 1.0, depth_max, self._truncation)
+        self._grid.integrate(blocks, depth_image, K, extrinsic, 1.0, depth_max, self._truncation)
 
     @property
     def blocks(self) -> int:
         """The number of blocks in use."""
         return self._grid.hashmap().size()
 
-    def extract(self, min_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return vertices (V, 3) float64 in the world, faces (F, 3) int32 and colours (V, 3) uint8 of the zero level.
+    def extract(self, min_weight: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return vertices (V, 3) float64 in the world and faces (F, 3) int32 of the zero level.
 
         Args:
             min_weight: the number of depth maps that must have touched a voxel.
         """
-        mesh = self._grid.extract_triangle_mesh(min_weight - 0.5)
+        try:
+            mesh = self._grid.extract_triangle_mesh(min_weight - 0.5)
+        except RuntimeError as error:  # a grid without colours and without a surface
+            if "SetVertexColors" not in str(error):
+                raise
+            return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
         if "indices" not in mesh.triangle or not len(mesh.triangle.indices):
-            return np.zeros((0, 3)), np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8)
+            return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
         vertices = mesh.vertex.positions.numpy().astype(np.float64) * self._voxel + self._origin
-        rgb = np.rint(mesh.vertex.colors.numpy()).clip(0, 255).astype(np.uint8)
-        return vertices, mesh.triangle.indices.numpy().astype(np.int32), rgb
+        return vertices, mesh.triangle.indices.numpy().astype(np.int32)
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.asarray(mesh.compute_vertex_normals().vertex_normals, dtype=np.float32)
 
 
-def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, Camera]:
+def _without_skew(depth: np.ndarray, camera: Camera) -> tuple[np.ndarray, Camera]:
     """Shift rows by whole pixels so that K has no skew, which Open3D would ignore; what leaves the image is lost."""
     K = camera.K.copy()
     y = np.arange(camera.height) + 0.5
@@ -124,7 +124,40 @@ def _without_skew(depth: np.ndarray, rgb: np.ndarray, camera: Camera) -> tuple[n
     x = x.clip(0, camera.width - 1)
     rows = np.arange(camera.height)[:, None]
     K[0, 1] = 0
-    return np.where(inside, depth[rows, x], 0), rgb[rows, x], Camera(width=camera.width, height=camera.height, K=K)
+    return np.where(inside, depth[rows, x], 0), Camera(width=camera.width, height=camera.height, K=K)
+
+
+def poisson_surface(
+    xyz: np.ndarray, normal: np.ndarray, cell: float, max_depth: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the screened Poisson surface of points (N, 3) with unit normals (N, 3).
+
+    Args:
+        cell: the edge of the octree's smallest cells, as far as ``max_depth`` levels allow [scene units].
+
+    Returns:
+        vertices (V, 3) float64, faces (F, 3) int32, and the sampling density (V,): the level of the octree at which
+        there are points.
+    """
+    o3d = _open3d()
+    center, extent = xyz.mean(axis=0), float(np.ptp(xyz, axis=0).max())
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(np.ascontiguousarray((xyz - center) / cell)))
+    cloud.normals = o3d.utility.Vector3dVector(np.ascontiguousarray(normal, dtype=np.float64))
+    depth = int(np.clip(np.ceil(np.log2(max(1.1 * extent / cell, 2))), 4, max_depth))
+    mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, linear_fit=True)
+    vertices = np.asarray(mesh.vertices) * cell + center
+    return vertices, np.asarray(mesh.triangles).astype(np.int32), np.asarray(density)
+
+
+def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices and faces of a mesh with about ``target`` faces, by quadric error decimation."""
+    o3d = _open3d()
+    center, scale = vertices.mean(axis=0), float(np.ptp(vertices, axis=0).max()) or 1.0
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector((vertices - center) / scale), o3d.utility.Vector3iVector(faces)
+    )
+    small = mesh.simplify_quadric_decimation(target)
+    return np.asarray(small.vertices) * scale + center, np.asarray(small.triangles).astype(np.int32)
 
 
 def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

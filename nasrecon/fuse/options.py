@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nasrecon.errors import InputError
 
 _LARGE_SCALE = 0.04
+_MAX_TEXTURE = 16384
+
+Method = Literal["tsdf", "poisson"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class FuseOptions:
             median depth.
         voxel: edge of the mesh's voxels. None: twice the size of a pixel at the median depth, larger if the grid
             would not fit memory.
+        method: "tsdf": the mesh is the zero level of a signed distance field of the depth maps; "poisson": the screened
+            Poisson surface of the cloud, where the cloud has points.
+        target_faces: the mesh is decimated to about so many faces; None: not.
+        texture: edge of the mesh's texture atlas [px]; None: colours of vertices only.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
     Raises:
@@ -41,6 +49,9 @@ class FuseOptions:
     max_neighbors: int = 10
     cell: float | None = None
     voxel: float | None = None
+    method: Method = "tsdf"
+    target_faces: int | None = None
+    texture: int | None = None
     min_component_faces: int = 200
 
     def __post_init__(self) -> None:
@@ -56,6 +67,11 @@ class FuseOptions:
                     f"min_support {self.min_support} can never be reached with max_neighbors {self.max_neighbors}: "
                     f"a view and its neighbours are {self.max_neighbors + 1}"
                 )
+        if self.method not in ("tsdf", "poisson"):
+            raise InputError(f"method must be tsdf or poisson, found {self.method!r}")
+        for name, least in (("target_faces", 4), ("texture", 256)):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), least, _MAX_TEXTURE if name == "texture" else math.inf)
         for name in ("cell", "voxel"):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), 0, math.inf, open_low=True)

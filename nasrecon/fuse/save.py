@@ -16,7 +16,7 @@ import numpy as np
 from nasrecon.atomic import make_folder, remove_stale_parts, write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.o3d import vertex_normals
-from nasrecon.types import Mesh, PointCloud, Unit
+from nasrecon.types import Mesh, PointCloud, TexturedMesh, Unit
 
 CLOUD_ENDINGS = (".ply", ".xyz", ".las", ".laz")
 MESH_ENDINGS = (".ply", ".obj", ".glb", ".stl")
@@ -71,13 +71,20 @@ def _xyz_lines(cloud: PointCloud) -> bytes:
     return "".join(line % tuple(row) for row in columns.tolist()).encode()
 
 
-def save_mesh(mesh: Mesh, path: str | Path) -> Path:
+TEXTURE_ENDINGS = (".glb", ".obj")
+
+
+def save_mesh(mesh: Mesh | TexturedMesh, path: str | Path) -> Path:
     """Write a mesh as .ply, .obj, .glb or .stl, by the ending, and return its path; missing folders are made.
+
+    A textured mesh is written as .glb, or as .obj with an .mtl and a .png beside it.
 
     Raises:
         InputError: if the ending is another.
     """
     path = Path(path)
+    if isinstance(mesh, TexturedMesh):
+        return _save_textured(mesh, path)
     ending = check_ending(path, MESH_ENDINGS, "mesh")
     if ending == ".ply":
         rows = _rows(mesh.vertices, mesh.normal, mesh.rgb)
@@ -92,6 +99,36 @@ def save_mesh(mesh: Mesh, path: str | Path) -> Path:
     # trimesh leaves normals out unless asked, and STL has no place for them.
     data = out.export(file_type=ending[1:], **({} if ending == ".stl" else {"include_normals": True}))
     return _write(path, data.encode() if isinstance(data, str) else data)
+
+
+def _save_textured(textured: TexturedMesh, path: Path) -> Path:
+    """Write a .glb with the atlas in it, or an .obj with an .mtl and a .png beside it."""
+    import trimesh
+    from PIL import Image
+
+    ending = check_ending(path, TEXTURE_ENDINGS, "textured mesh")
+    mesh, image = textured.mesh, Image.fromarray(textured.image)
+    if ending == ".glb":
+        material = trimesh.visual.material.PBRMaterial(
+            name="atlas", baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+        )
+    else:
+        material = trimesh.visual.material.SimpleMaterial(image=image, name=path.stem)
+    out = trimesh.Trimesh(
+        vertices=mesh.vertices,
+        faces=mesh.faces,
+        vertex_normals=mesh.normal,
+        visual=trimesh.visual.TextureVisuals(uv=textured.uv, material=material),
+        process=False,
+    )
+    if ending == ".glb":
+        return _write(path, out.export(file_type="glb", include_normals=True))
+    text, others = trimesh.exchange.obj.export_obj(
+        out, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl"
+    )
+    for name, data in others.items():
+        _write(path.parent / name, data)
+    return _write(path, text.encode())
 
 
 def load_cloud(path: str | Path) -> PointCloud:
@@ -140,6 +177,8 @@ def load_mesh(path: str | Path) -> Mesh:
     rgb = np.full((len(loaded.vertices), 3), 180, np.uint8)
     if loaded.visual.kind == "vertex":
         rgb = np.asarray(loaded.visual.vertex_colors)[:, :3].astype(np.uint8)
+    elif loaded.visual.kind == "texture":
+        rgb = np.asarray(loaded.visual.to_color().vertex_colors)[:, :3].astype(np.uint8)
     vertices, faces = np.asarray(loaded.vertices, dtype=np.float64), np.asarray(loaded.faces, dtype=np.int32)
     with path.open("rb") as file:
         unit = _unit(file.read(1000).split(b"end_header")[0].decode("ascii", "replace").split("\n"))

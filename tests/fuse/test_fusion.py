@@ -62,7 +62,7 @@ def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimat
     assert fusion.stats.views == 14
     assert fusion.stats.isolated_views == []
     assert fusion.stats.comparisons >= fusion.stats.near >= fusion.stats.consistent > 0
-    assert set(fusion.seconds) == {"survey", "average", "filter", "points", "mesh"}
+    assert set(fusion.seconds) == {"survey", "average", "filter", "points", "mesh", "colors"}
 
 
 @pytest.mark.parametrize(("s", "shift"), [(1e-3, (0, 0, 0)), (1e3, (0, 0, 0)), (1.0, (3e6, -5e6, 200.0))])

