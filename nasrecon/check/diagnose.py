@@ -163,9 +163,9 @@ class _DiagnosisState:
         """Find images that are there twice, and go on without the second ones."""
         findings = duplicates(self.scene, self.matches, self.residuals)
         self.findings += findings
-        fixes = [fix for finding in findings for fix in finding.fixes]
-        if fixes:
-            rest = apply_fixes(self.scene, fixes)
+        repeated = {name for finding in findings if finding.fixes for name in finding.views}
+        if repeated:
+            rest = self.scene.subset([i for i, view in enumerate(self.scene.views) if view.name not in repeated])
             if self.matches.reindexed(self.scene, rest).pairs:
                 self._go_on_with(rest)
 

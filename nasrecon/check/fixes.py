@@ -184,6 +184,12 @@ def _dropped(scene: Scene, value: str | None) -> Scene:
     return replace(kept, dropped=(*scene.dropped, (value, "left out by --fix drop")))
 
 
+def _without_duplicates(scene: Scene, value: str | None) -> Scene:
+    from nasrecon.check.duplicates import without_duplicates
+
+    return without_duplicates(scene)
+
+
 def _order(scene: Scene, value: str | None) -> Scene:
     count = len(scene.views)
     if value == "matched":
@@ -271,6 +277,9 @@ FIXES: dict[str, Fix] = {
     "translation-scale": Fix(values="S", does="the translations are to be multiplied by S", apply=_translation_scale),
     "refine-poses": Fix(
         values="", does="the poses are a little off: fit them to the matches of the images", apply=_refined
+    ),
+    "drop-duplicates": Fix(
+        values="", does="leave out views that show the picture of another", apply=_without_duplicates
     ),
     "drop": Fix(values="NAME", does="leave a view out", apply=_dropped),
 }

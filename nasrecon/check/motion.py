@@ -75,18 +75,5 @@ def rotation_residual_px(scene: Scene, pair: PairMatches, matches: Matches) -> f
     )
 
 
-def pair_names(scene: Scene, pairs: list[tuple[int, int]], kind: str) -> list[Finding]:
-    if not pairs:
-        return []
-    names = tuple(scene.views[i].name for i, _ in pairs)
-    evidence = tuple(f"{scene.views[i].name} is the same picture as {scene.views[k].name}" for i, k in pairs)
-    if kind == "fault":
-        what = f"{len(pairs)} image(s) are there twice under other poses, or as copies of one file"
-        fixes = tuple(f"drop={name}" for name in names)
-        return [Finding(name="duplicates", kind="fault", what=what, evidence=evidence, fixes=fixes, views=names)]
-    what = f"the camera stood still: {len(pairs)} image(s) show what another shows, and add nothing"
-    return [Finding(name="still-views", kind="note", what=what, evidence=evidence, views=names)]
-
-
 def pairs_in_words(group: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(i, j) for i in group for j in group if i < j]

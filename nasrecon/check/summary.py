@@ -27,7 +27,7 @@ def facts(scene: Scene, matches: Matches) -> tuple[tuple[str, str], ...]:
     width, height = (np.array([getattr(camera, name) for camera in cameras]) for name in ("width", "height"))
     centers = np.array([camera.K[:2, 2] for camera in cameras]) / np.stack([width, height], axis=1)
     across, down = (np.degrees(2 * np.arctan(side / (2 * f))) for side, f in ((width, fx), (height, fy)))
-    looked = f", {len(matches.views)} looked at" if len(matches.views) < len(cameras) else ""
+    looked = f", {len(matches.views)} compared" if len(matches.views) < len(cameras) else ""
     rows = [
         ("views", f"{len(cameras)}{looked} ({len(scene.dropped)} inputs left out)"),
         ("read as", scene.origin.in_words()),

@@ -12,7 +12,7 @@ import typer
 from nasrecon.cli.options import Device, Threads, parse_size
 from nasrecon.cli.threads import set_threads
 
-app = typer.Typer(help="Speed of the networks on this machine; or check: faults injected into sound sets.")
+app = typer.Typer(help="Speed of the networks on this machine; or check: faults injected into right cameras.")
 
 
 @app.callback(invoke_without_command=True)
@@ -65,7 +65,8 @@ def speed(
 @app.command()
 def check(
     sets: Annotated[
-        list[Path] | None, typer.Argument(metavar="[SETS]...", help="Folders of sound sets that carry their cameras.")
+        list[Path] | None,
+        typer.Argument(metavar="[SETS]...", help="Folders of sets that carry their cameras, which are right."),
     ] = None,
     generated: Annotated[
         int, typer.Option("--generated", min=0, help="Sets to render besides, each another world.")
@@ -74,7 +75,7 @@ def check(
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON, for scripts.")] = False,
 ) -> None:
-    """Break the cameras of sound sets in known ways; count the right diagnoses and the false alarms. Exit code 1:
+    """Break cameras that are right in known ways; count the right diagnoses and the false alarms. Exit code 1:
     below 95 %.
 
     Example: nasrecon bench check livingroom1 --generated 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -50,20 +51,23 @@ def check(
     with Bar() as bar:
         scene = read_scene(images, poses, options, bar, find_cameras=False, **reading)
         diagnosis = check_scene(scene, progress=bar)
-    print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis))
+    given = {"--poses": poses, "--intrinsics": intrinsics, "--convention": convention, "--format": format}
+    arguments = [images, *(word for name, value in given.items() if value is not None for word in (name, value))]
+    arguments += [word for each in fix or () for word in ("--fix", each)]
+    print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis, arguments))
     if diagnosis.faults:
         raise typer.Exit(1)
 
 
-def report(diagnosis: Diagnosis) -> str:
-    """Lay out a diagnosis for people."""
-    from nasrecon.cli.console import table
+def report(diagnosis: Diagnosis, arguments: Sequence[object] = ()) -> str:
+    """Lay out a diagnosis for people; ``arguments``: of the command that made it, for the one to type next."""
+    from nasrecon.cli.console import plural, table
 
     lines = [table(diagnosis.facts, right=())] if diagnosis.facts else []
     if diagnosis.given is not None:
         residuals = diagnosis.given
         rows = [
-            ("matches", f"{len(residuals.error_px)} in {len(residuals.pair_px)} pairs of images"),
+            ("matches", f"{len(residuals.error_px):,} in {plural(len(residuals.pair_px), 'pair')} of images"),
             ("epipolar error", f"{diagnosis.error(residuals)} (median, in pixels of the images)"),
             ("points in front", f"{residuals.cheirality_share:.1%} of {residuals.tested} matches with enough parallax"),
         ]
@@ -72,12 +76,28 @@ def report(diagnosis: Diagnosis) -> str:
         lines += ["", table(rows, right=())]
     for finding in diagnosis.findings:
         lines += ["", *_finding_lines(finding)]
-    if not diagnosis.faults:
-        lines += [
-            "",
-            "the cameras fit the images: no faults found" if diagnosis.given is not None else "nothing was judged",
-        ]
-    return "\n".join(lines).strip("\n")
+    return "\n".join([*lines, "", *_verdict(diagnosis, arguments)]).strip("\n")
+
+
+def _verdict(diagnosis: Diagnosis, arguments: Sequence[object]) -> list[str]:
+    """Say whether the cameras fit, and what to type next."""
+    from nasrecon.cli.console import next_lines
+
+    fixes = [word for fix in diagnosis.fixes for word in ("--fix", fix)]
+    if diagnosis.faults:
+        repaired = (
+            f"; with the repairs: {diagnosis.error(diagnosis.repaired)}" if diagnosis.repaired is not None else ""
+        )
+        lines = [f"the cameras do not fit the images: {_plural_faults(len(diagnosis.faults))}{repaired}"]
+        return [*lines, *next_lines(("infer", [*arguments, *fixes], "with the repairs"))] if fixes else lines
+    if diagnosis.given is None:
+        return ["the images could not be compared, so nothing is known about the cameras"]
+    lines = [f"cameras fit the images: {diagnosis.error(diagnosis.given)}"]
+    return [*lines, *next_lines(("infer", [*arguments, *fixes], "depth, normals and confidence of every view"))]
+
+
+def _plural_faults(count: int) -> str:
+    return "1 fault" if count == 1 else f"{count} faults"
 
 
 def _finding_lines(finding: Finding) -> list[str]:

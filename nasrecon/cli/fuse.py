@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from nasrecon.cli.options import (
 )
 from nasrecon.errors import InputError
 from nasrecon.fuse.options import FuseOptions, Method
+
+if TYPE_CHECKING:
+    from nasrecon.fuse.fusion import Fusion
 
 FUSE_DEFAULTS = FuseOptions()
 
@@ -79,7 +82,7 @@ def fuse(
 
     Example: nasrecon fuse nasrecon_out
     """
-    from nasrecon.cli.console import Bar, fusion_table
+    from nasrecon.cli.console import Bar
     from nasrecon.cli.interrupt import on_interrupt
     from nasrecon.pipeline import fuse_results
     from nasrecon.results.reader import open_results, read_fusion
@@ -104,7 +107,7 @@ def fuse(
         for note in fusion.stats.notes():
             bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
-    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else fusion_table(fusion, files))
+    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else _summary(fusion, files, results))
 
 
 def _checked_files(
@@ -133,3 +136,13 @@ def _checked_files(
         if path is not None and path.is_dir():
             raise InputError(f"{path}: it is a folder; give the name of a file")
     return out, cloud
+
+
+def _summary(fusion: Fusion, files: dict[str, str], results: Path) -> str:
+    from nasrecon.cli.console import fusion_table, next_lines
+
+    report = results / "report.html"
+    follow = next_lines(
+        ("viz", [results], "a page in the browser"), ("viz", [results, "--html", report], "one file that opens offline")
+    )
+    return "\n".join([fusion_table(fusion, files), *follow])

@@ -71,9 +71,11 @@ def preview(
 
     Example: nasrecon train preview --out worlds.png
     """
+    from nasrecon.cli.console import print_note
     from nasrecon.train.contact_sheet import write_sheet
     from nasrecon.train.world_files import WorldOptions
 
+    print_note(f"rendering {count} worlds; about 10 s each on a CPU")
     write_sheet(out, count, seed, WorldOptions(kind=kind, textures=textures, floating=floating, models=models))
     print(out)
 
