@@ -14,8 +14,9 @@ from nasrecon.inference.run import RunSummary, claimed, estimate_to_folder, refu
 from nasrecon.nas.network import Network
 from nasrecon.nas.weights import load_network
 from nasrecon.prepare.options import PrepareOptions
-from nasrecon.prepare.prepare import prepare_scene
+from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
+from nasrecon.ranks import current
 from nasrecon.results.fusion_record import fusion_facts, write_fusion
 from nasrecon.results.reader import Results
 from nasrecon.view.report import write_report
@@ -123,15 +124,19 @@ def estimate_images(
     **reading: Any,
 ) -> RunSummary:
     """Prepare a set of images and estimate its views into a results folder, which is refused before any work if it
-    holds other results.
+    holds other results. Under ``ranks.as_ranks`` the first rank prepares, and all share the views.
 
     Args, Raises: as ``reconstruct_to_folder``.
     """
     prepare, estimate = prepare or PrepareOptions(), estimate or EstimateOptions()
-    with claimed(out):
+
+    def prepared() -> PreparedScene:
         if not overwrite:
             refuse_other_results(out, network, prepare, estimate)
-        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=progress, **reading)
+        return prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=progress, **reading)
+
+    with claimed(out):
+        scene = current().from_first(prepared)
         return estimate_to_folder(scene, network, out, estimate, overwrite=overwrite, progress=progress)
 
 

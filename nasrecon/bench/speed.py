@@ -31,6 +31,7 @@ from nasrecon.progress import Progress, Quiet
 from nasrecon.types import Camera, ImageSource, Scene, View
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ON_CPU, ON_GPU = ("lite", "zncc"), ("lite", "paper", "zncc")
 REPEATS, ENOUGH_S = 5, 3.0
 """A network runs this often, or until it has run for so long; the median counts."""
 RUNS = 3
@@ -42,7 +43,7 @@ class SpeedOptions:
     """What is measured.
 
     Attributes:
-        networks: names of weights, or kinds of network, which then have random weights.
+        networks: names of weights, or kinds of network, which then have random weights; (): those of the device.
         sizes: (width, height) [px], multiples of 32.
         sources: numbers of source views.
         seconds: no case begins that would end after so long, by the speed of those before it.
@@ -51,10 +52,10 @@ class SpeedOptions:
         InputError: if a size or a number is out of its range.
     """
 
-    networks: tuple[str, ...] = ("zncc", "lite", "paper")
+    networks: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ((320, 256), (640, 480))
     sources: tuple[int, ...] = (2, 4)
-    seconds: float = 150.0
+    seconds: float = 120.0
 
     def __post_init__(self) -> None:
         if any(side < 64 or side % 32 for size in self.sizes for side in size):
@@ -96,21 +97,25 @@ def measure(
     """
     since, rows = time.perf_counter(), []
     ceilings = {name: ceiling(device, dtype) for name, dtype in PRECISIONS.items()}
-    speed = 0.2 * max(ceilings["float32"].values())  # GFLOP/s that are expected; less where a network was slower
-    for name in options.networks:
-        network = _network(name, device)
+    for name in options.networks or (ON_GPU if device.type == "cuda" else ON_CPU):
+        network, last = _network(name, device), None
         for width, height in options.sizes:
             for sources in options.sources:
                 label = f"{name} at {width}x{height} with {sources} sources"
-                needed = RUNS * _gflop_on_meta(name, sources, width, height) / speed
+                needed = 0.0 if last is None else RUNS * _scaled(last, width, height, sources)
                 left = options.seconds - (time.perf_counter() - since)
-                if needed > left or left < 0:
-                    progress.skipped(label, f"it would take {needed:.0f} s or more, {max(0, left):.0f} s are left")
+                if needed > left:
+                    progress.skipped(label, f"it would take about {needed:.0f} s, {max(0, left):.0f} s are left")
                     continue
                 progress.note(f"{label} ...")
-                rows.append(_measured(network, name, sources, width, height, device, ceilings, since + options.seconds))
-                speed = min(speed, rows[-1].gflop / rows[-1].seconds) if rows[-1].gflop else speed
+                last = _measured(network, name, sources, width, height, device, ceilings, since + options.seconds)
+                rows.append(last)
     return ceilings, rows
+
+
+def _scaled(last: Speed, width: int, height: int, sources: int) -> float:
+    """Return the seconds that a network may take at another size, from those of a case before."""
+    return last.seconds * (width * height) / (last.width * last.height) * (1 + sources) / (1 + last.sources)
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
@@ -190,17 +195,6 @@ def _measured(
         share=gflop / seconds / max(ceilings[precision].values()),
         peak_bytes=None if peak is None or before is None else max(0, peak - before),
     )
-
-
-def _gflop_on_meta(name: str, sources: int, width: int, height: int) -> float:
-    """Return the GFLOP of a case without computing it; 0 where the network needs values."""
-    try:
-        network: Any = _network(name, torch.device("cpu")).to("meta")  # type: ignore[attr-defined]
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network(_batch(sources, width, height).to("meta"))
-        return counter.get_total_flops() / 1e9
-    except (RuntimeError, NotImplementedError):
-        return 0.0
 
 
 def _batch(sources: int, width: int, height: int) -> StereoBatch:

@@ -20,7 +20,7 @@ def speed(
     context: typer.Context,
     network: Annotated[
         list[str] | None,
-        typer.Option("--network", help="Name or kind of a network; may be repeated.", show_default="zncc, lite, paper"),
+        typer.Option("--network", help="Name or kind; may be repeated.", show_default="lite, zncc; on a GPU paper"),
     ] = None,
     size: Annotated[
         list[str] | None,
@@ -32,7 +32,7 @@ def speed(
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1, help="Leave cases out that would end later than this.")
-    ] = 150.0,
+    ] = 120.0,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ from nasrecon.cli.threads import set_threads
 from nasrecon.errors import InputError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
+from nasrecon.ranks import Ranks, as_ranks
 
 if TYPE_CHECKING:
     from nasrecon.inference.run import RunSummary
@@ -117,7 +119,8 @@ def infer(
 ) -> None:
     """Images to depth, normals and confidence of every view. A rerun continues where the last one stopped.
 
-    Images without cameras get them by structure from motion first.
+    Images without cameras get them by structure from motion first. With several GPUs or machines:
+    torchrun --nproc-per-node N -m nasrecon infer ...; the processes share the views.
 
     Example: nasrecon infer photos --out results
     """
@@ -134,9 +137,12 @@ def infer(
         min_depth=min_depth,
     )
     options = _estimate_options(size, max_side, batch)
-    reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
-    run = _run(images, poses, prepare, options, out, network, device, overwrite, use_hints=not ignore_hints, **reading)
-    print_summary(run, out, as_json)
+    reading: dict[str, Any] = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
+    reading["use_hints"] = not ignore_hints
+    with as_ranks() as ranks:
+        run = _run(images, poses, prepare, options, out, network, device, overwrite, ranks, **reading)
+    if ranks.is_first:
+        print_summary(run, out, as_json)
 
 
 def _estimate_options(size: tuple[int, int] | None, max_side: int | None, batch: int | None) -> EstimateOptions:
@@ -154,13 +160,15 @@ def _run(
     network: str,
     device: str,
     overwrite: bool,
+    ranks: Ranks,
     **reading: Any,
 ) -> RunSummary:
-    """Prepare the scene and estimate its views, with progress on stderr."""
+    """Prepare the scene and estimate its views, with progress of the first rank on stderr."""
     from nasrecon.cli.console import Bar
+    from nasrecon.progress import Quiet
 
-    with Bar() as bar:
-        loaded = start(images, out, network, device, bar)
+    with Bar() if ranks.is_first else nullcontext(Quiet()) as bar:
+        loaded = start(images, out, network, ranks.device(device), bar)
         from nasrecon.pipeline import estimate_images
 
         return estimate_images(

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from nasrecon.inference.adapter import Photo
 from nasrecon.inference.estimate import estimate_batches
 from nasrecon.inference.memory import refuse_too_large
 from nasrecon.inference.options import EstimateOptions
-from nasrecon.inference.remarks import estimate_remarks, scene_remarks
+from nasrecon.inference.remarks import Remark, estimate_remarks, scene_remarks
 from nasrecon.ingest.images import direct_images
 from nasrecon.nas.network import Network, network_info
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
+from nasrecon.ranks import Ranks, current
 from nasrecon.results.lock import locked
 from nasrecon.results.reader import Results
 from nasrecon.results.writer import ResultsWriter, Run, refuse_other_settings
@@ -72,8 +73,8 @@ def estimate_to_folder(
         prior: gives each reference its depth of elsewhere (``inference.refine``).
 
     Returns:
-        the results on disk and the counts of this run. If the run is interrupted, the finished views are there; the
-        same call continues with the rest.
+        the results on disk and the counts of this run; under ``ranks.as_ranks`` the first rank has those of all. If the
+        run is interrupted, the finished views are there; the same call continues with the rest.
 
     Raises:
         InputError: if the folder holds views made under other settings, or files that are not nasrecon's; if every
@@ -87,30 +88,55 @@ def estimate_to_folder(
     order = [view.name for view in scene.views]
     refuse_too_large(scene, options)
     remarks = scene_remarks(scene)
-    with claimed(folder), ResultsWriter(folder, run, order, overwrite=overwrite) as writer:
-        todo = [i for i, view in enumerate(scene.views) if view.name not in writer.finished]
+    ranks = current()
+    with claimed(folder), _writer(ranks, folder, run, order, overwrite) as writer:
+        finished = ranks.from_first(lambda: writer.finished)
+        todo = [i for i, view in enumerate(scene.views) if view.name not in finished]
         kept = len(order) - len(todo)
         if kept:
             progress.note(f"{kept} views are finished from an earlier run (--overwrite redoes them)")
+        todo = ranks.share(todo)
         with _WriterThread(writer, progress, [order[i] for i in todo]) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
-            for estimates, seconds in estimate_batches(prepared, network, options, todo, thread, prior):
-                for estimate in estimates:
-                    remarks += estimate_remarks(estimate)
-                    thread.add(estimate, seconds / len(estimates))
-        if not writer.finished:
+            batches = estimate_batches(prepared, network, options, todo, thread, prior)
+            for estimate, share in ((e, seconds / len(part)) for part, seconds in batches for e in part):
+                remarks += estimate_remarks(estimate)
+                thread.add(estimate, share)
+        written = _collected(ranks, writer, remarks, thread.written)
+        if ranks.is_first and not writer.finished:
             raise InputError(_nothing_left(prepared, writer.dropped))
         skipped = tuple(writer.dropped.items())
-    seconds, results = time.perf_counter() - since, Results.open(folder)
     return RunSummary(
-        results=results,
-        estimated=thread.written,
+        results=ranks.from_first(lambda: Results.open(folder)),
+        estimated=written,
         kept=kept,
         skipped=skipped,
         remarks=tuple(remarks),
-        seconds=seconds,
+        seconds=time.perf_counter() - since,
     )
+
+
+def _writer(ranks: Ranks, folder: str | Path, run: Run, order: Sequence[str], overwrite: bool) -> ResultsWriter:
+    """Return this rank's writer; the first rank opens the folder before the others go on."""
+    first: list[ResultsWriter] = []
+    ranks.from_first(lambda: first.append(ResultsWriter(folder, run, order, overwrite=overwrite)))
+    return first[0] if first else ResultsWriter(folder, run, order, member=True)
+
+
+def _collected(ranks: Ranks, writer: ResultsWriter, remarks: list[Remark], written: int) -> int:
+    """Bring what all ranks left out, remarked and wrote to the first; returns how many views were written."""
+    if ranks.size == 1:
+        return written
+    parts = ranks.gathered((writer.dropped, remarks, written))
+    if not ranks.is_first:
+        return written
+    remarks[:] = list(dict.fromkeys(remark for _, part, _ in parts for remark in part))
+    for dropped, _, _ in parts:
+        for name, reason in dropped.items():
+            writer.drop(name, reason)
+    writer.take_views_of_others()
+    return sum(count for _, _, count in parts)
 
 
 def _describe_run(prepared: PreparedScene, network: Network, options: EstimateOptions) -> Run:
@@ -142,7 +168,8 @@ def refuse_other_results(
 
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
-    """Hold the lock of a results folder (``results.lock``), once it is clear that results may go there.
+    """Hold the lock of a results folder (``results.lock``), once it is clear that results may go there; the first rank
+    holds it for all.
 
     Raises:
         InputError: if another run holds it, it cannot be made, or it holds photographs.
@@ -153,7 +180,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
             f"{folder}: it holds photographs ({', '.join(photographs[:3])}); results do not go among them: give "
             "another folder with --out"
         )
-    with locked(folder):
+    with locked(folder) if current().is_first else nullcontext():
         yield
 
 

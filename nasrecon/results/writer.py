@@ -94,17 +94,22 @@ class ResultsWriter:
         run: what is being run.
         order: the names of the scene's views; the manifest keeps this order.
         overwrite: remove the views that the folder holds; otherwise those under the same settings count as finished.
+        member: another process has opened the folder for this run and writes its manifest; this one writes views only.
 
     Raises:
         InputError: if the folder holds views made under other settings, or somebody else's files where ours would go.
     """
 
-    def __init__(self, folder: str | Path, run: Run, order: Iterable[str], *, overwrite: bool = False) -> None:
-        self.folder, self.run = Path(folder), run
+    def __init__(
+        self, folder: str | Path, run: Run, order: Iterable[str], *, overwrite: bool = False, member: bool = False
+    ) -> None:
+        self.folder, self.run, self._member = Path(folder), run, member
         self._position = {name: i for i, name in enumerate(order)}
         self._records: dict[str, Record] = {}
         self._dropped: dict[str, str] = {}
         self._written_at = -np.inf
+        if member:
+            return
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder}: it is a file; give a folder with --out")
         _refuse_foreign(self.folder)
@@ -168,12 +173,18 @@ class ResultsWriter:
         if time.monotonic() - self._written_at > _MANIFEST_EVERY_S:
             self.write_manifest(complete=False)
 
+    def take_views_of_others(self) -> None:
+        """Enter the views that other processes have written under this run's settings."""
+        self._records = self._kept(view_files(self.folder))
+
     def drop(self, name: str, reason: str) -> None:
         """Record in the manifest that an input was left out, and why."""
         self._dropped[name] = reason
 
     def write_manifest(self, *, complete: bool) -> None:
         """Write manifest.json as things stand; ``complete`` says whether the run came to its end."""
+        if self._member:
+            return
         last = len(self._position)
         records = sorted(self._records.values(), key=lambda record: self._position.get(record["name"], last))
         manifest = {

@@ -28,11 +28,12 @@ def test_the_command_prints_the_cases_as_json(capsys):
 
 
 def test_a_case_without_time_is_left_out_and_said():
-    options = SpeedOptions(networks=("lite",), sizes=((64, 64),), sources=(1,), seconds=0.0)
+    options = SpeedOptions(networks=("lite",), sizes=((64, 64), (96, 64)), sources=(1,), seconds=1e-3)
     ceilings, rows = measure(options, CPU, recorder := Recorder())
-    assert rows == [] and "0 s are left" in recorder.skips[0][1]
+    assert [row.width for row in rows] == [64] and rows[0].pipeline_seconds is None
+    assert "0 s are left" in recorder.skips[0][1]
     assert all(value > 0 for values in ceilings.values() for value in values.values())
-    assert len(speed_rows(rows)) == 1
+    assert len(speed_rows(rows)) == 2
 
 
 @pytest.mark.parametrize("wrong", [{"sizes": ((65, 64),)}, {"sizes": ((32, 32),)}, {"sources": (0,)}])

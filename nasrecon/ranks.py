@@ -1,0 +1,128 @@
+"""Several processes on one job, as ``torchrun`` starts them: each takes its share, the first one writes what is common.
+
+Without ``torchrun`` there is one rank, and nothing of torch.distributed is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from nasrecon.errors import InputError, NasReconError, in_words
+
+T = TypeVar("T")
+
+_LONGEST_WAIT = timedelta(days=7)  # structure from motion on the first rank may take hours
+_groups: list[Ranks] = []
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a job.
+
+    Attributes:
+        rank, size: its number and how many there are. local: its number on this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is common."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Return the items of this rank: every ``size``-th."""
+        return list(items[self.rank :: self.size])
+
+    def device(self, name: str) -> str:
+        """Return the device of this rank for "auto" and "cuda": each process of a machine takes a GPU of its own."""
+        if self.size == 1 or name not in ("auto", "cuda"):
+            return name
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return f"cuda:{self.local % count}" if count else name
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return what ``make`` returns on the first rank, on all ranks; the others wait for it.
+
+        Raises:
+            NasReconError: on all ranks, where it is raised on the first.
+        """
+        if self.size == 1:
+            return make()
+        parcel: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                parcel[0] = make()
+            except NasReconError as error:
+                parcel[1] = error
+        self._talk(lambda distributed: distributed.broadcast_object_list(parcel, src=0))
+        if parcel[1] is not None:
+            raise parcel[1]
+        return parcel[0]
+
+    def gathered(self, part: T) -> list[T]:
+        """Return the parts of all ranks on the first one, [] on the others."""
+        if self.size == 1:
+            return [part]
+        parts: list[Any] | None = [None] * self.size if self.is_first else None
+        self._talk(lambda distributed: distributed.gather_object(part, parts, dst=0))
+        return parts or []
+
+    def _talk(self, exchange: Callable[[Any], object]) -> None:
+        import torch.distributed
+
+        try:
+            exchange(torch.distributed)
+        except RuntimeError as error:
+            raise NasReconError(
+                f"rank {self.rank}: another process of this job ended before its time; finished views are on disk, "
+                "the same command goes on"
+            ) from error
+
+
+def current() -> Ranks:
+    """Return this process among those of the job; the only one outside of ``as_ranks``."""
+    return _groups[-1] if _groups else Ranks()
+
+
+@contextmanager
+def as_ranks() -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started (by its environment variables); alone without them.
+
+    Raises:
+        InputError: if the variables are damaged.
+        NasReconError: if the processes do not reach each other.
+    """
+    try:
+        ranks = Ranks(*(int(os.environ.get(name, default)) for name, default in _VARIABLES))
+    except ValueError as error:
+        raise InputError(f"{', '.join(name for name, _ in _VARIABLES)}: expected numbers, found {error}") from error
+    if ranks.size == 1:
+        yield ranks
+        return
+    import torch.distributed
+
+    try:
+        torch.distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise NasReconError(
+            f"rank {ranks.rank}: the processes of this job do not reach each other: {in_words(error)}"
+        ) from error
+    _groups.append(ranks)
+    try:
+        yield ranks
+    finally:
+        _groups.pop()
+        torch.distributed.destroy_process_group()
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
