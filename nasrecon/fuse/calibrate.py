@@ -1,4 +1,4 @@
-"""One scale for the depths of each view, from what the views say of each other.
+"""One scale for the depths of each view, and one for its sigma, from the differences between views.
 
 A network's depths of one view are often too large or too small by a common factor, which differs from view to view by
 more than the views' fine errors. Where views overlap, the factors show: at the points of view i, view j puts the
@@ -24,6 +24,7 @@ _WINDOWS = (0.5, 0.1)
 _PRIOR = 0.03
 _PAIR_ERROR = 0.003
 _SURE_SIGMAS = 3.0
+_MAD_TO_SIGMA = 1.4826
 _FAR_PAIRS = 42
 _ROUNDS = 10
 
@@ -62,6 +63,7 @@ class PairOffset:
         offset: the median over the pixels.
         gain: how the offset follows the source's scale.
         error: how far the offset may be off: 0.003 where the pixels are as near to it, more where they scatter.
+        excess: the scatter of the differences over what the two views' sigmas let expect.
     """
 
     ref: int
@@ -69,6 +71,7 @@ class PairOffset:
     offset: float
     gain: float
     error: float
+    excess: float
 
 
 def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairOffset | None:
@@ -91,16 +94,21 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.log((dot(m, V) - inv_depth * mb) / (1 - mb) / inv_depth)[inside]
         gain = 1 / (1 - mb[inside])
+    variance = (a.plane[3] + m[3])[inside]
     middle = 0.0
     for window in _WINDOWS:
         near = np.abs(off - middle) < window
         if np.count_nonzero(near) < _MIN_PIXELS:
             return None
         middle = float(np.median(off[near]))
-    scatter = max(_PAIR_ERROR, float(np.median(np.abs(off[near] - middle))))
+    residual = np.abs(off[near] - middle)
+    scatter = max(_PAIR_ERROR, float(np.median(residual)))
+    excess = _MAD_TO_SIGMA * float(np.median(residual / np.sqrt(variance[near])))
     # Most of the scatter is fine noise, which the median is free of.
     error = float(np.sqrt(_PAIR_ERROR * scatter))
-    return PairOffset(ref=ref, source=source, offset=middle, gain=float(np.median(gain[near])), error=error)
+    return PairOffset(
+        ref=ref, source=source, offset=middle, gain=float(np.median(gain[near])), error=error, excess=excess
+    )
 
 
 def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -113,10 +121,25 @@ def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def view_scales(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> np.ndarray:
+def pair_offsets(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> list[PairOffset]:
+    """Compare the pairs of views of ``choose_pairs``; those that share too little are left out."""
+    return [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
+
+
+def sigma_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:
+    """Return the factor (V,) by which each view's sigma is too small, from the scatter of its pairs; 1 or more.
+
+    A scatter below what sigma lets expect proves nothing: views may err alike.
+    """
+    scales = np.ones(views)
+    for view in range(views):
+        excess = [pair.excess for pair in offsets if view in (pair.ref, pair.source)]
+        scales[view] = max(1.0, float(np.median(excess))) if excess else 1.0
+    return scales
+
+
+def view_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:
     """Return the factor (V,) by which each view's inverse depths are too large; 1 where that is not certain."""
-    offsets = [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
-    views = len(samples)
     if not offsets:
         return np.ones(views)
     rows = np.zeros((len(offsets), views))

@@ -103,13 +103,14 @@ class _Pair:
         size: (width, height) of the source.
         A, b: (3, 3) and (3,), from a pixel of the reference with its depth to one of the source.
         normal_from_plane: (3, 3), from the source's planes to directions in the reference's camera frame.
+        variance_scale: factor of the source's variances.
     """
 
     def __init__(self, ref: PlaneMap, source: PlaneMap) -> None:
         src_from_ref = relative_pose(source.view.cam_from_world, ref.view.cam_from_world)
         R, t = src_from_ref[:3, :3], src_from_ref[:3, 3]
         K = source.view.camera.K
-        self.plane = source.plane
+        self.plane, self.variance_scale = source.plane, np.float32(source.sigma_scale**2)
         self.size = (source.view.camera.width, source.view.camera.height)
         # All that comes of a plane is linear in it or does not depend on its length, so its scale goes into A and b.
         self.A = (source.scale * K @ R @ np.linalg.inv(ref.view.camera.K)).astype(np.float32)
@@ -131,7 +132,7 @@ def _compare_rows(
     x = np.arange(width, dtype=np.float32) + np.float32(0.5)
     y = np.arange(top, top + height, dtype=np.float32)[:, None] + np.float32(0.5)
     ref_plane = np.ascontiguousarray(ref.plane[span].T).reshape(4, height, width)
-    ref_plane[:3] *= np.float32(ref.scale)
+    ref_plane *= np.array([ref.scale] * 3 + [ref.sigma_scale**2], np.float32)[:, None, None]
     K = ref.view.camera.K.astype(np.float32)
     inv_depth = ref_plane[0] * x + ref_plane[1] * y + ref_plane[2]
     has = inv_depth > 0
@@ -151,6 +152,7 @@ def _compare_rows(
         if pixel is None:
             continue
         m = np.ascontiguousarray(pair.plane.take(pixel.ravel(), axis=0).T).reshape(4, height, width)
+        m[3] *= pair.variance_scale
         known = m[3] > 0
         mV, mb = dot(m, V), dot(m, pair.b)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

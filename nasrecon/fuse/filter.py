@@ -75,7 +75,8 @@ def average_view(
     stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
     # Errors of neighbouring views are alike, so the mean's variance is that of half as many.
     variance = np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
-    variance = np.where(comparison.support < 2, ref.plane[:-1, 3], np.minimum(variance, ref.plane[:-1, 3]))
+    before = ref.plane[:-1, 3] * np.float32(ref.sigma_scale**2)
+    variance = np.where(comparison.support < 2, before, np.minimum(variance, before))
     size = (ref.view.camera.height, ref.view.camera.width)
     depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
     shapes = depth.reshape(size), comparison.normal.reshape(*size, 3), variance.reshape(size)
@@ -125,7 +126,7 @@ def _supported(ref: PlaneMap, comparison: Comparison, required: int, options: Fu
     checked = (comparison.visible > 0) & (comparison.support > 0)
     if np.count_nonzero(checked & (comparison.support > 1)) <= _TRUSTED * np.count_nonzero(checked):
         return keep, 0
-    variance = ref.plane[:-1, 3]
+    variance = ref.plane[:-1, 3] * np.float32(ref.sigma_scale**2)
     sure = (variance > 0) & (variance <= np.float32(options.max_relative_depth_error**2))
     lone = sure & (comparison.visible < comparison.support) & ~keep
     return keep | lone, np.count_nonzero(lone)

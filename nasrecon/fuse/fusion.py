@@ -153,10 +153,13 @@ def _average_views(
     """Return the planes of every view averaged with its neighbours; the survey's own are freed."""
     averaged = Store()
     for i, sources in enumerate(survey.neighbors):
-        near, before = [survey.maps(j) for j in sources], (stats.comparisons, stats.near)
+        near, before = [survey.maps(j) for j in sources], (stats.comparisons, stats.near, stats.consistent)
         averaged.put(i, average_view(survey.maps(i), near, survey.required[i], options, stats, pool).plane)
         if (comparisons := stats.comparisons - before[0]) > _MIN_COMPARISONS:
-            stats.agreement[survey.sketches[i].view.name] = (stats.near - before[1]) / comparisons
+            name, near_ones = survey.sketches[i].view.name, stats.near - before[1]
+            stats.agreement[name] = near_ones / comparisons
+            if near_ones > _MIN_COMPARISONS:
+                stats.normal_agreement[name] = (stats.consistent - before[2]) / near_ones
         progress.update("average", i + 1, len(survey.neighbors))
     survey.forget_planes()
     return averaged

@@ -45,11 +45,15 @@ class PlaneMap:
         plane: (n + 1, 4) float32: the plane m [1 / scene unit] and the relative variance of the depth; all 0 where
             there is no depth.
         scale: all planes are to be multiplied by it.
+        sigma_scale: the depths' standard deviations are to be multiplied by it.
+        replaced: the part of the depths whose normals were missing or pointed away from the camera.
     """
 
     view: View
     plane: np.ndarray
     scale: float = 1.0
+    sigma_scale: float = 1.0
+    replaced: float = 0.0
 
     @staticmethod
     def of(estimate: Estimate, options: FuseOptions) -> PlaneMap:
@@ -68,7 +72,10 @@ class PlaneMap:
         sigma = np.where(sigma > 0, sigma, np.float32(NO_SIGMA))
         confidence = np.nan_to_num(estimate.confidence.astype(np.float32, copy=False))
         variance = np.maximum(sigma, np.float32(SIGMA_FLOOR)) ** 2 / np.maximum(confidence, np.float32(0.05))
-        return PlaneMap(view=estimate.view, plane=planes(estimate.view.camera, depth, normal, variance))
+        replaced = np.count_nonzero(missing) / max(np.count_nonzero(depth), 1)
+        return PlaneMap(
+            view=estimate.view, plane=planes(estimate.view.camera, depth, normal, variance), replaced=replaced
+        )
 
     @property
     def nbytes(self) -> int:

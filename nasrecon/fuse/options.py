@@ -9,6 +9,9 @@ from typing import Literal
 from nasrecon.errors import InputError
 
 _LARGE_SCALE = 0.04
+_LARGE_SIGMA_SCALE = 2.0
+_MANY_REPLACED = 0.2
+_NORMALS_AGREE = 0.3
 _MAX_TEXTURE = 16384
 
 Method = Literal["tsdf", "poisson"]
@@ -86,6 +89,13 @@ def _check(name: str, value: float, low: float, high: float, open_low: bool = Fa
         raise InputError(f"{name} must be {above} {low:g}{upper}, found {value}")
 
 
+def below_half(shares: dict[str, float], least: float = 0.0) -> list[str]:
+    """Return the names whose share is under half of the middle one of three or more, or under ``least``."""
+    ordered = sorted(shares.values())
+    middle = ordered[len(ordered) // 2] if len(ordered) >= 3 else 0.0
+    return [name for name, share in shares.items() if share < max(0.5 * middle, least)]
+
+
 @dataclass(kw_only=True)
 class FilterStats:
     """What each stage of a fusion let through; filled while the views are filtered.
@@ -100,7 +110,11 @@ class FilterStats:
         consistent: those of ``near`` that agree in their normals as well.
         contradicted: pixels with support that were dropped because as many views or more contradict them.
         scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
+        sigma_scales: factor by which the sigma of a view was multiplied, where its differences to others exceed it.
         agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
+        normal_agreement: for each such view, the part of the comparisons that agree in depth in which normals do too.
+        replaced_normals: for each view, the part of its depths whose normals were taken from the depth.
+        views_without_depth: names of the views without a confident depth.
         isolated_views: names of the views that overlap with no other.
         min_support: the support asked of a view that has enough neighbours.
     """
@@ -117,33 +131,63 @@ class FilterStats:
     consistent: int = 0
     contradicted: int = 0
     scales: dict[str, float] = field(default_factory=dict)
+    sigma_scales: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
+    normal_agreement: dict[str, float] = field(default_factory=dict)
+    replaced_normals: dict[str, float] = field(default_factory=dict)
+    views_without_depth: list[str] = field(default_factory=list)
     isolated_views: list[str] = field(default_factory=list)
     min_support: int = 1
 
     def contradicting(self) -> list[str]:
         """Return the names of the views that agree with others less than half as often as the middle one does."""
-        shares = sorted(self.agreement.values())
-        middle = shares[len(shares) // 2] if len(shares) >= 3 else 0.0
-        return [name for name, share in self.agreement.items() if share < 0.5 * middle]
+        return below_half(self.agreement)
 
     def notes(self) -> list[str]:
         """Return what is wrong with single views, one line for people each: what was found, and what to do."""
-        lines = [
+        lines = ["there is one view: no depth of it could be confirmed by another view"] if self.views == 1 else []
+        lines += [
+            f"{name}: none of its pixels has a depth with a confidence of min_confidence or more; it adds nothing: "
+            f"lower min_confidence, or leave it out"
+            for name in self.views_without_depth
+        ]
+        lines += [
             f"{name}: overlaps with no other view, so nothing of it could be confirmed" for name in self.isolated_views
         ]
-        for name, factor in self.scales.items():
-            if abs(math.log(factor)) > _LARGE_SCALE:
-                lines.append(
-                    f"{name}: the other views ask for its depths times {factor:.3f}; they were multiplied. If its depths "  # noqa: E501
-                    f"are right, check its camera with `nasrecon check`"
-                )
+        lines += [
+            f"{name}: the other views ask for its depths times {factor:.3f}; they were multiplied. If its depths are "
+            f"right, check its camera with `nasrecon check`"
+            for name, factor in self.scales.items()
+            if abs(math.log(factor)) > _LARGE_SCALE
+        ]
         lines += [
             f"{name}: its depths agree with other views in {100 * self.agreement[name]:.0f} % of the comparisons only, "
             f"far below the other views; its pose or its depths are wrong: see `nasrecon check`, or leave it out"
             for name in self.contradicting()
         ]
+        lines += self._normal_notes()
+        lines += [
+            f"{name}: its depths differ from other views' by {factor:.1f} times what its sigma lets expect; sigma was "
+            f"multiplied"
+            for name, factor in self.sigma_scales.items()
+            if factor > _LARGE_SIGMA_SCALE
+        ]
         return lines
+
+    def _normal_notes(self) -> list[str]:
+        """Return what is wrong with the normals of single views."""
+        replaced = {name: share for name, share in self.replaced_normals.items() if share > _MANY_REPLACED}
+        lines = [
+            f"{name}: the normals of {100 * share:.0f} % of its depths are missing or point away from the camera; they "
+            f"were taken from the depths. Normals are unit vectors in the camera frame that face the camera"
+            for name, share in replaced.items()
+        ]
+        return lines + [
+            f"{name}: where its depths agree with other views, its normals do so in "
+            f"{100 * self.normal_agreement[name]:.0f} % only; are they in the camera frame (x right, y down)?"
+            for name in below_half(self.normal_agreement, least=_NORMALS_AGREE)
+            if name not in replaced
+        ]
 
     def stages(self) -> list[tuple[str, int]]:
         """Return (stage, what was left after it) in order, for a table."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
-from nasrecon.fuse.calibrate import PlaneSamples, view_scales
+from nasrecon.fuse.calibrate import PlaneSamples, pair_offsets, sigma_scales, view_scales
 from nasrecon.fuse.color import Photos, focus_of
 from nasrecon.fuse.exposure import coarse_rgb, view_gains
 from nasrecon.fuse.filter import min_consistent_views
@@ -37,13 +37,16 @@ class Survey:
         self._colors, self._planes = Store(COLOR_BYTES), Store()
         self._coarse_rgb: list[np.ndarray] = []
         self._focus: list[float] = []
-        self._scales = np.zeros(0)
+        self._scales, self._sigma_scales = np.zeros(0), np.zeros(0)
 
-    def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions) -> None:
+    def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions, stats: FilterStats) -> None:
         """Add the next view; depth (H, W) is 0 where it is not confident."""
         number = len(self.sketches)
         self.sketches.append(CoarseDepth.of(estimate.view, depth))
         maps = PlaneMap.of(estimate, options)
+        stats.replaced_normals[estimate.view.name] = maps.replaced
+        if not depth.any():
+            stats.views_without_depth.append(estimate.view.name)
         self.samples.append(PlaneSamples.of(maps))
         self._planes.put(number, maps.plane)
         self._colors.put(number, estimate.rgb)
@@ -52,8 +55,12 @@ class Survey:
 
     def maps(self, number: int) -> PlaneMap:
         """Return the planes of a view."""
-        scale = float(1 / self._scales[number])
-        return PlaneMap(view=self.sketches[number].view, plane=self._planes[number], scale=scale)
+        return PlaneMap(
+            view=self.sketches[number].view,
+            plane=self._planes[number],
+            scale=float(1 / self._scales[number]),
+            sigma_scale=float(self._sigma_scales[number]),
+        )
 
     def conclude(self, options: FuseOptions, stats: FilterStats) -> None:
         """Choose neighbours, find the scales of the views; note these, and the views without a neighbour."""
@@ -63,9 +70,12 @@ class Survey:
         self.required = [min_consistent_views(options, len(names), len(near)) for near in self.neighbors]
         stats.min_support = max(self.required)
         if len(names) > 1:
-            stats.isolated_views = [name for name, near in zip(names, self.neighbors, strict=True) if not near]
-        self._scales = view_scales(self.samples, self.neighbors)
-        stats.scales = {name: float(scale) for name, scale in zip(names, self._scales, strict=True) if scale != 1}
+            pairs = zip(names, self.neighbors, strict=True)
+            stats.isolated_views = [n for n, near in pairs if not near and n not in stats.views_without_depth]
+        offsets = pair_offsets(self.samples, self.neighbors)
+        self._scales, self._sigma_scales = view_scales(offsets, len(names)), sigma_scales(offsets, len(names))
+        for factors, scales in ((stats.scales, self._scales), (stats.sigma_scales, self._sigma_scales)):
+            factors.update({name: float(scale) for name, scale in zip(names, scales, strict=True) if scale != 1})
 
     def photos(self, averaged: Store) -> Photos:
         """Return the photographs, equally exposed, with the depth of the averaged planes."""
@@ -98,7 +108,7 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
             stats.with_depth += int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
         stats.pixels += depth.size
         stats.confident += int(np.count_nonzero(depth))
-        survey.add(estimate, depth, options)
+        survey.add(estimate, depth, options, stats)
         progress.update("survey", i + 1, len(estimates))
     if not stats.with_depth:
         raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")

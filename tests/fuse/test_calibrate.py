@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nasrecon.fuse.calibrate import PlaneSamples, choose_pairs, view_scales
+from nasrecon.fuse.calibrate import PlaneSamples, choose_pairs, pair_offsets, sigma_scales, view_scales
 from nasrecon.fuse.fusion import fuse_estimates
 from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.options import FuseOptions
@@ -27,7 +27,7 @@ def estimates() -> list[Estimate]:
 def scales(estimates: list[Estimate]) -> np.ndarray:
     samples = [PlaneSamples.of(PlaneMap.of(e, FuseOptions())) for e in estimates]
     near = [[j for k in (1, -1, 2, -2) if (j := (i + k) % len(estimates)) != i] for i in range(len(estimates))]
-    return view_scales(samples, near)
+    return view_scales(pair_offsets(samples, near), len(estimates))
 
 
 def scaled_depth(estimate: Estimate, factor: float) -> Estimate:
@@ -68,3 +68,20 @@ def test_pairs_are_neighbours_and_a_bounded_number_of_others() -> None:
 
 def test_one_view_has_nothing_to_compare_with(estimates: list[Estimate]) -> None:
     assert scales(estimates[:1]).tolist() == [1.0]
+
+
+def test_sigma_that_the_differences_contradict_is_scaled_up(estimates: list[Estimate]) -> None:
+    rng = np.random.default_rng(0)
+
+    def scales_of(noise: float, sigma: float) -> np.ndarray:
+        noisy = []
+        for e in estimates:
+            depth = (e.depth * (1 + rng.normal(0, noise, e.depth.shape))).astype(np.float32)
+            noisy.append(replace(e, depth=depth, sigma=sigma * e.depth))
+        samples = [PlaneSamples.of(PlaneMap.of(e, FuseOptions())) for e in noisy]
+        near = [[(i + k) % VIEWS for k in (1, -1)] for i in range(VIEWS)]
+        return sigma_scales(pair_offsets(samples, near), VIEWS)
+
+    np.testing.assert_allclose(scales_of(0.02, 0.02), 1, atol=0.3)
+    np.testing.assert_allclose(scales_of(0.02, 0.005), 4, rtol=0.3)
+    assert (scales_of(0.005, 0.03) == 1).all()
