@@ -34,7 +34,7 @@ def in_image(pixels: np.ndarray, width: float, height: float, margin: float = 0.
     """
     size = np.array([width, height])
     with np.errstate(invalid="ignore"):
-        return ((pixels >= margin) & (pixels <= size - margin) & (pixels < size)).all(axis=-1)
+        return np.asarray(((pixels >= margin) & (pixels <= size - margin) & (pixels < size)).all(axis=-1))
 
 
 def array_indices(pixels: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

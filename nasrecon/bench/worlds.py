@@ -57,7 +57,7 @@ def generate_scene(folder: Path, seed: int, views: int = 8) -> Scene:
     points, visible = _points(made, depths, np.random.default_rng(seed))
     return Scene(
         root=folder,
-        views=made,
+        views=tuple(made),
         points_in_world=points,
         visible=visible,
         unit="m",

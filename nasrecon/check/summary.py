@@ -42,7 +42,7 @@ def facts(scene: Scene, matches: Matches) -> tuple[tuple[str, str], ...]:
 
 def _span(values: Iterable[float]) -> str:
     """Write a number, or the least and the greatest where they differ."""
-    low, high = (f"{value:.4g}" for value in (np.min(values), np.max(values)))
+    low, high = (f"{value:.4g}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 

@@ -112,6 +112,8 @@ def _from_sparse_points(
 def _shown(
     scene: Scene, matches: Matches, arrays: MatchArrays, depths: np.ndarray, sound: np.ndarray, factor: float
 ) -> int:
+    if scene.points_in_world is None or scene.visible is None:
+        return 0
     count = 0
     for i in sorted(set(arrays.first.tolist())):
         of_view = sound & (arrays.first[arrays.pair] == i)

@@ -12,7 +12,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -127,7 +136,7 @@ class Bar:
         # A network may take a minute a view on a CPU: the speed is that of the last ten minutes.
         self._progress = Progress(*columns, console=self._console, speed_estimate_period=600)
         self._lines = None if self._console.is_terminal else _Lines(stream=self._stream)
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._skipped = 0
 
     def __enter__(self) -> Bar:

@@ -18,6 +18,7 @@ from nasrecon.export.options import ExportFormat
 
 def export(
     results: ResultsFolder = Path(DEFAULT_FOLDER),
+    *,
     format: Annotated[
         ExportFormat,
         typer.Option(
@@ -25,8 +26,8 @@ def export(
             help="colmap: dense workspace; png16: depth; pfm: MVSNet's layout; exr: depth, normals; transforms: "
             "nerfstudio.",
         ),
-    ] = ...,
-    out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = ...,
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")],
     scale: Annotated[
         float | None,
         typer.Option(

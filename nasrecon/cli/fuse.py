@@ -124,10 +124,12 @@ def _checked_files(
 
     if out is None and cloud is None:
         out, cloud = results / ("mesh.glb" if texture else "mesh.ply"), results / "cloud.ply"
-    meshes = (TEXTURE_ENDINGS, "textured mesh") if texture else (MESH_ENDINGS, "mesh")
-    for path, endings, what in ((out, *meshes), (cloud, CLOUD_ENDINGS, "cloud")):
-        if path is not None:
-            check_ending(path, endings, what)
+    if out is not None and texture:
+        check_ending(out, TEXTURE_ENDINGS, "textured mesh")
+    elif out is not None:
+        check_ending(out, MESH_ENDINGS, "mesh")
+    if cloud is not None:
+        check_ending(cloud, CLOUD_ENDINGS, "cloud")
     if out is not None and cloud is not None and out.resolve() == cloud.resolve():
         raise InputError(f"{out}: --out and --cloud name one file; the mesh and the cloud are two: give two names")
     if cloud is not None and cloud.suffix.lower() in (".las", ".laz"):

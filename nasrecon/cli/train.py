@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from nasrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from nasrecon.train.loop import TrainOptions
+    from nasrecon.train.loop import Stage, TrainOptions
 
 app = typer.Typer(help="Train a network on procedural worlds; or render, preview, export.")
 
@@ -166,7 +166,7 @@ def _train_options(
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
     rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
-    return TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
+    return TrainOptions(network=network, stage=cast("Stage", stage), steps=steps, learning_rate=rate, seed=seed)
 
 
 @app.command()

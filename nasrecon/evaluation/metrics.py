@@ -49,8 +49,8 @@ def normal_metrics(normal: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> d
     A vector that has no length, or is not finite, counts as 90 degrees off.
     """
     estimated, expected = normal[mask].astype(np.float64), truth[mask].astype(np.float64)
-    finite = np.isfinite(estimated).all(axis=-1)
-    estimated = np.where(finite[:, None], estimated, 0)
+    finite = np.isfinite(estimated).all(axis=-1, keepdims=True)
+    estimated = np.where(finite, estimated, 0)
     across, along = np.linalg.norm(np.cross(estimated, expected), axis=-1), np.sum(estimated * expected, axis=-1)
     has_length = np.linalg.norm(estimated, axis=-1) > 0
     angle = np.where(has_length, np.degrees(np.arctan2(across, along)), 90.0)

@@ -39,6 +39,7 @@ from nasrecon.evaluation.zones import (
 )
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.passes import predict_stages
+from nasrecon.inference.wrapper import NetworkWrapper
 from nasrecon.ingest.images import read_view
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.nas.network import Network, Prediction, StereoBatch
@@ -172,19 +173,17 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean(numbers)) for name, numbers in values.items()}
 
 
-class _Counted:
-    """A network that counts how often it runs; everything else is the network's."""
+class _Counted(NetworkWrapper):
+    """A network that counts how often it runs."""
 
     def __init__(self, network: Network) -> None:
-        self._network, self.passes = network, 0
+        super().__init__(network)
+        self.passes = 0
 
     def __call__(self, batch: StereoBatch) -> Prediction:
         """Run the network."""
         self.passes += 1
-        return self._network(batch)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        return self.network(batch)
 
 
 class Scorer:

@@ -34,7 +34,7 @@ def write_image(path: Path, rgb: np.ndarray) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {} if path.suffix.lower() == ".png" else {"quality": JPEG_QUALITY, "subsampling": 0}
+    options: dict[str, Any] = {} if path.suffix.lower() == ".png" else {"quality": JPEG_QUALITY, "subsampling": 0}
     Image.fromarray(rgb).save(path, **options)
 
 

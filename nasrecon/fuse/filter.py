@@ -129,4 +129,4 @@ def _supported(ref: PlaneMap, comparison: Comparison, required: int, options: Fu
     variance = ref.plane[:-1, 3] * np.float32(ref.sigma_scale**2)
     sure = (variance > 0) & (variance <= np.float32(options.max_relative_depth_error**2))
     lone = sure & (comparison.visible < comparison.support) & ~keep
-    return keep | lone, np.count_nonzero(lone)
+    return keep | lone, int(np.count_nonzero(lone))

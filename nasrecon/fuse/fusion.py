@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -74,7 +74,7 @@ def fuse_estimates(
         EmptyResultError: if a stage drops everything; names the stage, the counts and the option that loosens it.
     """
     options, progress = options or FuseOptions(), progress or LogProgress()
-    if not (hasattr(estimates, "__getitem__") and hasattr(estimates, "__len__")):
+    if not isinstance(estimates, Sequence):
         estimates = list(estimates)
     seconds: dict[str, float] = {}
     clock, stats = _Clock(seconds), FilterStats(views=len(estimates))
@@ -106,7 +106,7 @@ def fuse_estimates(
         fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
         if voxel is None:
             return fusion
-        shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)
+        shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
         vertices, faces = _finished(*shape, voxel.size, options)
         clock.lap("mesh")
         return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))

@@ -10,6 +10,7 @@ colours nor shared vertices.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def save_mesh(mesh: Mesh | TexturedMesh, path: str | Path) -> Path:
         return _write(path, _header(mesh.unit, rows, len(faces)) + rows.tobytes() + faces.tobytes())
     import trimesh
 
-    out = trimesh.Trimesh(
+    out: Any = trimesh.Trimesh(
         vertices=mesh.vertices, faces=mesh.faces, vertex_normals=mesh.normal, vertex_colors=mesh.rgb, process=False
     )
     # trimesh leaves normals out unless asked, and STL has no place for them.
@@ -103,7 +104,8 @@ def save_mesh(mesh: Mesh | TexturedMesh, path: str | Path) -> Path:
 
 def _save_textured(textured: TexturedMesh, path: Path) -> Path:
     """Write a .glb with the atlas in it, or an .obj with an .mtl and a .png beside it."""
-    import trimesh
+    import trimesh.exchange.obj
+    import trimesh.visual.material
     from PIL import Image
 
     ending = check_ending(path, TEXTURE_ENDINGS, "textured mesh")
@@ -114,7 +116,7 @@ def _save_textured(textured: TexturedMesh, path: Path) -> Path:
         )
     else:
         material = trimesh.visual.material.SimpleMaterial(image=image, name=path.stem)
-    out = trimesh.Trimesh(
+    out: Any = trimesh.Trimesh(
         vertices=mesh.vertices,
         faces=mesh.faces,
         vertex_normals=mesh.normal,
@@ -147,7 +149,7 @@ def load_cloud(path: str | Path) -> PointCloud:
         normal=_columns(rows, _FIELDS[3:6], np.float32),
         rgb=_columns(rows, _FIELDS[6:], np.uint8),
         support=rows["support"].astype(np.int32),
-        sigma=rows["sigma"].astype(np.float32) if "sigma" in rows.dtype.names else None,
+        sigma=rows["sigma"].astype(np.float32) if "sigma" in (rows.dtype.names or ()) else None,
         unit=unit,
     )
 
@@ -169,16 +171,17 @@ def load_mesh(path: str | Path) -> Mesh:
     import trimesh
 
     try:
-        loaded = trimesh.load(path, force="mesh", process=False)
+        loaded: Any = trimesh.load(path, force="mesh", process=False)
     except Exception as error:
         raise InputError(f"{path}: cannot be read as a mesh: {error}") from error
     if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
         raise InputError(f"{path}: expected a mesh, found no triangle in it")
     rgb = np.full((len(loaded.vertices), 3), 180, np.uint8)
-    if loaded.visual.kind == "vertex":
-        rgb = np.asarray(loaded.visual.vertex_colors)[:, :3].astype(np.uint8)
-    elif loaded.visual.kind == "texture":
-        rgb = np.asarray(loaded.visual.to_color().vertex_colors)[:, :3].astype(np.uint8)
+    visual: Any = loaded.visual
+    if visual.kind == "vertex":
+        rgb = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
+    elif visual.kind == "texture":
+        rgb = np.asarray(visual.to_color().vertex_colors)[:, :3].astype(np.uint8)
     vertices, faces = np.asarray(loaded.vertices, dtype=np.float64), np.asarray(loaded.faces, dtype=np.int32)
     with path.open("rb") as file:
         unit = _unit(file.read(1000).split(b"end_header")[0].decode("ascii", "replace").split("\n"))

@@ -14,6 +14,7 @@ from nasrecon.inference.adapter import Photo
 from nasrecon.inference.depth_maps import DepthMaps
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import RunSummary, estimate_to_folder
+from nasrecon.inference.wrapper import NetworkWrapper
 from nasrecon.nas.depth_refinement import can_refine, refine
 from nasrecon.nas.network import Network, Prediction, StereoBatch
 from nasrecon.prepare.prepare import PreparedScene
@@ -23,7 +24,7 @@ NEAR_SHARE, NEAR_PCT = 0.8, 0.5
 """The nearest plane is this part of this percentile of the given depths."""
 
 
-class DepthRefiner:
+class DepthRefiner(NetworkWrapper):
     """A network whose estimates start from the priors of the batch; everything else is the network's.
 
     Raises:
@@ -33,14 +34,11 @@ class DepthRefiner:
     def __init__(self, network: Network) -> None:
         if not can_refine(network):
             raise InputError(f"the network {network.name} does not refine given depth; use lite or paper")
-        self._network = network
+        super().__init__(network)
 
     def __call__(self, batch: StereoBatch) -> Prediction:
         """Refine the priors of the batch."""
-        return refine(self._network, batch)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        return refine(self.network, batch)
 
 
 def refine_to_folder(

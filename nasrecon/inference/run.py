@@ -90,12 +90,8 @@ def estimate_to_folder(
     remarks = scene_remarks(scene)
     ranks = current()
     with claimed(folder), _writer(ranks, folder, run, order, overwrite) as writer:
-        finished = ranks.from_first(lambda: writer.finished)
-        todo = [i for i, view in enumerate(scene.views) if view.name not in finished]
-        kept = len(order) - len(todo)
-        if kept:
-            progress.note(f"{kept} views are finished from an earlier run (--overwrite redoes them)")
-        todo = ranks.share(todo)
+        unfinished = _unfinished(order, ranks.from_first(lambda: writer.finished), progress)
+        kept, todo = len(order) - len(unfinished), ranks.share(unfinished)
         with _WriterThread(writer, progress, [order[i] for i in todo]) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
@@ -115,6 +111,15 @@ def estimate_to_folder(
         remarks=tuple(remarks),
         seconds=time.perf_counter() - since,
     )
+
+
+def _unfinished(order: Sequence[str], finished: frozenset[str], progress: Progress) -> list[int]:
+    """Return the positions of the views to estimate, and report those that are finished."""
+    todo = [i for i, name in enumerate(order) if name not in finished]
+    if len(todo) < len(order):
+        kept = len(order) - len(todo)
+        progress.note(f"{kept} views are finished from an earlier run (--overwrite redoes them)")
+    return todo
 
 
 def _writer(ranks: Ranks, folder: str | Path, run: Run, order: Sequence[str], overwrite: bool) -> ResultsWriter:

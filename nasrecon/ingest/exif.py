@@ -46,4 +46,5 @@ def turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def turn_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Return (width, height) of an image turned by its EXIF orientation."""
-    return size[::-1] if orientation in _SIDEWAYS else size
+    width, height = size
+    return (height, width) if orientation in _SIDEWAYS else size

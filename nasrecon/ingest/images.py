@@ -247,7 +247,8 @@ def _resized(rgb: np.ndarray, view: View, width: int | None, height: int | None)
     camera = view.camera
     if width is None and height is None:
         return rgb, view
-    width = width or max(1, round(height * camera.width / camera.height))
+    if width is None:
+        width = max(1, round((height or camera.height) * camera.width / camera.height))
     height = height or max(1, round(width * camera.height / camera.width))
     if (width, height) == (camera.width, camera.height):
         return rgb, view

@@ -130,4 +130,4 @@ def _stored(path: Path) -> np.ndarray:
     except Exception as error:  # over damaged bytes Pillow raises almost anything
         raise InputError(f"{path}: cannot be read as a mask ({in_words(error)})") from error
     stored = stored >= 128 if path.suffix.lower() in JPEG else stored != 0
-    return stored if stored.ndim == 2 else stored.any(axis=-1)
+    return np.asarray(stored if stored.ndim == 2 else stored.any(axis=-1))

@@ -35,12 +35,8 @@ def is_absurd(lens: Lens) -> bool:
     corners = np.array([[0, 0], [lens.width, 0], [0, lens.height], [lens.width, lens.height]], dtype=float)
     pixels = center + 0.5 * (corners - center)
     with np.errstate(all="ignore"):
-        rays = np.array(
-            [
-                np.asarray(ray, dtype=float) if ray is not None else (np.nan, np.nan)
-                for ray in camera.cam_from_img(pixels)
-            ]
-        )
+        bearings: Any = camera.cam_from_img(pixels)
+        rays = np.array([(np.nan, np.nan) if ray is None else np.asarray(ray, dtype=float) for ray in bearings])
         straight = (pixels - center) / [camera.focal_length_x, camera.focal_length_y]
         ratio = np.linalg.norm(rays[:, :2], axis=1) / np.linalg.norm(straight, axis=1)
     return not bool(((ratio > 0.6) & (ratio < 4)).all())

@@ -213,12 +213,12 @@ def _measure(
         )
         error = np.where(still, np.where(behind, WORST_PX, moved), error)
     tested = (sine * K_second[..., 0, 0] / image_px_per_feature_px > MIN_PARALLAX_PX) & ~still
-    return np.nan_to_num(error, nan=WORST_PX), tested, (depths > 0).all(axis=-1), depths
+    return np.nan_to_num(error, nan=WORST_PX), tested, np.asarray((depths > 0).all(axis=-1)), depths
 
 
 def _apply(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Return matrix (..., 3, 3) times vector (..., 3), broadcast; much faster than matmul for many small ones."""
-    return sum(matrix[..., k] * vector[..., k, None] for k in range(3))
+    return sum((matrix[..., k] * vector[..., k, None] for k in range(1, 3)), matrix[..., 0] * vector[..., 0, None])
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

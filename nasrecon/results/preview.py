@@ -129,7 +129,7 @@ def depth_bar(height: int, near: float, far: float, unit: Unit) -> np.ndarray:
     for row in ticks:
         y = margin + int(row)
         draw.line([(22, y), (26, y)], fill="black")
-        draw.text((29, y), length_label(1 / rows[row], unit), fill="black", font=font, anchor="lm")
+        draw.text((29, y), length_label(float(1 / rows[row]), unit), fill="black", font=font, anchor="lm")
     return np.asarray(picture)
 
 

@@ -61,12 +61,11 @@ def with_depth_ranges(scene: Scene, min_depth: float | None = None) -> Scene:
     ranges = [view.depth_range or hints.depth_ranges.get(view.name) for view in scene.views]
     known_from = [view.depth_range_from or hints.depth_ranges_from or "as read" for view in scene.views]
     origins = [origin if depth_range else "" for origin, depth_range in zip(known_from, ranges, strict=True)]
-    if None in ranges and scene.visible is not None:
+    if None in ranges and scene.points_in_world is not None and scene.visible is not None:
         margin = PAIR_MARGIN if len(scene.views) <= PAIR else MARGIN
         points_of_view = zip(scene.views, scene.visible, strict=True)
-        from_points = [
-            range_from_points(view, scene.points_in_world, indices, margin) for view, indices in points_of_view
-        ]
+        points = scene.points_in_world
+        from_points = [range_from_points(view, points, indices, margin) for view, indices in points_of_view]
         _fill(ranges, origins, _widened(scene, from_points), "sparse points")
     if None in ranges and len(scene.views) > 1:
         _sweep_and_fill(ranges, origins, scene)

@@ -7,6 +7,8 @@ else a grid of pixels is lifted to depths that are plausible for the view, and "
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nasrecon.geometry import angle_between_deg, in_image, transform
@@ -88,21 +90,24 @@ def source_scores(scene: Scene, ref: int) -> np.ndarray:
 
     0 for the reference itself and for views that share too little with it.
     """
-    sparse = scene.visible is not None and len(scene.visible[ref]) >= MIN_POINTS
-    scores = _sparse_scores(scene, ref) if sparse else _lifted_scores(scene, ref)
+    points, visible = scene.points_in_world, scene.visible
+    if points is not None and visible is not None and len(visible[ref]) >= MIN_POINTS:
+        scores = _sparse_scores(scene, points, visible, ref)
+    else:
+        scores = _lifted_scores(scene, ref)
     scores[ref] = 0
     return scores
 
 
-def _sparse_scores(scene: Scene, ref: int) -> np.ndarray:
-    of_ref = np.zeros(len(scene.points_in_world), dtype=bool)
-    of_ref[scene.visible[ref]] = True
+def _sparse_scores(scene: Scene, points: np.ndarray, visible: Sequence[np.ndarray], ref: int) -> np.ndarray:
+    of_ref = np.zeros(len(points), dtype=bool)
+    of_ref[visible[ref]] = True
     total = int(of_ref.sum())
     scores = np.zeros(len(scene.views))
-    for i, indices in enumerate(scene.visible):
+    for i, indices in enumerate(visible):
         shared = indices[of_ref[indices]]
         if i != ref and len(shared) >= max(MIN_POINTS, MIN_SHARE * total):
-            angles = triangulation_angle_deg(scene.points_in_world[shared], scene.views[ref], scene.views[i])
+            angles = triangulation_angle_deg(points[shared], scene.views[ref], scene.views[i])
             scores[i] = angle_weight(angles).sum() / total
     return scores
 

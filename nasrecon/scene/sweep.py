@@ -179,8 +179,8 @@ def _box(image: np.ndarray) -> np.ndarray:
     steps = np.arange(WINDOW) - WINDOW // 2
     rows = np.clip(np.arange(height)[:, None] + steps, 0, height - 1)
     columns = np.clip(np.arange(width)[:, None] + steps, 0, width - 1)
-    image = sum(image[rows[:, k]] for k in range(WINDOW))
-    return sum(image[:, columns[:, k]] for k in range(WINDOW)) / WINDOW**2
+    image = np.sum([image[rows[:, k]] for k in range(WINDOW)], axis=0)
+    return np.sum([image[:, columns[:, k]] for k in range(WINDOW)], axis=0) / WINDOW**2
 
 
 def _plane_score(ref: Thumbnail, patches: _Patches, sources: Sequence[Thumbnail], depth: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from nasrecon.ingest.text import read_intrinsics
 from nasrecon.sfm.database import CameraGroup
 from nasrecon.sfm.kept_model import pinhole_params
 
-_JPEG = {"quality": 97, "subsampling": 0}
+_JPEG: dict[str, Any] = {"quality": 97, "subsampling": 0}
 
 
 @dataclass(frozen=True, kw_only=True)

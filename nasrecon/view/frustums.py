@@ -91,7 +91,7 @@ class Cameras:
         self.chosen = name
         frustum = self.frustums[name]
         frustum.color, frustum.thickness, frustum.image = _CHOSEN_RGB, _CHOSEN_LINE_PX, None
-        self._controls.view.value = name
+        self._controls.view.value = name  # pyright: ignore[reportAttributeAccessIssue]
 
     def neighbor(self, step: int) -> str:
         """Return the name of the view so many places after the chosen one, around the end."""

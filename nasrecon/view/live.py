@@ -176,7 +176,7 @@ class LivePage:
         for view in results.views:
             if view.name not in self.cameras.views:
                 self.cameras.add(view)
-        self.controls.view.options = tuple(self.cameras.views)
+        self.controls.view.options = tuple(self.cameras.views)  # pyright: ignore[reportAttributeAccessIssue]
         if self.cameras.chosen is None:
             self._choose(results.names[0])
         return True

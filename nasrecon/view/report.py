@@ -210,7 +210,11 @@ def _scene(
     encoded_mesh = _encode_mesh(shown, frame) if shown is not None else {}
     encoded_points = _encode_points(points, max_points, frame, survey)
     while sum(map(len, encoded_mesh.values())) + sum(map(len, encoded_points.values())) > budget:
-        if sum(map(len, encoded_mesh.values())) > sum(map(len, encoded_points.values())) and max_faces > 2000:
+        if (
+            sum(map(len, encoded_mesh.values())) > sum(map(len, encoded_points.values()))
+            and mesh is not None
+            and max_faces > 2000
+        ):
             max_faces = max_faces * 2 // 3
             shown = simplify_mesh(mesh, max_faces)
             encoded_mesh = _encode_mesh(shown, frame)

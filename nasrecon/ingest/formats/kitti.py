@@ -59,7 +59,7 @@ def _is_poses(path: Path) -> bool:
 
 
 def _read(request: Request, path: Path) -> Scene:
-    sequence = _sequence(request)
+    sequence = _sequence(request) or request.images
     if request.intrinsics is not None:
         raise InputError(
             f"{sequence / 'calib.txt'}: a KITTI sequence has its own intrinsics; leave {request.intrinsics} out"

@@ -172,10 +172,10 @@ def _pairs(
         if ref not in name_of:
             unknown.append(ref)
             continue
-        good = [i for i in dict.fromkeys(listed) if i in name_of and i != ref]
+        good = [int(i) for i in dict.fromkeys(listed) if i in name_of and i != ref]
         bad += len(listed) - len(good)
         if good:
-            out[name_of[ref]] = tuple(name_of[int(i)] for i in good)
+            out[name_of[int(ref)]] = tuple(name_of[i] for i in good)
     notes = (
         [f"{bad} {'entry' if bad == 1 else 'entries'} of it left out: no such view, or the view itself"] if bad else []
     )

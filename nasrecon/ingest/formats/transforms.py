@@ -93,15 +93,13 @@ def _read(request: Request, path: Path) -> Scene:
         matrix, scaled = _world_from_cam(listed[i], undo, f"{path}, frame {i + 1} ({name})")
         if scaled and scaled not in notes:
             notes.append(scaled)
-        mask = _mask(listed[i], path)
-        frames.append(
-            Frame(
-                name=name, image=ImageSource(path=file, mask_path=mask), matrix=matrix, origin=f"{path}, frame {i + 1}"
-            )
-        )
+        source = ImageSource(path=file, mask_path=_mask(listed[i], path))
+        frames.append(Frame(name=name, image=source, matrix=matrix, origin=f"{path}, frame {i + 1}"))
         shared[name] = {**fields, **listed[i]}, listed[i]
     frames.sort(key=lambda frame: frame.name)
-    views, lost = posed_views(frames, lambda frame: _camera(*shared[frame.name], frame, path), "world-from-cam")
+    views, lost = posed_views(
+        frames, lambda frame: _camera(shared[frame.name][0], shared[frame.name][1], frame, path), "world-from-cam"
+    )
     dropped += [(name, f"not named by {path.name}") for name in _unnamed(frames, root)]
     lenses = sorted({view.image.lens.model for view in views if view.image.lens}) or ["no distortion"]
     masked = sum(frame.image.mask_path is not None for frame in frames)
@@ -333,10 +331,10 @@ def _focal_lengths(
     for place in (of_frame, fields):
         fx, fy = stated(place, "x", width), stated(place, "y", height)
         if fx is not None or fy is not None:
-            fx, fy = fx if fx is not None else fy, fy if fy is not None else fx
-            if min(fx, fy) <= 0:
-                raise InputError(f"{path}: focal lengths must be positive, found fl_x {fx:g} and fl_y {fy:g}")
-            return fx, fy
+            both = tuple(one for one in (fx, fy) if one is not None)
+            if min(both) <= 0:
+                raise InputError(f"{path}: focal lengths must be positive, found {', '.join(f'{f:g}' for f in both)}")
+            return both[0], both[-1]
     raise InputError(f"{path}: no focal length: neither fl_x nor camera_angle_x, at its top or in its frames")
 
 
