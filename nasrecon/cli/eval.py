@@ -39,6 +39,7 @@ Json = Annotated[
     typer.Option("--json", help="Write all scores, of each view too, to a file.", rich_help_panel=OUTPUT),
 ]
 FRAMES = FrameOptions()
+PROTOCOL = "Frames that are scored"
 
 
 @app.command("protocol")
@@ -68,17 +69,30 @@ def by_protocol(
 
 FolderOption = Annotated[Path, typer.Argument(metavar="DIR", help="An RGB-D sequence in a layout that `infer` reads.")]
 RuleOption = Annotated[
-    Rule, typer.Option("--rule", help="every: by number; baseline: keyframes by baseline and angle.")
+    Rule,
+    typer.Option(
+        "--rule", help="every: by number; baseline: keyframes by baseline and angle.", rich_help_panel=PROTOCOL
+    ),
 ]
-EveryOption = Annotated[int, typer.Option("--every", min=1, help="References are every N frames.", metavar="N")]
+EveryOption = Annotated[
+    int, typer.Option("--every", min=1, help="References are every N frames.", metavar="N", rich_help_panel=PROTOCOL)
+]
 OffsetOption = Annotated[
-    int, typer.Option("--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N")
+    int,
+    typer.Option(
+        "--offset", min=1, help="Sources are N (2N ...) frames before and after.", metavar="N", rich_help_panel=PROTOCOL
+    ),
 ]
 SourcesOption = Annotated[
-    int, typer.Option("--sources", help="2 or 4: half before, half after; 1: after.", metavar="N")
+    int,
+    typer.Option("--sources", help="2 or 4: half before, half after; 1: after.", metavar="N", rich_help_panel=PROTOCOL),
 ]
-MinDepthOption = Annotated[float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.")]
-MaxDepthOption = Annotated[float, typer.Option("--max-depth", help="Largest depth that counts.")]
+MinDepthOption = Annotated[
+    float, typer.Option("--min-depth", help="Nearest plane, and least depth that counts.", rich_help_panel=PROTOCOL)
+]
+MaxDepthOption = Annotated[
+    float, typer.Option("--max-depth", help="Largest depth that counts.", rich_help_panel=PROTOCOL)
+]
 
 
 @app.command()

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasrecon.cli.options import (
+    AGREEMENT,
     DEFAULT_FOLDER,
+    OUTPUT,
+    SURFACE,
     JsonFlag,
     ResultsFolder,
 )
@@ -28,37 +31,75 @@ OutOption = Annotated[
         "--out",
         help="The mesh: .ply, .obj, .glb or .stl; with --texture .glb or .obj.",
         show_default="RESULTS/mesh.ply, mesh.glb",
+        rich_help_panel=OUTPUT,
     ),
 ]
 CloudOption = Annotated[
     Path | None,
-    typer.Option("--cloud", help="The point cloud: .ply, .xyz, .las or .laz.", show_default="RESULTS/cloud.ply"),
+    typer.Option(
+        "--cloud",
+        help="The point cloud: .ply, .xyz, .las or .laz.",
+        show_default="RESULTS/cloud.ply",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-MinConfidenceOption = Annotated[float, typer.Option(help="Drop pixels below this confidence.")]
+MinConfidenceOption = Annotated[
+    float, typer.Option(help="Drop pixels below this confidence.", rich_help_panel=AGREEMENT)
+]
 MaxRelativeDepthErrorOption = Annotated[
-    float, typer.Option(help="Views agree where their depths differ by no more than this part, and as sigma lets ...")
+    float,
+    typer.Option(
+        help="Views agree where their depths differ by no more than this part, and as sigma lets ...",
+        rich_help_panel=AGREEMENT,
+    ),
 ]
-MaxNormalAngleDegOption = Annotated[float, typer.Option(help="... and their normals by no more than this.")]
+MaxNormalAngleDegOption = Annotated[
+    float, typer.Option(help="... and their normals by no more than this.", rich_help_panel=AGREEMENT)
+]
 MinSupportOption = Annotated[
     int | None,
-    typer.Option(help="Views that must agree on a pixel, its own included; 1: no check.", show_default="3"),
+    typer.Option(
+        help="Views that must agree on a pixel, its own included; 1: no check.",
+        show_default="3",
+        rich_help_panel=AGREEMENT,
+    ),
 ]
-MaxNeighborsOption = Annotated[int, typer.Option(help="Compare each view with at most so many others.")]
+MaxNeighborsOption = Annotated[
+    int, typer.Option(help="Compare each view with at most so many others.", rich_help_panel=AGREEMENT)
+]
 CellOption = Annotated[
     float | None,
-    typer.Option(help="One point of the cloud in each cell of this edge, in scene units.", show_default="2 pixels"),
+    typer.Option(
+        help="One point of the cloud in each cell of this edge, in scene units.",
+        show_default="2 pixels",
+        rich_help_panel=SURFACE,
+    ),
 ]
 VoxelOption = Annotated[
-    float | None, typer.Option(help="Edge of the mesh's voxels in scene units.", show_default="from the depths")
+    float | None,
+    typer.Option(
+        help="Edge of the mesh's voxels in scene units.", show_default="from the depths", rich_help_panel=SURFACE
+    ),
 ]
 MethodOption = Annotated[
-    Method, typer.Option(help="The mesh: tsdf from the depth maps, or poisson from the cloud's points and normals.")
+    Method,
+    typer.Option(
+        help="The mesh: tsdf from the depth maps, or poisson from the cloud's points and normals.",
+        rich_help_panel=SURFACE,
+    ),
 ]
-TargetFacesOption = Annotated[int | None, typer.Option(help="Decimate the mesh to about so many faces.")]
+TargetFacesOption = Annotated[
+    int | None, typer.Option(help="Decimate the mesh to about so many faces.", rich_help_panel=SURFACE)
+]
 TextureOption = Annotated[
-    int | None, typer.Option(help="Give the mesh a texture atlas of this edge in pixels, cut from the images.")
+    int | None,
+    typer.Option(
+        help="Give the mesh a texture atlas of this edge in pixels, cut from the images.", rich_help_panel=SURFACE
+    ),
 ]
-MinComponentFacesOption = Annotated[int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.")]
+MinComponentFacesOption = Annotated[
+    int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.", rich_help_panel=SURFACE)
+]
 
 
 def fuse(

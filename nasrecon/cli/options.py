@@ -1,5 +1,4 @@
-"""Options that several commands share, each declared once; grouped into the help panels Cameras, Checks, Estimation,
-Output."""
+"""Options that several commands share, each declared once; grouped into help panels."""
 
 from __future__ import annotations
 
@@ -28,6 +27,7 @@ Format = Literal[
 """Keys of the formats that ``ingest.open_scene`` reads."""
 
 CAMERAS, CHECKS, ESTIMATION, OUTPUT = "Cameras", "Checks", "Estimation", "Output"
+AGREEMENT, SURFACE = "Agreement of views", "Cloud and mesh"
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import subprocess
@@ -560,14 +561,40 @@ def test_version_and_module_entry_point():
     assert (done.returncode, done.stdout.strip()) == (0, f"nasrecon {__version__}")
 
 
-def test_every_shared_option_says_what_it_is():
-    """No option and no argument without a help text."""
+def all_commands():
     waiting = [typer.main.get_command(cli.app)]
     while waiting:
         command = waiting.pop()
         waiting += getattr(command, "commands", {}).values()
+        yield command
+
+
+def test_every_option_says_what_it_is():
+    """No option and no argument without a help text."""
+    for command in all_commands():
         assert command.help, command.name
         assert all(parameter.help for parameter in command.params if parameter.name != "help"), command.name
+
+
+def test_every_command_shows_one_example_and_groups_many_options():
+    for command in all_commands():
+        if not getattr(command, "commands", {}):
+            assert command.help.count("Example: nasrecon ") == 1, command.name
+        options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+        if len(options) > 8 and command.name not in ("train", "render"):
+            assert all(each.rich_help_panel for each in options), command.name
+
+
+def test_bodies_of_commands_are_short():
+    """A command turns options into one call; the rest is functions."""
+    for path in sorted((Path(cli.__file__).parent).glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            is_command = isinstance(node, ast.FunctionDef) and (
+                node.name == path.stem or any("command" in ast.unparse(each) for each in node.decorator_list)
+            )
+            if is_command:
+                lines = [each for each in node.body if not isinstance(each, (ast.Import, ast.ImportFrom))][1:]
+                assert sum(each.end_lineno - each.lineno + 1 for each in lines) <= 22, (path.name, node.name)
 
 
 def test_rate_and_table():
