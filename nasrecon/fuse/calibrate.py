@@ -18,8 +18,8 @@ from nasrecon.fuse.maps import PlaneMap, dot
 from nasrecon.geometry import array_indices, relative_pose
 from nasrecon.types import View
 
-STEP_PX = 5
-_MIN_PIXELS = 100
+_COLUMNS = 80
+_MIN_SHARE = 0.13
 _WINDOWS = (0.5, 0.1)
 _PRIOR = 0.03
 _PAIR_ERROR = 0.003
@@ -31,23 +31,25 @@ _ROUNDS = 10
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlaneSamples:
-    """Every fifth pixel of a view's planes, in both directions: plane (4, h, w), x (w,) and y (h, 1) [px]."""
+    """Every ``step``-th pixel of a view's planes, in both directions: plane (4, h, w), x (w,) and y (h, 1) [px]."""
 
     view: View
+    step: int
     plane: np.ndarray
     x: np.ndarray
     y: np.ndarray
 
     @staticmethod
     def of(maps: PlaneMap) -> PlaneSamples:
-        """Sample the planes of a view."""
+        """Sample the planes of a view, in about 80 columns."""
         camera = maps.view.camera
-        first, last = STEP_PX // 2, STEP_PX
-        rows = np.arange(min(first, camera.height - 1), camera.height, last)
-        columns = np.arange(min(first, camera.width - 1), camera.width, last)
+        step = max(1, round(camera.width / _COLUMNS))
+        rows = np.arange(min(step // 2, camera.height - 1), camera.height, step)
+        columns = np.arange(min(step // 2, camera.width - 1), camera.width, step)
         plane = maps.plane[:-1].reshape(camera.height, camera.width, 4)[np.ix_(rows, columns)]
         return PlaneSamples(
             view=maps.view,
+            step=step,
             plane=np.ascontiguousarray(np.moveaxis(plane, -1, 0)),
             x=columns.astype(np.float32) + np.float32(0.5),
             y=rows.astype(np.float32)[:, None] + np.float32(0.5),
@@ -85,7 +87,7 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
     V = [A[k, 0] * a.x + (A[k, 1] * a.y + A[k, 2]) + t[k] * inv_depth for k in range(3)]
     height, width = b.plane.shape[1:]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sample = np.stack([V[0] / V[2], V[1] / V[2]], axis=-1) / STEP_PX
+        sample = np.stack([V[0] / V[2], V[1] / V[2]], axis=-1) / b.step
     row, column, inside = array_indices(sample, width, height)
     inside &= (V[2] > 0) & (inv_depth > 0)
     m = b.plane[:, row, column]
@@ -98,7 +100,7 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
     middle = 0.0
     for window in _WINDOWS:
         near = np.abs(off - middle) < window
-        if np.count_nonzero(near) < _MIN_PIXELS:
+        if np.count_nonzero(near) < _MIN_SHARE * inv_depth.size:
             return None
         middle = float(np.median(off[near]))
     residual = np.abs(off[near] - middle)

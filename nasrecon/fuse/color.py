@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 
 from nasrecon.fuse.maps import Store
-from nasrecon.geometry import transform
 from nasrecon.types import View
 
 _POWER = 4
@@ -48,20 +47,22 @@ class Photo:
             of the photograph there: pixels in a median pixel's width, less at an angle, at its border and beside edges.
         """
         camera = self.view.camera
-        in_cam = transform(self.view.cam_from_world, xyz).astype(np.float32)
-        z = in_cam[:, 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            place = camera.project(in_cam).astype(np.float32)
-            inside = (z > 0) & ((place >= 0.5) & (place < (camera.width - 0.5, camera.height - 0.5))).all(axis=-1)
+        R = self.view.cam_from_world[:3, :3].astype(np.float32)
+        X, Y, z = R @ (xyz - self.view.center_in_world).T.astype(np.float32)
+        K = camera.K.astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            x, y = (K[0, 0] * X + K[0, 1] * Y) / z + K[0, 2], K[1, 1] * Y / z + K[1, 2]
+            inside = (z > 0) & (x >= 0.5) & (y >= 0.5) & (x < camera.width - 0.5) & (y < camera.height - 0.5)
         index = np.flatnonzero(inside)
-        place, z, in_cam = place[index], z[index], in_cam[index]
-        x, y = place.T.astype(np.intp)
+        X, Y, z, place = X[index], Y[index], z[index], np.stack([x[index], y[index]], axis=-1)
+        x, y = place[:, 0].astype(np.intp), place[:, 1].astype(np.intp)
         inv_depth = self.inv_depth[y, x]
-        facing = -np.einsum("nc,nc->n", normal[index] @ self.view.cam_from_world[:3, :3].T.astype(np.float32), in_cam)
-        facing /= np.linalg.norm(in_cam, axis=-1)
+        n = normal[index] @ R.T
+        facing = -(n[:, 0] * X + n[:, 1] * Y + n[:, 2] * z) / np.sqrt(X * X + Y * Y + z * z)
         visible = (inv_depth > 0) & (np.abs(inv_depth * z - 1) < self.tolerance[y, x]) & (facing > _MIN_COSINE)
         index, place, z, facing = index[visible], place[visible], z[visible], facing[visible]
-        margin = np.minimum(place, (camera.width, camera.height) - place).min(axis=-1)
+        u, v = place[:, 0], place[:, 1]
+        margin = np.minimum(np.minimum(u, camera.width - u), np.minimum(v, camera.height - v))
         fade = np.minimum(1, margin / (_BORDER * camera.width)) * self._beside_edges()[y[visible], x[visible]]
         score = self.focus * facing * fade * np.float32(np.sqrt(camera.K[0, 0] * camera.K[1, 1])) / z
         return index, place, score.astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,15 +89,8 @@ def fuse_estimates(
         clock.lap("average")
         merger = PointMerger(cell, origin) if cloud or (voxel and options.method == "poisson") else None
         builder = MeshBuilder(voxel, origin) if voxel and options.method == "tsdf" else None
-        for i, sources in enumerate(survey.neighbors):
-            ref, *near = (PlaneMap(view=survey.sketches[j].view, plane=averaged[j]) for j in (i, *sources))
-            filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, stats, pool)
-            clock.lap("filter")
-            for sink, name in ((merger, "points"), (builder, "mesh")):
-                if sink:
-                    sink.add(filtered)
-                    clock.lap(name)
-            progress.update("fuse", i + 1, len(estimates))
+        _filter_views(survey, averaged, photos, [s for s in (merger, builder) if s], options, stats, pool, progress)
+        clock.lap("filter")
         if stats.supported == stats.lone:
             raise EmptyResultError(_nothing_agrees(stats, options))
         points = merger.cloud(unit) if merger else None
@@ -110,6 +103,29 @@ def fuse_estimates(
         vertices, faces = _finished(*shape, voxel.size, options)
         clock.lap("mesh")
         return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
+
+
+def _filter_views(
+    survey: Survey,
+    averaged: Store,
+    photos: Photos,
+    sinks: list[PointMerger | MeshBuilder],
+    options: FuseOptions,
+    stats: FilterStats,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> None:
+    """Filter every view and add it to the sinks; these take one in while the next is filtered."""
+    added: list[Future[None]] = []
+    for i, sources in enumerate(survey.neighbors):
+        ref, *near = (PlaneMap(view=survey.sketches[j].view, plane=averaged[j]) for j in (i, *sources))
+        filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, stats, pool)
+        for waiting in added:
+            waiting.result()
+        added = [pool.submit(sink.add, filtered) for sink in sinks]
+        progress.update("fuse", i + 1, len(survey.neighbors))
+    for waiting in added:
+        waiting.result()
 
 
 def _finished(

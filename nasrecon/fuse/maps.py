@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,11 +93,18 @@ def confident_depth(estimate: Estimate, options: FuseOptions) -> np.ndarray:
 
 
 def pixel_rays(camera: Camera) -> np.ndarray:
-    """Return the directions (3, H, W) float32 of the pixels' centres in the camera frame, z = 1."""
-    x, y = np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5
-    K_inv = np.linalg.inv(camera.K)
+    """Return the directions (3, H, W) float32 of the pixels' centres in the camera frame, z = 1; not to be changed."""
+    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=2)  # most sets have one camera
+def _rays(width: int, height: int, K: bytes) -> np.ndarray:
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    K_inv = np.linalg.inv(np.frombuffer(K).reshape(3, 3))
     rays = K_inv[:, :1, None] * x + K_inv[:, 1:2, None] * y[:, None] + K_inv[:, 2:, None]
-    return rays.astype(np.float32)
+    rays = rays.astype(np.float32)
+    rays.flags.writeable = False
+    return rays
 
 
 def planes(camera: Camera, depth: np.ndarray, normal: np.ndarray, variance: np.ndarray) -> np.ndarray:

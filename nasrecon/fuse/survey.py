@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -96,8 +97,7 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
             "there are no estimates to fuse; an iterator that was used before is empty: pass a list instead"
         )
     survey, names = Survey(), set()
-    for i in range(len(estimates)):
-        estimate = estimates[i]
+    for i, estimate in enumerate(_read_ahead(estimates)):
         if estimate.view.name in names:
             raise InputError(
                 f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one"
@@ -119,3 +119,14 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
         )
     survey.conclude(options, stats)
     return survey
+
+
+def _read_ahead(estimates: Sequence[Estimate]) -> Iterator[Estimate]:
+    """Yield the estimates in order, each read while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(estimates.__getitem__, 0)
+        for i in range(len(estimates)):
+            estimate = waiting.result()
+            if i + 1 < len(estimates):
+                waiting = pool.submit(estimates.__getitem__, i + 1)
+            yield estimate
