@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasrecon.fuse.fusion import Fusion, fuse_estimates
+from nasrecon.fuse.fuse_results import fuse_results
+from nasrecon.fuse.fusion import Fusion
 from nasrecon.fuse.options import FuseOptions
-from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import RunSummary, claimed, estimate_to_folder, refuse_other_results
 from nasrecon.nas.network import Network
@@ -17,8 +17,6 @@ from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.ranks import current
-from nasrecon.results.fusion_record import fusion_facts, write_fusion
-from nasrecon.results.reader import Results
 from nasrecon.view.report import write_report
 
 
@@ -138,32 +136,3 @@ def estimate_images(
     with claimed(out):
         scene = current().from_first(prepared)
         return estimate_to_folder(scene, network, out, estimate, overwrite=overwrite, progress=progress)
-
-
-def fuse_results(
-    results: Results,
-    options: FuseOptions | None = None,
-    *,
-    mesh: Path | None,
-    cloud: Path | None,
-    progress: Progress | None = None,
-) -> Fusion:
-    """Fuse a results folder, write the mesh and the cloud (None: not made), and record both in its fusion.json.
-
-    Raises:
-        InputError: if an ending is not one that is written.
-        EmptyResultError: as ``fuse_estimates``.
-    """
-    options = options or FuseOptions()
-    fusion = fuse_estimates(
-        results, options, mesh=mesh is not None, cloud=cloud is not None, unit=results.unit, progress=progress
-    )
-    files = {}
-    if fusion.cloud is not None and cloud is not None:
-        written = save_cloud(fusion.cloud, cloud)
-        if written.suffix.lower() == ".ply":  # what the page and the report read
-            files["cloud"] = str(written)
-    if fusion.mesh is not None and mesh is not None:
-        files["mesh"] = str(save_mesh(fusion.textured or fusion.mesh, mesh))
-    write_fusion(results.folder, fusion_facts(fusion, files, options))
-    return fusion

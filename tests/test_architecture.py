@@ -34,3 +34,11 @@ def test_every_file_that_is_named_exists() -> None:
         top = PACKAGE.parent
         assert any(path == name or path.endswith(f"/{name}") for path in known) or (top / name).is_file(), name
     assert Path(PACKAGE / "py.typed").is_file()
+
+
+def test_every_name_in_the_steps_of_a_change_exists() -> None:
+    steps = README.split("## Where to change what")[1]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    for name in re.findall(r"`(\w+)`", steps):
+        assert re.search(rf"\b{name}\b", source), name
+    assert all(len(re.findall(r"^\d\. ", change, re.M)) == 3 for change in re.split(r"\n\n", steps.strip()))

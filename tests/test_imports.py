@@ -181,6 +181,11 @@ def test_help_answers_within_half_a_second():
     assert best <= 0.5, f"{best:.2f} s"
 
 
+def test_fusing_does_not_load_torch():
+    done = run_python("import sys, nasrecon.fuse.fuse_results, nasrecon.cli.fuse; print('torch' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stdout + done.stderr
+
+
 def test_importing_the_package_costs_nothing():
     done = run_python("import sys, nasrecon; print(sorted({'numpy', 'torch', 'typer'} & sys.modules.keys()))")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -125,7 +125,7 @@ def fuse(
     """
     from nasrecon.cli.console import Bar
     from nasrecon.cli.interrupt import on_interrupt
-    from nasrecon.pipeline import fuse_results
+    from nasrecon.fuse.fuse_results import fuse_results
     from nasrecon.results.reader import open_results, read_fusion
 
     out, cloud = _checked_files(results, out, cloud, texture)

@@ -410,7 +410,7 @@ def test_views_that_nothing_confirms_are_named(run, files, tmp_path, monkeypatch
         fusion.stats.isolated_views.append("0003.png")
         return fusion
 
-    monkeypatch.setattr("nasrecon.pipeline.fuse_estimates", with_a_lonely_view)
+    monkeypatch.setattr("nasrecon.fuse.fuse_results.fuse_estimates", with_a_lonely_view)
     run("infer", *scene_arguments(files), "--out", tmp_path, "--min-depth", 1.5, "--sources", 1)
     code, stdout, stderr = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply")
     assert code == 0
