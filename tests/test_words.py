@@ -1,4 +1,4 @@
-"""Names and phrases that the package does not use: each has a plainer one (see the terms in ``nasrecon/README.md``)."""
+"""Names and phrases that the package does not use: each has a plainer one."""
 
 from __future__ import annotations
 

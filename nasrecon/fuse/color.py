@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from nasrecon.fuse.maps import Store
+from nasrecon.geometry import in_image
 from nasrecon.types import View
 
 _POWER = 4
@@ -52,9 +53,9 @@ class Photo:
         K = camera.K.astype(np.float32)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             x, y = (K[0, 0] * X + K[0, 1] * Y) / z + K[0, 2], K[1, 1] * Y / z + K[1, 2]
-            inside = (z > 0) & (x >= 0.5) & (y >= 0.5) & (x < camera.width - 0.5) & (y < camera.height - 0.5)
-        index = np.flatnonzero(inside)
-        X, Y, z, place = X[index], Y[index], z[index], np.stack([x[index], y[index]], axis=-1)
+        place = np.stack([x, y], axis=-1)
+        index = np.flatnonzero((z > 0) & in_image(place, camera.width, camera.height, margin=0.5))
+        X, Y, z, place = X[index], Y[index], z[index], place[index]
         x, y = place[:, 0].astype(np.intp), place[:, 1].astype(np.intp)
         inv_depth = self.inv_depth[y, x]
         n = normal[index] @ R.T
