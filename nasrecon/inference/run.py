@@ -70,7 +70,7 @@ def estimate_to_folder(
             not mixed with these.
         overwrite: redo the finished views.
         progress: receives the reports; by default they are logged.
-        prior: gives each reference its depth of elsewhere (``inference.refine``).
+        prior: gives each reference its given depth (``inference.refine``).
 
     Returns:
         the results on disk and the counts of this run; under ``ranks.as_ranks`` the first rank has those of all. If the
@@ -80,15 +80,13 @@ def estimate_to_folder(
         InputError: if the folder holds views made under other settings, or files that are not nasrecon's; if every
             view was left out.
     """
-    options, progress = options or EstimateOptions(), progress or LogProgress()
-    since = time.perf_counter()
+    options, progress, since = options or EstimateOptions(), progress or LogProgress(), time.perf_counter()
     prepared = scene if isinstance(scene, PreparedScene) else prepare_scene(scene, work_dir=folder, progress=progress)
     scene = prepared.scene
     run = _describe_run(prepared, network, options)
     order = [view.name for view in scene.views]
     refuse_too_large(scene, options)
-    remarks = scene_remarks(scene)
-    ranks = current()
+    remarks, ranks = scene_remarks(scene), current()
     with claimed(folder), _writer(ranks, folder, run, order, overwrite) as writer:
         unfinished = _unfinished(order, ranks.from_first(lambda: writer.finished), progress)
         kept, todo = len(order) - len(unfinished), ranks.share(unfinished)
@@ -102,12 +100,11 @@ def estimate_to_folder(
         written = _collected(ranks, writer, remarks, thread.written)
         if ranks.is_first and not writer.finished:
             raise InputError(_nothing_left(prepared, writer.dropped))
-        skipped = tuple(writer.dropped.items())
     return RunSummary(
         results=ranks.from_first(lambda: Results.open(folder)),
         estimated=written,
         kept=kept,
-        skipped=skipped,
+        skipped=tuple(writer.dropped.items()),
         remarks=tuple(remarks),
         seconds=time.perf_counter() - since,
     )
