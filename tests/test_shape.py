@@ -51,6 +51,14 @@ def test_only_the_command_line_prints() -> None:
     assert not prints, prints
 
 
+def test_no_test_reads_the_sentence_of_a_scenes_origin() -> None:
+    """Its fields are what programs read; the sentence may change."""
+    sentence, stored = ".".join(("origin", "in_words")), '["' + 'read_as"]'
+    for path in (TOP / "tests").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert sentence not in text and stored not in text, path
+
+
 def test_no_import_runs_in_a_circle() -> None:
     """Imports inside functions count."""
     known = {name.removesuffix(".__init__") for name, _ in modules()}
