@@ -132,11 +132,14 @@ class Photos(Sequence[Photo]):
 
 
 def focus_of(rgb: np.ndarray) -> float:
-    """Return how sharp an image (H, W, 3) is: its gradient over one pixel against that over four."""
-    gray = rgb.astype(np.float32).mean(axis=-1)
-    fine = np.abs(np.diff(gray, axis=0)).mean() + np.abs(np.diff(gray, axis=1)).mean()
-    wide = np.abs(gray[4:] - gray[:-4]).mean() + np.abs(gray[:, 4:] - gray[:, :-4]).mean() if min(gray.shape) > 4 else 0
-    return float(fine / wide) if wide > 0 else 1.0
+    """Return how sharp an image (H, W, 3) is: its gradient over one pixel against that over four, every fourth line."""
+    fine = wide = 0.0
+    for lines in (rgb[::4, :, 1], rgb[:, ::4, 1].T):
+        values = lines.astype(np.float32)
+        if values.shape[1] > 4:
+            fine += float(np.abs(values[:, 1:] - values[:, :-1]).mean())
+            wide += float(np.abs(values[:, 4:] - values[:, :-4]).mean())
+    return fine / wide if wide > 0 else 1.0
 
 
 def sample_bilinear(rgb: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.maps import dot
 from nasrecon.types import PointCloud, Unit
 
-_BUFFER_POINTS = 2_000_000
+_BUFFER_POINTS = 1_000_000
 _MAX_STEP = 16
 _SIGMAS_IN_CELL = 2.0
 _MAX_LENGTH = 16.0
