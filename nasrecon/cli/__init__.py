@@ -14,7 +14,7 @@ import typer
 
 from nasrecon import __version__
 from nasrecon.cli import bench, check, eval, export, fuse, infer, reconstruct, refine, train, viz, weights
-from nasrecon.cli.interrupt import EXIT_CODE, interruptible, message
+from nasrecon.cli.interrupt import EXIT_CODE, interruptible, message, was_interrupted
 from nasrecon.cli.threads import set_waiting
 from nasrecon.errors import NasReconError, in_words, is_place_at_fault
 
@@ -42,13 +42,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(message(), file=sys.stderr)
         raise SystemExit(EXIT_CODE) from None
-    except NasReconError as error:
+    except Exception as error:
+        if was_interrupted():
+            print(message(), file=sys.stderr)
+            raise SystemExit(EXIT_CODE) from error
+        _end_with(error)
+
+
+def _end_with(error: Exception) -> None:
+    """Print an error and end with its exit code; one that is not foreseen is raised as it is."""
+    if isinstance(error, NasReconError):
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
-    except OSError as error:
+    if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{in_words(error)}", file=sys.stderr)
         raise SystemExit(2 if is_place_at_fault(error) else 1) from error
+    raise error
 
 
 def _print_version(wanted: bool) -> None:

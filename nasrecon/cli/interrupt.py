@@ -9,17 +9,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-GRACE_S = 1.5
+GRACE_S = 1.2
 """Time for the command to end by itself; after it the process ends from another thread."""
 
 EXIT_CODE = 130
 
 _state: dict[str, Callable[[], str]] = {}
+_came = threading.Event()
 
 
 def on_interrupt(words: Callable[[], str]) -> None:
     """Set the function that says what is finished and how to go on."""
     _state["words"] = words
+
+
+def was_interrupted() -> bool:
+    """Return whether a signal has come: a library may have turned the interruption into an error of its own."""
+    return _came.is_set()
 
 
 def message() -> str:
@@ -35,6 +41,7 @@ def interruptible() -> Iterator[None]:
     Only in the main thread, and only where no other program has taken these signals; else nothing is changed.
     """
     _state.clear()
+    _came.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -59,6 +66,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _raise(number: int, _: object) -> None:
+    _came.set()
     raise KeyboardInterrupt
 
 

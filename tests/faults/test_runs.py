@@ -110,3 +110,37 @@ def test_any_bytes_give_an_error_or_results(tmp_path_factory, content):
     for read in (Results.open, read_fusion):
         with pytest.raises(InputError):
             read(folder)
+
+
+def test_an_error_that_a_library_makes_of_an_interruption_ends_like_one(monkeypatch, capsys):
+    from nasrecon import cli
+
+    def broken(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+        except KeyboardInterrupt:
+            raise InputError("the library cannot be loaded") from None
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["check", "x"])
+    assert end.value.code == interrupt.EXIT_CODE
+    err = capsys.readouterr().err
+    assert "interrupted" in err and "cannot be loaded" not in err
+
+
+def test_an_interruption_while_the_command_line_is_loaded_ends_with_one_line(monkeypatch, capsys):
+    from nasrecon import __main__
+
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "nasrecon.cli":
+                raise KeyboardInterrupt
+
+    for name in [name for name in sys.modules if name.startswith("nasrecon.cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == interrupt.EXIT_CODE and "nothing was begun" in capsys.readouterr().err
