@@ -67,7 +67,7 @@ MaxSideOption = Annotated[
     int | None,
     typer.Option(
         "--max-side",
-        help="Longer side of the maps in px; sides become multiples of 32.",
+        help="Longer side of the maps in px, 0: of the images; sides become multiples of 32.",
         metavar="N",
         show_default=str(ESTIMATE.max_side),
         rich_help_panel=ESTIMATION,

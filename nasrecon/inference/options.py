@@ -15,8 +15,8 @@ class EstimateOptions:
     """How to estimate.
 
     Attributes:
-        max_side: the longer side of the maps [px]. Images are resized to it (never enlarged), both sides rounded to
-            multiples of 32.
+        max_side: the longer side of the maps [px]; 0: that of the images. Images are resized to it (never enlarged),
+            both sides rounded to multiples of 32.
         size: (width, height) of the maps [px], for all views, instead of ``max_side``.
         passes: "auto": a pair with refined poses passes the network twice (``inference.passes``); "single": never.
         batch: references at once; None: 1 on a CPU, 4 on a GPU. Halved when memory runs out.
@@ -34,7 +34,7 @@ class EstimateOptions:
 
     def __post_init__(self) -> None:
         for name, value, least in [
-            ("max_side", self.max_side, SIDE_MULTIPLE),
+            ("max_side", self.max_side or None, SIDE_MULTIPLE),
             ("size", min(self.size) if self.size else None, SIDE_MULTIPLE),
             ("batch", self.batch, 1),
             ("cached_images", self.cached_images, 1),

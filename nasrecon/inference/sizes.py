@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nasrecon.inference.options import SIDE_MULTIPLE, EstimateOptions
 from nasrecon.nas.network import Network
 from nasrecon.types import Camera
@@ -28,7 +30,7 @@ def working_size(camera: Camera, options: EstimateOptions) -> tuple[int, int]:
     """
     if options.size is not None:
         return options.size
-    scale = min(1.0, options.max_side / max(camera.width, camera.height))
+    scale = min(1.0, (options.max_side or math.inf) / max(camera.width, camera.height))
     width, height = (max(1, round(side * scale / SIDE_MULTIPLE)) for side in (camera.width, camera.height))
     return width * SIDE_MULTIPLE, height * SIDE_MULTIPLE
 

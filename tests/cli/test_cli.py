@@ -471,7 +471,7 @@ def test_what_is_left_out_is_said(run, tmp_path):
         (["infer", "IMAGES", "--size", "64x64", "--max-side", "64"], "give two sizes"),
         (["infer", "IMAGES", "--convention", "c2w"], "cam-from-world"),
         (["infer", "IMAGES", "--sources", "0"], "sources must be at least 1"),
-        (["infer", "IMAGES", "--max-side", "0"], "max_side must be at least 32"),
+        (["infer", "IMAGES", "--max-side", "16"], "max_side must be at least 32"),
         (["infer", "IMAGES", "--every", "0"], "--every"),
         (["infer"], "IMAGES"),
         (["infer", "IMAGES", "--triangulate", "--every", "9"], "two views or more are needed to triangulate"),

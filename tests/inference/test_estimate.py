@@ -127,6 +127,7 @@ def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene):
         (1536, 1024, {}, (640, 416)),
         (1024, 1536, {}, (416, 640)),
         (4000, 3000, {"max_side": 1024}, (1024, 768)),
+        (4000, 3000, {"max_side": 0}, (4000, 3008)),
         (320, 240, {}, (320, 256)),  # never enlarged but for the rounding: 240 lies between 224 and 256
         (20, 10, {}, (32, 32)),
         (5000, 200, {}, (640, 32)),
