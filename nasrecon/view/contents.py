@@ -14,6 +14,7 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import transform
 from nasrecon.results.reader import Results, read_fusion
 from nasrecon.types import Estimate
+from nasrecon.view.turned import TurnedResults
 
 SURVEYED_VIEWS = 12
 _SURVEY_POINTS = 400
@@ -54,7 +55,7 @@ def look(folder: str | Path) -> Contents:
         InputError: if it is not one, has no finished view yet, or a file of it is damaged.
     """
     folder = Path(folder)
-    results, fusion = Results.open(folder), read_fusion(folder)
+    results, fusion = TurnedResults.open(folder), read_fusion(folder)
     files, missing = {}, []
     for what in ("mesh", "cloud"):
         path = Path((fusion or {}).get(what, folder / f"{what}.ply"))

@@ -39,10 +39,12 @@ class Controls:
             self.mesh = gui.add_checkbox("Mesh", True)
             self.cloud = gui.add_checkbox("Point cloud", show_cloud)
             self.cameras = gui.add_checkbox("Cameras", True)
-            self.overview = gui.add_button("Overview", hint="Back to where the page began.")
-        with gui.add_folder("Mesh"):
+            self.dark = gui.add_checkbox("Dark", False)
+            self.overview = gui.add_button("Overview", hint="Back to where the page began. Key: F")
+            self.keys = gui.add_button("? Keys", hint="The keys of this page.")
+        with gui.add_folder("Mesh", expand_by_default=False):
             self.surface = gui.add_dropdown("Surface", SURFACES)
-        with gui.add_folder("Point cloud"):
+        with gui.add_folder("Point cloud", expand_by_default=False):
             self.coloring = gui.add_dropdown("Colour by", COLORINGS)
             self.legend = gui.add_html("")
             self.threshold = gui.add_slider(
@@ -52,17 +54,21 @@ class Controls:
             self.points = gui.add_slider(
                 "Thousands", 50, 1000, 50, 500, hint="Points that are shown at most: fewer are faster."
             )
-        with gui.add_folder("Cameras"):
+        with gui.add_folder("Cameras", expand_by_default=False):
             self.camera_size = gui.add_slider("Size", 1.0, 30.0, 0.5, 8.0)
         panel = gui.add_panel()
         with panel.add_tab("View"):
             self.view = gui.add_dropdown("View", ("(none yet)",), hint="Or click on a camera.")
             self.steps = gui.add_button_group("Step", (self.PREVIOUS, self.NEXT))
+            self.photo = gui.add_slider(
+                "Photo", 0.0, 1.0, 0.05, 0.0, hint="Photograph over the mesh, as one looks through the chosen camera."
+            )
+            self.depth = gui.add_slider("Depth", 0.0, 1.0, 0.05, 0.0, hint="Depth over that photograph.")
             self.pictures = gui.add_html(f"<p style='{_SMALL};padding:0 12px'>No view is finished yet.</p>")
         gui.main_panel.dock_right()
-        gui.main_panel.set_width(300)
+        gui.main_panel.set_width(260)
         panel.dock_left()
-        panel.set_width(400)
+        panel.set_width(360)
 
 
 def waiting_html(folder: Path) -> str:
@@ -174,8 +180,8 @@ def _normals_legend() -> str:
     ball = data_uri(png_bytes(normal_legend(64)), "image/png")
     return (
         f"<div style='display:flex;gap:6px;align-items:center;font-size:11px;color:#333;margin-top:4px'>"
-        f"<img alt='legend of the normals' src='{ball}' style='width:32px'>a ball: "
-        f"right is red, up is green, to the camera is blue</div>"
+        f"<img alt='legend of the normals' src='{ball}' style='width:32px'>"
+        f"facing right is red, up is green, to the camera is blue</div>"
     )
 
 

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
     from nasrecon.view.controls import Controls
 
-_RGB, _CHOSEN_RGB = (70, 84, 104), (255, 120, 0)
+_RGB, _CHOSEN_RGB = (70, 84, 104), (42, 96, 153)
 _LINE_PX, _CHOSEN_LINE_PX = 1.5, 3.0
+
+NARROW_PX = 600
+"""Of a scene's part of the window; below it the panel of the controls is folded."""
+SHEET_PX = 500
+"""Of the window; below it viser puts the panels on a sheet over its lower half."""
 
 
 class Cameras:
@@ -50,6 +55,7 @@ class Cameras:
         self.views: dict[str, View] = {}
         self.frustums: dict[str, viser.CameraFrustumHandle] = {}
         self.chosen: str | None = None
+        self._through = False
 
     def add(self, view: View) -> None:
         """Add the frustum of a view, without an image yet."""
@@ -79,15 +85,24 @@ class Cameras:
 
     def set_image(self, name: str, rgb: np.ndarray) -> None:
         """Give a view's frustum its image (h, w, 3) uint8; the chosen one shows it when another is chosen."""
-        if name not in self._images and name != self.chosen:
+        if name not in self._images and name != self.chosen and not self._through:
             self.frustums[name].image = rgb
         self._images[name] = rgb
+
+    def show_images(self, shown: bool) -> None:
+        """Show the images of all frustums but the chosen one, or of none while one looks through that."""
+        if self._through == (not shown):
+            return
+        self._through = not shown
+        for name, frustum in self.frustums.items():
+            frustum.image = self._images.get(name) if shown and name != self.chosen else None
 
     def choose(self, name: str) -> None:
         """Mark a view's frustum, which then carries no image, as one would look through it."""
         if self.chosen is not None and self.chosen != name:
             before = self.frustums[self.chosen]
-            before.color, before.thickness, before.image = _RGB, _LINE_PX, self._images.get(self.chosen)
+            before.color, before.thickness = _RGB, _LINE_PX
+            before.image = None if self._through else self._images.get(self.chosen)
         self.chosen = name
         frustum = self.frustums[name]
         frustum.color, frustum.thickness, frustum.image = _CHOSEN_RGB, _CHOSEN_LINE_PX, None
@@ -132,6 +147,8 @@ class Cameras:
         """
         camera, aspect = client.camera, client.camera.aspect
         position, look_at = self.overview(aspect)
+        if camera.image_width < SHEET_PX:
+            position, look_at = _above_sheet(*self.overview(2 * aspect))
         with client.atomic():
             camera.up_direction = (0.0, 0.0, 1.0)
             camera.position, camera.look_at = position, look_at
@@ -145,9 +162,13 @@ class Cameras:
         was greeted; so does one whose visitor resets the view. From there, too, it is shown everything.
         """
         fitted, place = await self.stand_back(client)
+        is_folded = False
 
         async def fit_view(camera: viser.CameraHandle) -> None:
-            nonlocal fitted, place
+            nonlocal fitted, place, is_folded
+            if not is_folded and camera.image_width < NARROW_PX:
+                is_folded = True
+                client.gui.main_panel.minimize()  # for this client only: the room is the scene's
             stands_at = lambda stop: np.allclose(camera.position, stop, atol=1e-3)  # noqa: E731
             if stands_at(place):
                 is_to_move = abs(camera.aspect / fitted - 1) > 1e-3
@@ -158,6 +179,16 @@ class Cameras:
 
         client.camera.on_update(fit_view)
         await fit_view(client.camera)  # the window may have changed in the meantime
+
+
+def _above_sheet(position: np.ndarray, look_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where to stand and look so that what fills a window of half the height fills the upper half of it."""
+    back = 2 * (position - look_at)
+    right = np.cross((0.0, 0.0, 1.0), back)
+    up = np.cross(back, right)
+    height = 2 * np.linalg.norm(back) * np.tan(np.radians(OVERVIEW_FOV_DEG / 2))
+    moved = look_at - 0.25 * height * up / max(np.linalg.norm(up), 1e-9)
+    return moved + back, moved
 
 
 def _fitting_fov(camera: Camera, aspect: float) -> float:

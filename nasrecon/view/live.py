@@ -25,10 +25,12 @@ from nasrecon.types import Estimate
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.controls import Controls, status_html, view_html, waiting_html
 from nasrecon.view.frustums import Cameras
+from nasrecon.view.keys import connect_keys
 from nasrecon.view.layers import MAX_POINTS, Layers
+from nasrecon.view.overlay import Overlay
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame
 from nasrecon.view.pictures import downscale
-from nasrecon.view.server import HOST, start_server
+from nasrecon.view.server import HOST, set_theme, start_server
 
 if TYPE_CHECKING:
     import viser
@@ -102,6 +104,7 @@ class LivePage:
         has_mesh = self._contents is not None and self._contents.mesh is not None
         self.controls = Controls(self.server, show_cloud=not has_mesh)
         self.layers = Layers(self.server, self.controls)
+        self.overlay = Overlay(self.server)
         self._connect_controls()
         self._show_status()
 
@@ -147,8 +150,6 @@ class LivePage:
             if problem is not None:
                 self._problems["folder"] = problem
             self._show_status()
-
-    # What is read ----------------------------------------------------------------------------------------------------
 
     def _choose_frame(self) -> bool:
         if self.frame is not None:
@@ -218,8 +219,6 @@ class LivePage:
         self.layers.add_view(estimate, max(1000, MAX_POINTS // self._contents.expected_views))
         return True
 
-    # What is drawn ---------------------------------------------------------------------------------------------------
-
     def _show_status(self) -> None:
         contents = self._contents
         if contents is None:
@@ -235,8 +234,6 @@ class LivePage:
         missing = [*contents.missing, *self._problems.values()]
         self.controls.status.content = status_html(pieces, contents.is_running, unread, missing)
 
-    # What the controls do --------------------------------------------------------------------------------------------
-
     def _connect_controls(self) -> None:
         controls = self.controls
         for handle, act in (
@@ -249,6 +246,9 @@ class LivePage:
             (controls.coloring, self.layers.draw_points),
             (controls.points, self.layers.draw_points),
             (controls.threshold, self._set_threshold),
+            (controls.photo, self._set_overlay),
+            (controls.depth, self._set_overlay),
+            (controls.dark, lambda: set_theme(self.server, dark=controls.dark.value)),
         ):
             handle.on_update(self._locked(act))
 
@@ -259,13 +259,20 @@ class LivePage:
 
         @controls.steps.on_click
         def _(event: Any) -> None:
-            if self.cameras:
-                self._go_to(self.cameras.neighbor(1 if event.target.value == controls.NEXT else -1), event.client)
+            self._step(1 if event.target.value == controls.NEXT else -1, event.client)
 
-        @controls.overview.on_click
-        async def _(event: Any) -> None:
-            if self.cameras:
-                await self.cameras.stand_back(event.client)
+        controls.overview.on_click(self._stand_back)
+        connect_keys(self.server, controls, self._step, self._stand_back)
+
+    def _step(self, by: int, client: viser.ClientHandle) -> None:
+        if self.cameras:
+            self._go_to(self.cameras.neighbor(by), client)
+
+    async def _stand_back(self, event: Any) -> None:
+        if self.cameras and event.client is not None:
+            self.cameras.show_images(True)
+            self.overlay.hide()
+            await self.cameras.stand_back(event.client)
 
     def _locked(self, act: Callable[[], None]) -> Callable[[Any], None]:
         def run(event: Any) -> None:
@@ -280,6 +287,9 @@ class LivePage:
         if self.cameras:
             self.cameras.restyle()
 
+    def _set_overlay(self) -> None:
+        self.overlay.show(self.controls.photo.value, self.controls.depth.value)
+
     def _set_threshold(self) -> None:
         self.layers.draw_points()
         self._show_view()
@@ -289,6 +299,8 @@ class LivePage:
         with self._lock:
             assert self.cameras is not None
             self._choose(name)
+            self.cameras.show_images(False)
+            self._set_overlay()
             self.cameras.stand_in(name, client)
 
     def _choose(self, name: str) -> None:
@@ -306,6 +318,8 @@ class LivePage:
         except InputError as error:
             self._problems[name] = str(error)
             return
+        if self.frame and self.survey:
+            self.overlay.choose(estimate, self.frame, self.survey.near, self.survey.far)
         self.controls.pictures.content = view_html(
             estimate, sources, contents.results.unit, min_confidence=self.controls.threshold.value
         )
@@ -323,7 +337,7 @@ class LivePage:
 
 
 def _look(folder: Path) -> Contents | None:
-    """Look at a folder; None where a run has just begun and no view is finished."""
+    """Look at a folder; None where no view is finished yet."""
     try:
         return look(folder)
     except InputError:

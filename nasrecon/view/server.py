@@ -8,10 +8,22 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import viser
 
 HOST = "127.0.0.1"
+
+
+BACKGROUND_RGB = {False: (200, 200, 200), True: (48, 48, 48)}
+"""Neutral greys, light and dark: neither a hole nor a pale wall has this colour."""
+
+
+def set_theme(server: viser.ViserServer, *, dark: bool) -> None:
+    """Set light or dark panels, and the grey behind the scene."""
+    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153), dark_mode=dark)
+    server.scene.set_background_image(np.full((2, 2, 3), BACKGROUND_RGB[dark], np.uint8), format="png")
 
 
 def start_server(port: int, label: str) -> viser.ViserServer:
@@ -28,7 +40,7 @@ def start_server(port: int, label: str) -> viser.ViserServer:
         """Share nothing: viser would ask a server on the internet for a public address."""
 
     server.request_share_url = refuse  # type: ignore[method-assign]
-    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153))
+    set_theme(server, dark=False)
     server.scene.set_up_direction("+z")
     server.scene.world_axes.visible = False
     return server

@@ -1,0 +1,54 @@
+"""The keys of the live page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import viser
+
+    from nasrecon.view.controls import Controls
+
+KEYS = (
+    ("left, right", "the view before and after"),
+    ("F", "frame all: back to the overview"),
+    ("M", "mesh on and off"),
+    ("C", "point cloud on and off"),
+    ("P", "cameras on and off"),
+    ("H", "this list"),
+    ("Ctrl K", "search all commands"),
+)
+
+
+def connect_keys(
+    server: viser.ViserServer,
+    controls: Controls,
+    step: Callable[[int, viser.ClientHandle], None],
+    frame_all: Callable[[Any], Awaitable[None]],
+) -> None:
+    """Register the keys of ``KEYS``, and the button that lists them.
+
+    Args:
+        server, controls: the page.
+        step: goes to the view so many places after the chosen one.
+        frame_all: shows everything to the client of an event.
+    """
+    for key, label, by in (("arrowleft", "View before", -1), ("arrowright", "View after", 1)):
+        command = server.gui.add_command(label, hotkey=key)
+        command.on_trigger(lambda event, by=by: step(by, event.client))
+    server.gui.add_command("Frame all", hotkey="F").on_trigger(frame_all)
+    for key, label, box in (
+        ("M", "Mesh on and off", controls.mesh),
+        ("C", "Point cloud on and off", controls.cloud),
+        ("P", "Cameras on and off", controls.cameras),
+    ):
+        server.gui.add_command(label, hotkey=key).on_trigger(lambda _, box=box: setattr(box, "value", not box.value))
+
+    def show(event: Any) -> None:
+        event.client.add_notification(
+            title="Keys", body="\n".join(f"{keys}: {what}" for keys, what in KEYS), auto_close_seconds=15
+        )
+
+    server.gui.add_command("Keys", hotkey="H").on_trigger(show)
+    controls.keys.on_click(show)
