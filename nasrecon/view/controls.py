@@ -44,7 +44,7 @@ class Controls:
             self.keys = gui.add_button("? Keys", hint="The keys of this page.")
         with gui.add_folder("Mesh", expand_by_default=False):
             self.surface = gui.add_dropdown("Surface", SURFACES)
-        with gui.add_folder("Point cloud", expand_by_default=False):
+        with gui.add_folder("Point cloud"):
             self.coloring = gui.add_dropdown("Colour by", COLORINGS)
             self.legend = gui.add_html("")
             self.threshold = gui.add_slider(

@@ -30,7 +30,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
 
 @pytest.fixture(scope="module")
 def browser():
-    with Browser(1100, 640) as opened:
+    with Browser(1300, 640) as opened:
         yield opened
 
 
