@@ -53,6 +53,7 @@ def check(
         diagnosis = check_scene(scene, progress=bar)
     given = {"--poses": poses, "--intrinsics": intrinsics, "--convention": convention, "--format": format}
     arguments = [images, *(word for name, value in given.items() if value is not None for word in (name, value))]
+    arguments += ["--every", every] if every > 1 else []
     arguments += [word for each in fix or () for word in ("--fix", each)]
     print(json.dumps(diagnosis.as_json()) if as_json else report(diagnosis, arguments))
     if diagnosis.faults:
