@@ -22,6 +22,7 @@ from nasrecon.atomic import replacing_folder
 from nasrecon.errors import InputError
 from nasrecon.ingest.orientation import MADE_FROM, TURNED
 from nasrecon.progress import LogProgress, Progress
+from nasrecon.sfm.child import run_in_child
 from nasrecon.sfm.database import LOG, CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
 from nasrecon.sfm.kept_model import MODEL, digest, is_kept, write_made_from, write_model
 from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, read_headers, shared_cameras, stage
@@ -73,7 +74,7 @@ def reconstruct_cameras(
     else:
         progress.note(f"no cameras given: finding those of {len(photos)} images (structure from motion)")
         with replacing_folder(folder) as part:
-            about = _run_sfm(root, photos, groups, intrinsics is not None, part, progress)
+            about = run_in_child(_run_sfm, root, photos, groups, intrinsics is not None, part, progress=progress)
             write_made_from(part, made_from | about)
     left_out = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))["left_out"]
     return folder / MODEL, root, (*unread, *((str(name), str(reason)) for name, reason in left_out))

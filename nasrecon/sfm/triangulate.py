@@ -15,6 +15,7 @@ from nasrecon.ingest.formats.colmap import read_model, sparse_points
 from nasrecon.ingest.images import view_size
 from nasrecon.matching.pairs import pairs_to_triangulate
 from nasrecon.progress import LogProgress, Progress
+from nasrecon.sfm.child import run_in_child
 from nasrecon.sfm.database import (
     LOG,
     CameraGroup,
@@ -63,7 +64,8 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
     else:
         progress.note(f"triangulating sparse points from {len(usable)} views under their cameras")
         with replacing_folder(folder) as part:
-            write_made_from(part, made_from | _run_triangulation(scene.subset(usable), part, progress))
+            about = run_in_child(_run_triangulation, scene.subset(usable), part, progress=progress)
+            write_made_from(part, made_from | about)
     model = read_model(folder / MODEL)
     images = {image.name: image for image in model.images.values()}
     points_in_world, visible = sparse_points(model, [images[view.name] for view in scene.views if view.name in images])

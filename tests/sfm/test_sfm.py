@@ -49,6 +49,7 @@ def found(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     said = Recorder()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nasrecon.sfm.reconstruct.run_in_child", lambda work, *args, progress: work(*args, progress))
         patch.setattr("nasrecon.matching.pairs.COLMAP_ALL_UP_TO", 3)
         model, root, dropped = reconstruct_cameras(photos, out / "sfm", progress=said)
     return out / "sfm", model, open_scene(root, model), dropped, said
