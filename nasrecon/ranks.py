@@ -16,6 +16,7 @@ from nasrecon.errors import InputError, NasReconError, in_words
 
 T = TypeVar("T")
 
+_CONNECTING = timedelta(seconds=60)  # after a restart gloo may never connect: the job is then started once more
 _LONGEST_WAIT = timedelta(days=7)  # structure from motion on the first rank may take hours
 _groups: list[Ranks] = []
 
@@ -110,9 +111,11 @@ def as_ranks() -> Iterator[Ranks]:
         yield ranks
         return
     import torch.distributed
+    from torch.distributed.distributed_c10d import _set_pg_timeout
 
     try:
-        torch.distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
+        torch.distributed.init_process_group("gloo", timeout=_CONNECTING)
+        _set_pg_timeout(_LONGEST_WAIT, torch.distributed.group.WORLD)
     except (RuntimeError, ValueError) as error:
         raise NasReconError(
             f"rank {ranks.rank}: the processes of this job do not reach each other: {in_words(error)}"

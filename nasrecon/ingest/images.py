@@ -139,8 +139,9 @@ def _register_heic(path: Path) -> None:
             f"{path}: reading {ending} needs pillow-heif, which is not installed: pip install pillow-heif"
         ) from error
     pillow_heif.register_heif_opener()
-    if hasattr(pillow_heif, "register_avif_opener"):
-        pillow_heif.register_avif_opener()
+    register_avif = getattr(pillow_heif, "register_avif_opener", None)  # older and newer versions have none
+    if register_avif is not None:
+        register_avif()
 
 
 def image_exif(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def connect_keys(
     server: viser.ViserServer,
     controls: Controls,
     step: Callable[[int, viser.ClientHandle], None],
-    frame_all: Callable[[Any], Awaitable[None]],
+    frame_all: Callable[[Any], Coroutine[Any, Any, None]],
 ) -> None:
     """Register the keys of ``KEYS``, and the button that lists them.
 
@@ -34,9 +34,10 @@ def connect_keys(
         step: goes to the view so many places after the chosen one.
         frame_all: shows everything to the client of an event.
     """
+    key: Any  # viser's names of keys are literals
     for key, label, by in (("arrowleft", "View before", -1), ("arrowright", "View after", 1)):
         command = server.gui.add_command(label, hotkey=key)
-        command.on_trigger(lambda event, by=by: step(by, event.client))
+        command.on_trigger(lambda event, by=by: None if event.client is None else step(by, event.client))
     server.gui.add_command("Frame all", hotkey="F").on_trigger(frame_all)
     for key, label, box in (
         ("M", "Mesh on and off", controls.mesh),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plane_world import make_view, photograph, plane_depth
 
 from nasrecon.errors import InputError
-from nasrecon.export import export_estimates
+from nasrecon.export.export_estimates import export_estimates
 from nasrecon.inference.depth_maps import DepthMaps
 from nasrecon.types import Estimate
 
