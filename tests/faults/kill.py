@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has no threads of OpenMP
+os.environ["OMP_NUM_THREADS"] = "1"  # a fork has none of the threads of OpenMP and would wait for them
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
@@ -152,7 +152,8 @@ def run_kills(name: str, kills: int, seed: int = 0) -> dict[str, int]:
     counts = {"kills": 0, "with temporary files": 0, "with finished views": 0}
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "sound"
-        prepared(sound, name)
+        sound.mkdir()
+        finished(lambda folder: prepared(folder, name), sound)
         world = Path(folder) / "world"
         shutil.copytree(sound, world)
         seconds = finished(command, world)
