@@ -93,7 +93,7 @@ def measure(
 ) -> tuple[dict[str, dict[str, float]], list[Speed]]:
     """Return the ceiling, precision -> {"matmul", "convolution"} -> GFLOP/s, and the speed of each case.
 
-    Cases that do not fit into ``options.seconds`` are left out and reported.
+    Cases that do not fit into ``options.seconds`` are left out and reported; the first of each network is measured.
     """
     since, rows = time.perf_counter(), []
     ceilings = {name: ceiling(device, dtype) for name, dtype in PRECISIONS.items()}
@@ -104,7 +104,7 @@ def measure(
                 label = f"{name} at {width}x{height} with {sources} sources"
                 needed = 0.0 if last is None else RUNS * _scaled(last, width, height, sources)
                 left = options.seconds - (time.perf_counter() - since)
-                if needed > left:
+                if last is not None and needed > left:
                     progress.skipped(label, f"it would take about {needed:.0f} s, {max(0, left):.0f} s are left")
                     continue
                 progress.note(f"{label} ...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -146,3 +147,19 @@ def test_tum_without_any_match_says_so(tmp_path) -> None:
     np.savetxt(tmp_path / "groundtruth.txt", table + np.array([1000, 0, 0, 0, 0, 0, 0, 0]))
     with pytest.raises(InputError, match="no image has both a file and a transform at its time"):
         open_scene(tmp_path)
+
+
+def test_tum_rows_without_a_finite_position_are_left_out(tmp_path) -> None:
+    """A row with an infinite position gives no pose; the frame at its time is named with the reason."""
+    worlds.write_tum(worlds.small_scene(), tmp_path)
+    path = next(tmp_path.rglob("groundtruth.txt"))
+    lines = path.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    words = lines[first].split()
+    lines[first] = " ".join([words[0], "1e400", *words[2:]])
+    path.write_text("\n".join(lines))
+    whole = len(worlds.small_scene().views)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scene = open_scene(tmp_path)
+    assert len(scene.views) == whole - 1 and len(scene.dropped) == 1

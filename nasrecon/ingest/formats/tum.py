@@ -68,7 +68,8 @@ def _read_tum(request: Request, trajectory: Path) -> Scene:
     table = values.reshape(-1, 8)
     table = table[np.argsort(table[:, 0], kind="stable")]
     largest = np.abs(table[:, 4:]).max(axis=1, initial=0)
-    table[~((largest > 0.1) & (largest < 2)), 1:] = np.nan  # no unit quaternion; such frames are left out
+    sound = (largest > 0.1) & (largest < 2) & np.isfinite(table).all(axis=1)
+    table[~sound, 1:] = np.nan  # no unit quaternion or no position; such frames are left out
     root = request.images
     frames, dropped = [], []
     for time, path in _timed_images(request.images):
