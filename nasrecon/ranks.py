@@ -6,6 +6,7 @@ Without ``torchrun`` there is one rank, and nothing of torch.distributed is load
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from nasrecon.errors import InputError, NasReconError, in_words
 
 T = TypeVar("T")
 
-_CONNECTING = timedelta(seconds=60)  # after a restart gloo may never connect: the job is then started once more
+_CONNECTING = timedelta(seconds=40)
 _LONGEST_WAIT = timedelta(days=7)  # structure from motion on the first rank may take hours
 _groups: list[Ranks] = []
 
@@ -113,6 +114,9 @@ def as_ranks() -> Iterator[Ranks]:
     import torch.distributed
     from torch.distributed.distributed_c10d import _set_pg_timeout
 
+    guard = threading.Timer(_CONNECTING.total_seconds() + 5, _give_up, [ranks.rank])
+    guard.daemon = True
+    guard.start()
     try:
         torch.distributed.init_process_group("gloo", timeout=_CONNECTING)
         _set_pg_timeout(_LONGEST_WAIT, torch.distributed.group.WORLD)
@@ -120,12 +124,20 @@ def as_ranks() -> Iterator[Ranks]:
         raise NasReconError(
             f"rank {ranks.rank}: the processes of this job do not reach each other: {in_words(error)}"
         ) from error
+    finally:
+        guard.cancel()
     _groups.append(ranks)
     try:
         yield ranks
     finally:
         _groups.pop()
         torch.distributed.destroy_process_group()
+
+
+def _give_up(rank: int) -> None:
+    """End this process: after a restart gloo may wait for ever to connect, and torchrun then starts the job anew."""
+    os.write(2, f"rank {rank}: the processes of this job do not reach each other\n".encode())
+    os._exit(1)
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

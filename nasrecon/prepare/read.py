@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -110,6 +111,6 @@ def _reconstructed(
             progress=progress,
         )
         scene = open_scene(root, model, masks=masks)
-    kept = f"; use it elsewhere with --poses {model}" if work_dir else ""
+    kept = f"; use it elsewhere with --poses {shlex.quote(str(model))}" if work_dir else ""
     progress.note(f"{scene.root}: {scene.origin.in_words()}{kept}")
     return replace(scene, origin=replace(scene.origin, found_cameras=True), dropped=dropped)

@@ -1,6 +1,6 @@
 """A function in a process of its own, which ends at once when this one is interrupted.
 
-pycolmap does not let go of the interpreter while it matches and maps, so an interruption would wait for it.
+A native call that holds the interpreter for seconds would make an interruption wait for it.
 """
 
 from __future__ import annotations
