@@ -49,7 +49,15 @@ PREPARE, ESTIMATE = PrepareOptions(), EstimateOptions()
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not report faults of the cameras.", rich_help_panel=CHECKS)
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="The results folder.", rich_help_panel=OUTPUT)]
+
+
+def _named(out: Path) -> Path:
+    if str(out) in ("", "."):
+        raise InputError("--out is empty: name a folder for the results")
+    return out
+
+
+OutOption = Annotated[Path, typer.Option("--out", help="The results folder.", callback=_named, rich_help_panel=OUTPUT)]
 SourcesOption = Annotated[
     int,
     typer.Option("--sources", help="Source views per view, at most.", metavar="N", rich_help_panel=ESTIMATION),
@@ -124,8 +132,6 @@ def infer(
 
     Example: nasrecon infer photos --out results
     """
-    if str(out) in ("", "."):
-        raise InputError("--out is empty: name a folder for the results")
     set_threads(threads)
     prepare = PrepareOptions(
         every=every,

@@ -23,7 +23,6 @@ from nasrecon.cli.options import (
     Threads,
 )
 from nasrecon.cli.threads import set_threads
-from nasrecon.errors import InputError
 from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
@@ -53,8 +52,6 @@ def reconstruct(
 
     Example: nasrecon reconstruct photos --out results
     """
-    if str(out) in ("", "."):
-        raise InputError("--out is empty: name a folder for the results")
     set_threads(threads)
     prepare = PrepareOptions(every=every, fixes=tuple(fix or ()))
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}

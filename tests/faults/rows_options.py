@@ -17,6 +17,8 @@ def _refused(name: str, command: str, *edits, says: tuple[str, ...], makes: tupl
 OPTIONS = [
     _refused("option: unknown", f"{INFER} --bogus", says=("--bogus",)),
     _refused("option: no command", "nonsense", says=("nonsense",)),
+    _refused("option: refine to no folder", "refine photos --depths photos --out ''", says=("--out is empty",)),
+    _refused("option: reconstruct to no folder", "reconstruct photos --out ''", says=("--out is empty",)),
     _refused("option: no images", "infer", says=("IMAGES",)),
     _refused("option: a size of one number", INFER.replace("64x32", "640"), says=("WIDTHxHEIGHT",)),
     _refused("option: a size of words", INFER.replace("64x32", "axb"), says=("WIDTHxHEIGHT",)),
