@@ -41,7 +41,7 @@ function depthBar() {
 
 function ball() {
   return el("div", { class: "ball" }, el("img", { src: data.ball, alt: "legend of the normals" }),
-    el("span", { text: "a ball: right is red, up is green, to the camera is blue" }));
+    el("span", { text: "right is red, up is green, towards the camera is blue" }));
 }
 
 const legends = { image: () => "", depth: depthBar, normals: ball, confidence: () => bar(["0", "0.25", "0.5", "0.75", "1"]) };
@@ -177,7 +177,7 @@ const factsOf = (view) => view.valid
 
 function sheet() {
   byId("legend").append(...KINDS.map((kind) => el("div", {}, el("figcaption", { text: kind === "depth" ? "Depth, one scale for all views" : title(kind) }),
-    kind === "image" ? el("div", { class: "soft", text: "as the network saw it" }) : legends[kind]())));
+    kind === "image" ? el("div", { class: "soft", text: "at the size of the maps" }) : legends[kind]())));
   byId("sheet").append(...data.views.map((view, i) => el("div", {
     class: "card", id: `card-${i}`,
     onclick: () => { choose(i, true); byId("scene").scrollIntoView({ behavior: "smooth" }); },

@@ -143,12 +143,12 @@ def _legend(contents: Contents, survey: Survey) -> np.ndarray:
     x = [_MARGIN + i * column for i in range(4)]
     for left, name in zip(x, ("Image", "Depth, one scale for all views", "Normals", "Confidence"), strict=True):
         strip.text(left, 8, name, 16)
-    strip.text(x[0], 34, "as the network saw it", color=_SOFT)
+    strip.text(x[0], 34, "at the size of the maps", color=_SOFT)
     strip.paste(x[1], 32, depth_bar(height - 40, survey.near, survey.far, contents.results.unit))
     strip.paste(x[1] + 130, 44, np.full((16, 16, 3), INVALID_RGB, np.uint8))
     strip.text(x[1] + 154, 43, "no value (not: far)", color=_SOFT)
     strip.paste(x[2], 40, normal_legend(96))
-    for i, line in enumerate(("a ball, as a camera sees it:", "right is red, up is green,", "to the camera is blue")):
+    for i, line in enumerate(("directions on a sphere:", "right is red, up is green,", "towards the camera is blue")):
         strip.text(x[2] + 110, 54 + 22 * i, line, color=_SOFT)
     bar = np.repeat(color_table()[None], 16, axis=0)
     strip.paste(x[3], 44, bar)

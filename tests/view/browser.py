@@ -71,7 +71,7 @@ class Browser:
             self.call(f"{domain}.enable")
         # Workers open connections too: they wait until their network is listened to.
         self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.resize(width, height)
 
     @property
     def process_id(self) -> int:
@@ -86,6 +86,10 @@ class Browser:
         self._process.terminate()
         self._process.wait(20)
         self._profile.cleanup()
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page this size [px]."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def call(self, method: str, **params: object) -> dict:
         """Call a method of the protocol and return its result."""

@@ -115,6 +115,20 @@ def test_a_click_on_a_camera_of_the_report_shows_its_view(browser, report):
 
 
 @needs_browser
+def test_the_report_fits_windows_of_all_widths(browser, report):
+    """Nothing is wider than the window, so there is no scrolling sideways."""
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    try:
+        for width in (390, 1000, 1440, 2560):
+            browser.resize(width, 900)
+            browser.wait(f"window.innerWidth === {width}")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    finally:
+        browser.resize(1300, 640)
+
+
+@needs_browser
 def test_report_without_fusion_says_so_and_escapes_names(browser, unfused, tmp_path):
     path = write_report(unfused, tmp_path / "report.html")
     browser.open(path.as_uri())
