@@ -94,8 +94,8 @@ def make_world(generator: torch.Generator) -> tuple[Worlds, TextureBank]:
     things = [thing for kind in kinds for thing in kind]
     column = lambda i: torch.tensor([thing[i] for thing in things], dtype=torch.float32)[None]  # noqa: E731
     turn = F.pad(column(2)[..., None], (1, 1))
-    looks = column(3).long()[..., None].expand(-1, -1, 3).clone()
-    looks[0, 0, 1] = 11  # floor and ceiling of the room: boards
+    textures = column(3).long()[..., None].expand(-1, -1, 3).clone()
+    textures[0, 0, 1] = 11  # floor and ceiling of the room: boards
     bank = TextureBank(torch.stack([draw_texture(generator, kind) for kind in LOOKS]), "cpu")
     count = len(things)
     world = Worlds(
@@ -104,7 +104,7 @@ def make_world(generator: torch.Generator) -> tuple[Worlds, TextureBank]:
         half=column(1),
         rotation=rotation_from_vector(turn),
         outdoor=torch.zeros(1, dtype=torch.bool),
-        texture=looks,
+        texture=textures,
         scale=column(4),
         offset=torch.zeros(1, count, 3, 2),
         contrast=column(5),

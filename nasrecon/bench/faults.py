@@ -19,7 +19,7 @@ from nasrecon.geometry import in_image, inverse, quaternion_from_rotation, rotat
 from nasrecon.ingest.images import read_view
 from nasrecon.types import Camera, ImageSource, Scene, View
 
-# Focal lengths or principal points that are closer than this (share of themselves) cannot be told when exchanged.
+# Focal lengths or principal points that are closer than this (share of themselves) count as equal when exchanged.
 DIFFERENT = 0.1
 HALF_PIXEL = np.array([[0.0, 0, 1], [0, 0, 1], [0, 0, 0]])
 # Images of faults of the images are written at this size, at most.
@@ -38,7 +38,7 @@ class Fault:
         inject: the broken scene, from the sound one, a random generator and an empty folder; None where the fault
             changes nothing that could be seen in this set (fx and fy exchanged where they are equal).
         changes_images: whether the images are other ones than those of the sound set.
-        only_where_told: the name of a note that says that this fault cannot be told in a set; it then does not count.
+        unless_noted: the name of a note that says this fault is undecidable in a set; it then does not count.
         whole: whether repairing by the fixes that the check names must bring the cameras back.
     """
 
@@ -46,7 +46,7 @@ class Fault:
     expected: tuple[str, ...]
     inject: Callable[[Scene, np.random.Generator, Path], Scene | None]
     changes_images: bool = False
-    only_where_told: str = ""
+    unless_noted: str = ""
     whole: bool = True
 
 
@@ -284,7 +284,7 @@ FAULTS: tuple[Fault, ...] = (
         name="half a pixel",
         expected=("half-pixel",),
         inject=_cameras(lambda camera: _with_K(camera, camera.K + 0.5 * HALF_PIXEL)),
-        only_where_told="half-pixel-unknown",
+        unless_noted="half-pixel-unknown",
     ),
     Fault(
         name="no baselines",

@@ -77,7 +77,7 @@ def run_trials(
     progress = progress or LogProgress()
     progress.note(trial_line(trials[0]))
     for fault in faults:
-        if fault.only_where_told in notes:
+        if fault.unless_noted in notes:
             continue
         with tempfile.TemporaryDirectory(prefix="nasrecon_check_") as folder:
             broken = fault.inject(scene, np.random.default_rng(seed), Path(folder))

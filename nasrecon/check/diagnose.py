@@ -252,7 +252,7 @@ class _DiagnosisState:
         if lonely and not self.quick:
             what = (
                 f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right "
-                "cannot be told"
+                "cannot be decided"
             )
             self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))
 
@@ -289,7 +289,7 @@ class _DiagnosisState:
             self.findings.append(finding)
 
     def noise(self) -> None:
-        """Tell how noisy the cameras are, and what cannot be told of the principal point."""
+        """Report how noisy the cameras are, and what cannot be decided of the principal point."""
         residuals, noise_px = self.residuals, MatchArrays(self.matches).noise_px
         if residuals.median_px > max(NOISY_PX, NOISY_TIMES * noise_px) and residuals.median_px <= WORST_ACCEPTED_PX:
             self.findings.append(
@@ -315,7 +315,7 @@ class _DiagnosisState:
         fitted = fit_center_shift(self.scene, self.matches)
         if fitted is None or fitted.sigma.max() > CERTAIN_PX:
             sure = "too few views" if fitted is None else f"the fit is certain to {fitted.sigma.max():.2f} px only"
-            what = "whether principal points are off by half a pixel cannot be told here"
+            what = "whether principal points are off by half a pixel cannot be decided here"
             self.findings.append(Finding(name="half-pixel-unknown", kind="note", what=what, evidence=(sure,)))
             return
         side = np.sign(fitted.shift)

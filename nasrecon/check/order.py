@@ -42,7 +42,7 @@ def matched_order(scene: Scene, matches: Matches | None = None) -> list[int]:
         raise InputError(f"order=matched: found for up to {MAX_VIEWS} views, there are {count}; put the list in order")
     matches = matches or match_scene(scene, MatchOptions(views=MAX_VIEWS))
     if not matches.pairs:
-        raise InputError("order=matched: no two images overlap, so nothing tells which transform is whose")
+        raise InputError("order=matched: no two images overlap, so nothing shows which transform is whose")
     return assign(Cameras.of(scene), _strong_pairs(matches))
 
 

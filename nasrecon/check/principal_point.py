@@ -31,7 +31,7 @@ class CenterShift:
 
 
 def fit_center_shift(scene: Scene, matches: Matches) -> CenterShift | None:
-    """Fit by how much all principal points are to be moved; None with too few views, or where nothing tells."""
+    """Fit by how much all principal points are to be moved; None with too few views, or where nothing determines it."""
     if len(matches.views) < MIN_VIEWS:
         return None
     arrays, cameras = MatchArrays(matches), Cameras.of(scene)

@@ -49,7 +49,7 @@ def unit_finding(scene: Scene, matches: Matches) -> Finding | None:
         return Finding(
             name="unit-unknown",
             kind="note",
-            what="the set has neither depth maps nor enough sparse points: whether its unit is metres cannot be told",
+            what="the set has neither depth maps nor enough sparse points: its unit may be metres or not",
         )
     if max(scale.factor, 1 / scale.factor) < MIN_FACTOR:
         return None

@@ -36,7 +36,7 @@ MAX_CHANGE = 0.1
 
 
 def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple[str, ...]:
-    """Write all views; returns what is to be said.
+    """Write all views; returns the remarks for the user.
 
     Raises:
         InputError: if a camera has skew, which COLMAP's pinhole has not.

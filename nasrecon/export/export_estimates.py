@@ -1,7 +1,7 @@
 """Estimates in other tools' formats: a COLMAP dense workspace, 16-bit PNG, PFM with MVSNet's cameras, EXR,
 transforms.json.
 
-Each format is a module with one function that writes into a folder and returns what is to be said about it. All keep
+Each format is a module with one function that writes into a folder and returns the remarks for the user. All keep
 the size of the maps; pixel centres are stated in each module.
 """
 

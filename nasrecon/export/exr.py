@@ -18,7 +18,7 @@ from nasrecon.types import Estimate, Unit
 
 
 def write(estimates: Sequence[Estimate], out: Path, unit: Unit, progress: Progress) -> tuple[str, ...]:
-    """Write all views; returns what is to be said."""
+    """Write all views; returns the remarks for the user."""
     import OpenEXR
 
     (out / "exr").mkdir()

@@ -25,7 +25,7 @@ PLANES = 192
 
 
 def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple[str, ...]:
-    """Write all views; returns what is to be said."""
+    """Write all views; returns the remarks for the user."""
     for folder in ("images", "cams", "depth_est", "confidence"):
         (out / folder).mkdir()
     names, sources = [], []

@@ -109,7 +109,7 @@ class DepthImages:
 def write(
     estimates: Sequence[Estimate], out: Path, unit: Unit, given: float | None, progress: Progress
 ) -> tuple[str, ...]:
-    """Write all views; returns what is to be said."""
+    """Write all views; returns the remarks for the user."""
     images = DepthImages(choose_scale(estimates, unit, given))
     entries = []
     for i, estimate in enumerate(estimates):

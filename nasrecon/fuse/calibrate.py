@@ -131,7 +131,7 @@ def pair_offsets(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[i
 def sigma_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:
     """Return the factor (V,) by which each view's sigma is too small, from the scatter of its pairs; 1 or more.
 
-    A scatter below what sigma lets expect proves nothing: views may err alike.
+    A scatter below what sigma lets expect proves nothing: errors of views may be correlated.
     """
     scales = np.ones(views)
     for view in range(views):

@@ -73,7 +73,7 @@ def average_view(
     comparison = compare(ref, sources, first_tolerance(options), stats, pool)
     keep, _ = _supported(ref, comparison, min(required, 2), options)
     stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
-    # Errors of neighbouring views are alike, so the mean's variance is that of half as many.
+    # Errors of neighbouring views are correlated, so the mean's variance is that of half as many.
     variance = np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
     before = ref.plane[:-1, 3] * np.float32(ref.sigma_scale**2)
     variance = np.where(comparison.support < 2, before, np.minimum(variance, before))

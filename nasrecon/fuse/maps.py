@@ -25,7 +25,7 @@ COLOR_BYTES = 100_000_000
 
 MIN_FACING = 0.15
 """The cosine between a normal and the ray to the camera is taken as this where it is smaller: beyond 81 degrees a
-normal's error bends the plane more than it tells."""
+normal's error moves the plane by more than the plane adds."""
 
 _AWAY = 0.1
 """A normal whose cosine with the ray from the camera is larger points away from it."""

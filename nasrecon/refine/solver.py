@@ -87,7 +87,7 @@ class Problem:
         return len(self.arrays)
 
     def _scene_depth(self) -> float:
-        """Return how far things are, roughly [scene units]; where poses are so bad that nothing tells, the
+        """Return the median depth of the points [scene units]; where no point lies before both cameras, the
         baselines."""
         depths = self.arrays.depths(self.given)[0]
         positive = depths[(depths > 0).all(axis=1)]

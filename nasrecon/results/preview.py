@@ -78,7 +78,7 @@ def depth_limits(depth: np.ndarray) -> tuple[float, float]:
 def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     """Colour a depth map (H, W), 0 = invalid: near light, far dark, even in inverse depth; returns (H, W, 3) uint8.
 
-    Inverse depth, because the precision of stereo is even there: what looks different is different.
+    Inverse depth, because the precision of stereo is even there: equal colour differences are equal errors.
     """
     valid = depth > 0
     return color_scalar(1 / np.where(valid, depth, 1), 1 / far, 1 / near, valid)

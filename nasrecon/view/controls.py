@@ -61,7 +61,7 @@ class Controls:
             self.view = gui.add_dropdown("View", ("(none yet)",), hint="Or click on a camera.")
             self.steps = gui.add_button_group("Step", (self.PREVIOUS, self.NEXT))
             self.photo = gui.add_slider(
-                "Photo", 0.0, 1.0, 0.05, 0.0, hint="Photograph over the mesh, as one looks through the chosen camera."
+                "Photo", 0.0, 1.0, 0.05, 0.0, hint="Photograph over the mesh, in the viewpoint of the chosen camera."
             )
             self.depth = gui.add_slider("Depth", 0.0, 1.0, 0.05, 0.0, hint="Depth over that photograph.")
             self.pictures = gui.add_html(f"<p style='{_SMALL};padding:0 12px'>No view is finished yet.</p>")

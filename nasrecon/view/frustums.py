@@ -90,7 +90,7 @@ class Cameras:
         self._images[name] = rgb
 
     def show_images(self, shown: bool) -> None:
-        """Show the images of all frustums but the chosen one, or of none while one looks through that."""
+        """Show the images of all frustums but the chosen one, or of none in its viewpoint."""
         if self._through == (not shown):
             return
         self._through = not shown

@@ -1,4 +1,4 @@
-"""The photograph of the chosen camera, or its depth in colours, blended over the mesh as one looks through it."""
+"""The photograph of the chosen camera, or its depth in colours, blended over the mesh in its viewpoint."""
 
 from __future__ import annotations
 
