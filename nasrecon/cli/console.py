@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _REASONS_SHOWN = 10
 _TABLE_WIDTH = 10_000
+_WORST_SHOWN = 3
 LINE_EVERY_S = 10.0
 """Where stderr is no terminal, a task under way gets a line this often."""
 
@@ -237,6 +238,10 @@ def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
         )
     ]
     rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
+    if len(stats.confirmed) > _WORST_SHOWN:
+        worst = sorted(stats.confirmed.items(), key=lambda item: item[1])[:_WORST_SHOWN]
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst)
+        rows.append(("least confirmed", "", shares))
     if fusion.voxel is not None:
         rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))
     if fusion.mesh is not None:

@@ -120,6 +120,7 @@ def _filter_views(
     for i, sources in enumerate(survey.neighbors):
         ref, *near = (PlaneMap(view=survey.sketches[j].view, plane=averaged[j]) for j in (i, *sources))
         filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, stats, pool)
+        stats.confirmed[ref.view.name] = float((filtered.depth > 0).mean())
         for waiting in added:
             waiting.result()
         added = [pool.submit(sink.add, filtered) for sink in sinks]

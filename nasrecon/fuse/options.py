@@ -113,6 +113,7 @@ class FilterStats:
         sigma_scales: factor by which the sigma of a view was multiplied, where its differences to others exceed it.
         agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
         normal_agreement: for each such view, the part of the comparisons that agree in depth in which normals do too.
+        confirmed: for each view, the part of its pixels that passed every stage.
         replaced_normals: for each view, the part of its depths whose normals were taken from the depth.
         views_without_depth: names of the views without a confident depth.
         isolated_views: names of the views that overlap with no other.
@@ -134,6 +135,7 @@ class FilterStats:
     sigma_scales: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
     normal_agreement: dict[str, float] = field(default_factory=dict)
+    confirmed: dict[str, float] = field(default_factory=dict)
     replaced_normals: dict[str, float] = field(default_factory=dict)
     views_without_depth: list[str] = field(default_factory=list)
     isolated_views: list[str] = field(default_factory=list)

@@ -23,6 +23,7 @@ def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, 
         "scales": stats.scales,
         "sigma_scales": stats.sigma_scales,
         "contradicting": stats.contradicting(),
+        "quality": _quality(stats),
         "notes": stats.notes(),
         "cell": fusion.cell,
         "voxel": fusion.voxel.size if fusion.voxel else None,
@@ -30,6 +31,18 @@ def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, 
         "faces": len(mesh.faces) if mesh else None,
         "options": asdict(options),
         "seconds": {name: round(value, 3) for name, value in fusion.seconds.items()},
+    }
+
+
+def _quality(stats: Any) -> dict[str, dict[str, float | None]]:
+    """Return for each view "confirmed", the part of its pixels that other views confirm, and "agreement", the part of
+    the comparisons with other views in which depths agree; None where there were too few of these."""
+    return {
+        name: {
+            "confirmed": round(confirmed, 4),
+            "agreement": round(stats.agreement[name], 4) if name in stats.agreement else None,
+        }
+        for name, confirmed in stats.confirmed.items()
     }
 
 

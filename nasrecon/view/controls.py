@@ -11,8 +11,9 @@ import numpy as np
 from nasrecon.results.preview import INVALID_RGB, bar_depths, length_label, normal_legend, png_bytes
 from nasrecon.types import Estimate, Unit
 from nasrecon.view.glb import SURFACES
-from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
+from nasrecon.view.pictures import css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import COLORINGS, Coloring
+from nasrecon.view.quality import ViewFacts
 
 if TYPE_CHECKING:
     import viser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -15,24 +15,32 @@ PICTURES = ("image", "depth", "normals", "confidence")
 
 
 def view_pictures(
-    estimate: Estimate, near: float, far: float, *, width: int | None = None, min_confidence: float = 0.0
+    estimate: Estimate,
+    near: float,
+    far: float,
+    *,
+    names: Sequence[str] = PICTURES,
+    width: int | None = None,
+    min_confidence: float = 0.0,
 ) -> dict[str, np.ndarray]:
-    """Return the pictures of a view by name (PICTURES), each (h, w, 3) uint8; pixels without a value are grey.
+    """Return the pictures of a view by name, each (h, w, 3) uint8; pixels without a value are grey.
 
     Args:
         estimate: the view.
         near, far: depths at the ends of the colours [scene units].
+        names: of the pictures to make.
         width: of the pictures [px]; None: that of the maps. They are never enlarged.
         min_confidence: pixels below this confidence lose their depth and normal.
     """
     depth = np.where(estimate.confidence >= min_confidence, estimate.depth, 0)
     valid = depth > 0
-    pictures = {
-        "image": estimate.rgb,
-        "depth": color_depth(depth, near, far),
-        "normals": np.where(valid[..., None], color_normal(estimate.normal), np.array(INVALID_RGB, np.uint8)),
-        "confidence": color_scalar(estimate.confidence, 0, 1, estimate.depth > 0),
+    makers: dict[str, Callable[[], np.ndarray]] = {
+        "image": lambda: estimate.rgb,
+        "depth": lambda: color_depth(depth, near, far),
+        "normals": lambda: np.where(valid[..., None], color_normal(estimate.normal), np.array(INVALID_RGB, np.uint8)),
+        "confidence": lambda: color_scalar(estimate.confidence, 0, 1, estimate.depth > 0),
     }
+    pictures = {name: makers[name]() for name in names}
     return {name: downscale(picture, width) if width else picture for name, picture in pictures.items()}
 
 
@@ -64,32 +72,3 @@ def css_gradient(direction: str = "to right", stops: int = 17) -> str:
     """Return the colour scale, low to high, as a CSS gradient."""
     table = color_table(stops)
     return f"linear-gradient({direction},{','.join('#{:02x}{:02x}{:02x}'.format(*tuple(rgb)) for rgb in table)})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewFacts:
-    """What is said of a view in words.
-
-    Attributes:
-        near, far: its depths, 2 % and 98 % of the pixels [scene units]; 0 without any.
-        median_confidence: over the pixels with a depth.
-        valid: part of the pixels with a depth.
-    """
-
-    near: float
-    far: float
-    median_confidence: float
-    valid: float
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> ViewFacts:
-        valid = estimate.depth > 0
-        if not valid.any():
-            return cls(near=0.0, far=0.0, median_confidence=0.0, valid=0.0)
-        near, far = np.quantile(estimate.depth[valid], [0.02, 0.98])
-        return cls(
-            near=float(near),
-            far=float(far),
-            median_confidence=float(np.median(estimate.confidence[valid])),
-            valid=float(valid.mean()),
-        )

@@ -1,8 +1,8 @@
 """The report: one HTML file with the scene in 3D, every view, the run's tables and histograms. It asks for nothing.
 
 Its content security policy forbids every request, so what it shows is in the file: ``report.html``, ``report.css`` and
-``report.js`` (the page and its small WebGL viewer) with the data filled in. Arrays are quantised, compressed with zlib
-and written as base64; the browser's own DecompressionStream unpacks them.
+three scripts (the maps, the scene in WebGL, the page) with the data filled in. Arrays are quantised, compressed with
+zlib and written as base64; the browser's own DecompressionStream unpacks them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.options import MAX_REPORT_MB
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
-from nasrecon.view.pictures import ViewFacts, css_gradient, data_uri, jpeg_bytes, view_pictures
+from nasrecon.view.pictures import css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import Points, concatenate, points_of_cloud, points_of_view, support_limit
+from nasrecon.view.quality import COLUMNS, ViewFacts, rank_views
 from nasrecon.view.simplify import simplify_mesh
 from nasrecon.view.tables import report_tables
+from nasrecon.view.values import maps_of
 
 MAX_FACES = 400_000
 MAX_POINTS = 500_000
@@ -46,6 +48,7 @@ class _Pass:
     """What one pass over the views collects."""
 
     cards: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, ViewFacts] = field(default_factory=dict)
     depth_counts: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     confidence_counts: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     beyond: int = 0
@@ -73,10 +76,11 @@ def write_report(
     survey = survey_depths(results)
     frame = choose_frame(results.views, survey.points_in_world)
     budget = max_mb * 1e6
-    width = _picture_width(results[0], survey, len(results), _PICTURES_SHARE * budget)
+    width = _picture_width(results[0], len(results), _PICTURES_SHARE * budget)
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
     collected = _visit(contents, survey, width, points, progress or LogProgress())
+    ranking = rank_views(collected.facts, contents.fusion)
     points = points or concatenate(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
 
@@ -84,7 +88,9 @@ def write_report(
         **_about(contents, survey, frame),
         "histograms": _histograms(collected, cloud, survey),
         "views": collected.cards,
-        "pictureWidth": width,
+        "quality": [{"name": view.name, "cells": view.cells(), "fault": view.fault} for view in ranking],
+        "qualityColumns": COLUMNS,
+        "words": {view.name: view.in_words() for view in ranking},
     }
     left = 0.97 * budget - len(json.dumps(data)) - len(_page({}, {}))
     data["scene"], arrays = _scene(mesh, points, frame, survey, left)
@@ -100,18 +106,18 @@ def write_report(
     return path
 
 
-def _picture_width(estimate: Estimate, survey: Survey, views: int, budget: float) -> int:
+def _picture_width(estimate: Estimate, views: int, budget: float) -> int:
     """Return the width [px] at which the pictures of all views fit the budget, going by one view."""
     for width in _WIDTHS:
-        size = sum(len(uri) for uri in _pictures(estimate, survey, width).values())
-        if size * views <= budget:
+        if len(json.dumps(_maps(estimate, ViewFacts.of(estimate), width))) * views <= budget:
             return width
     return _WIDTHS[-1]
 
 
-def _pictures(estimate: Estimate, survey: Survey, width: int) -> dict[str, str]:
-    pictures = view_pictures(estimate, survey.near, survey.far, width=width)
-    return {name: data_uri(jpeg_bytes(picture, quality=80)) for name, picture in pictures.items()}
+def _maps(estimate: Estimate, facts: ViewFacts, width: int) -> dict[str, Any]:
+    shown = view_pictures(estimate, 1.0, 1.0, names=("image", "normals"), width=width)
+    pictures = {name: data_uri(jpeg_bytes(picture, quality=80)) for name, picture in shown.items()}
+    return maps_of(estimate, facts, pictures, width)
 
 
 def _visit(contents: Contents, survey: Survey, width: int, cloud: Points | None, progress: Progress) -> _Pass:
@@ -121,20 +127,9 @@ def _visit(contents: Contents, survey: Survey, width: int, cloud: Points | None,
     share = max(500, MAX_POINTS // len(results))
     for i in range(len(results)):
         estimate = results[i]
-        line = results.manifest["views"][i]
-        facts = ViewFacts.of(estimate)
-        out.cards.append(
-            {
-                "name": estimate.view.name,
-                "pictures": _pictures(estimate, survey, width),
-                "sources": list(estimate.sources),
-                "near": facts.near,
-                "far": facts.far,
-                "confidence": facts.median_confidence,
-                "valid": facts.valid,
-                "seconds": line.get("seconds"),
-            }
-        )
+        facts = out.facts[estimate.view.name] = ViewFacts.of(estimate)
+        about = {"sources": list(estimate.sources), "confidence": facts.median_confidence}
+        out.cards.append(_maps(estimate, facts, width) | about)
         valid = estimate.depth > 0
         depth = estimate.depth[valid]
         out.depth_counts += np.histogram(depth, edges)[0]
@@ -174,6 +169,7 @@ def _about(contents: Contents, survey: Survey, frame: PageFrame) -> dict[str, An
         "unit": results.unit,
         "near": survey.near,
         "far": survey.far,
+        "scale": frame.scale,
         "missing": list(contents.missing),
         "tables": report_tables(contents),
         "overview": {"position": position.tolist(), "lookAt": look_at.tolist(), "fovDeg": OVERVIEW_FOV_DEG},
@@ -283,6 +279,7 @@ def _page(data: dict[str, Any], arrays: dict[str, str]) -> str:
     page = template_folder.joinpath("report.html").read_text()
     for mark, part in (
         ("/*CSS*/", template_folder.joinpath("report.css").read_text()),
+        ("/*MAPS*/", template_folder.joinpath("maps.js").read_text()),
         ("/*SCENE*/", template_folder.joinpath("report_scene.js").read_text()),
         ("/*PAGE*/", template_folder.joinpath("report_page.js").read_text()),
         ("<!--ARRAYS-->", blobs),

@@ -21,16 +21,16 @@ out vec3 n; out vec3 rgb; out vec3 at;
 void main() { at = position * box; n = normal; rgb = color; gl_Position = clipFromPage * vec4(at, 1.0); }`;
 const MESH_FRAGMENT = `#version 300 es
 precision highp float;
-uniform vec3 eye; uniform int surface;
+uniform vec3 eye; uniform int surface; uniform mat3 shownFromPage;
 in vec3 n; in vec3 rgb; in vec3 at; out vec4 shown;
 void main() {
   vec3 m = normalize(n);
   float light = abs(dot(m, normalize(eye - at)));
-  vec3 c = surface == 0 ? rgb * (0.86 + 0.14 * light) : surface == 1 ? vec3(0.86, 0.87, 0.88) * (0.2 + 0.8 * light) : 0.5 * m + 0.5;
+  vec3 c = surface == 0 ? rgb * (0.86 + 0.14 * light) : surface == 1 ? vec3(0.86, 0.87, 0.88) * (0.2 + 0.8 * light) : 0.5 * (shownFromPage * m) + 0.5;
   shown = vec4(gl_FrontFacing ? c : 0.5 * c, 1.0);
 }`;
 const POINT_VERTEX = `#version 300 es
-uniform mat4 clipFromPage; uniform float box, size, threshold, supportTop; uniform int coloring; uniform sampler2D palette;
+uniform mat4 clipFromPage; uniform float box, size, threshold, supportTop; uniform int coloring; uniform sampler2D palette; uniform mat3 shownFromPage;
 in vec3 position; in vec3 normal; in vec3 color; in float depth, confidence, support;
 out vec3 rgb;
 vec3 scale(float t) { return texture(palette, vec2(clamp(t, 0.0, 1.0) * 255.0 / 256.0 + 0.5 / 256.0, 0.5)).rgb; }
@@ -38,7 +38,7 @@ void main() {
   vec3 unknown = vec3(96.0 / 255.0);
   float c = (confidence - 1.0) / 254.0;
   rgb = coloring == 0 ? color
-    : coloring == 1 ? (dot(normal, normal) > 0.0 ? 0.5 * normal + 0.5 : unknown)
+    : coloring == 1 ? (dot(normal, normal) > 0.0 ? 0.5 * (shownFromPage * normal) + 0.5 : unknown)
     : coloring == 2 ? (depth > 0.0 ? scale((depth - 1.0) / 254.0) : unknown)
     : coloring == 3 ? (confidence > 0.0 ? scale(c) : unknown)
     : (support > 0.0 ? scale((support - 1.0) / max(supportTop - 1.0, 1.0)) : unknown);
@@ -65,6 +65,51 @@ uniform vec4 color; uniform sampler2D atlas; uniform bool pictured;
 in vec2 uv; out vec4 shown;
 void main() { shown = pictured ? texture(atlas, uv) : color; }`;
 
+/* What a ray from the eye meets first, among triangles and points. */
+class Surface {
+  constructor(data, arrays) {
+    this.box = data.scene.box / 32767;
+    this.arrays = data.scene.mesh ? { mesh: arrays.meshPosition, index: arrays.meshIndex } : {};
+    this.points = arrays.pointPosition;
+  }
+
+  /* The nearest hit of a ray, or null; frontOnly: of faces that are turned to the eye; tangent: half the angle in which
+     a point counts as met. */
+  hit(eye, ray, mesh, points, frontOnly, tangent) {
+    let best = Infinity;
+    if (mesh && this.arrays.mesh) best = this.hitMesh(eye, ray, frontOnly);
+    if (points) {
+      for (let i = 0; i < this.points.length; i += 3) {
+        const d = [0, 1, 2].map((k) => this.points[i + k] * this.box - eye[k]), along = V.dot(d, ray);
+        if (along > 0 && along < best && V.dot(d, d) - along * along < (tangent * along) ** 2) best = along;
+      }
+    }
+    return best < Infinity ? V.add(eye, ray, best) : null;
+  }
+
+  /* By Moeller and Trumbore, in numbers only: some 400 000 triangles are tried. */
+  hitMesh(eye, ray, frontOnly) {
+    const { mesh: p, index } = this.arrays, s = this.box, [ex, ey, ez] = eye, [rx, ry, rz] = ray;
+    let best = Infinity;
+    for (let i = 0; i < index.length; i += 3) {
+      const a = 3 * index[i], b = 3 * index[i + 1], c = 3 * index[i + 2];
+      const ax = s * p[a], ay = s * p[a + 1], az = s * p[a + 2];
+      const ux = s * p[b] - ax, uy = s * p[b + 1] - ay, uz = s * p[b + 2] - az;
+      const vx = s * p[c] - ax, vy = s * p[c + 1] - ay, vz = s * p[c + 2] - az;
+      const hx = ry * vz - rz * vy, hy = rz * vx - rx * vz, hz = rx * vy - ry * vx;
+      const det = ux * hx + uy * hy + uz * hz;
+      if (frontOnly ? det <= 0 : det === 0) continue;
+      const tx = ex - ax, ty = ey - ay, tz = ez - az, u = (tx * hx + ty * hy + tz * hz) / det;
+      if (u < 0 || u > 1) continue;
+      const qx = ty * uz - tz * uy, qy = tz * ux - tx * uz, qz = tx * uy - ty * ux, v = (rx * qx + ry * qy + rz * qz) / det;
+      if (v < 0 || u + v > 1) continue;
+      const t = (vx * qx + vy * qy + vz * qz) / det;
+      if (t > 0 && t < best) best = t;
+    }
+    return best;
+  }
+}
+
 class SceneView {
   /* canvas; data: the report's; arrays: typed arrays by name; chose(i): called when a camera is clicked. */
   constructor(canvas, data, arrays, chose) {
@@ -74,10 +119,14 @@ class SceneView {
     this.gl = canvas.getContext("webgl2", { antialias: true, alpha: false });
     if (!this.gl) throw new Error("this browser has no WebGL 2");
     this.options = {
-      mesh: Boolean(data.scene.mesh), points: !data.scene.mesh, cameras: true, backs: false, surface: 0, coloring: 0,
+      mesh: Boolean(data.scene.mesh), points: !data.scene.mesh, cameras: true, backs: false, dark: false, surface: 0, coloring: 0,
       threshold: 0, pointSize: 6, cameraSize: Math.max(0.03, 0.12 * Math.min(1, Math.sqrt(30 / data.cameras.length))), // many stand close
     };
     this.chosen = -1;
+    this.picked = null; // points that are being measured
+    this.stand = null; // puts the eye again where it is, in a window of another size; null once it was moved by hand
+    this.through = false; // the eye is in the place of the chosen camera
+    this.surface = new Surface(data, arrays);
     this.programs = {
       mesh: this.program(MESH_VERTEX, MESH_FRAGMENT),
       points: this.program(POINT_VERTEX, POINT_FRAGMENT),
@@ -86,7 +135,7 @@ class SceneView {
     this.upload(arrays);
     this.overview();
     this.listen();
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => { if (this.stand) this.stand(); else this.draw(); }).observe(canvas);
   }
 
   program(vertex, fragment) {
@@ -201,6 +250,8 @@ class SceneView {
 
   /* Where one stands: target, distance, forward and up, vertical field of view [radians]. */
   overview() {
+    this.through = false;
+    this.stand = this.overview;
     const { position, lookAt, fovDeg } = this.data.overview;
     const aspect = Math.min(1, this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight));
     const forward = V.unit(V.add(lookAt, position, -1));
@@ -209,6 +260,8 @@ class SceneView {
   }
 
   goToCamera(i) {
+    this.through = true;
+    this.stand = () => this.goToCamera(i);
     const camera = this.data.cameras[i];
     const [, down, forward] = camera.axes;
     const aspect = this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight);
@@ -259,7 +312,8 @@ class SceneView {
     if (!width || !height) return;
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
     gl.viewport(0, 0, width, height);
-    gl.clearColor(0.914, 0.929, 0.949, 1);
+    const grey = (o.dark ? 48 : 200) / 255; // neither a hole nor a pale wall
+    gl.clearColor(grey, grey, grey, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.enable(gl.DEPTH_TEST);
     const clip = this.clipFromPage();
@@ -273,6 +327,7 @@ class SceneView {
       const at = use(this.programs.mesh);
       gl.uniform3fv(at("eye"), this.eye());
       gl.uniform1i(at("surface"), o.surface);
+      gl.uniformMatrix3fv(at("shownFromPage"), false, this.shownFromPage());
       if (o.backs) gl.disable(gl.CULL_FACE); else gl.enable(gl.CULL_FACE);
       gl.bindVertexArray(this.meshArrays);
       gl.drawElements(gl.TRIANGLES, this.indexCount, gl.UNSIGNED_INT, 0);
@@ -284,17 +339,25 @@ class SceneView {
       gl.uniform1f(at("threshold"), o.threshold);
       gl.uniform1f(at("supportTop"), Math.max(2, this.data.scene.points.support));
       gl.uniform1i(at("coloring"), o.coloring);
+      gl.uniformMatrix3fv(at("shownFromPage"), false, this.shownFromPage());
       gl.bindTexture(gl.TEXTURE_2D, this.palette);
       gl.bindVertexArray(this.pointArrays);
       gl.drawArrays(gl.POINTS, 0, this.pointCount);
     }
     if (o.cameras) this.paintCameras(use(this.programs.cameras));
+    this.paintMeasured();
+  }
+
+  /* The axes in which normals get their colours, right, up and towards the camera, of the chosen view. */
+  shownFromPage() {
+    const [right, down, forward] = this.data.cameras[Math.max(0, this.chosen)].axes;
+    return [0, 1, 2].flatMap((k) => [right[k], -down[k], -forward[k]]);
   }
 
   paintCameras(at) {
     const gl = this.gl, count = this.data.cameras.length, i = this.chosen;
     gl.uniform1i(at("pictured"), 1);
-    if (this.atlas) {
+    if (this.atlas && !this.through) {
       gl.bindTexture(gl.TEXTURE_2D, this.atlas);
       gl.bindVertexArray(this.quadArrays);
       // One looks through the chosen camera, so it carries no picture.
@@ -305,8 +368,10 @@ class SceneView {
     gl.uniform4f(at("color"), 0.27, 0.33, 0.41, 1);
     gl.bindVertexArray(this.lineArrays);
     gl.drawArrays(gl.LINES, 0, 16 * count);
+    gl.uniform4f(at("color"), 0.88, 0.42, 0, 1); // what needs attention
+    this.data.cameras.forEach((camera, k) => { if (this.data.quality.some((line) => line.fault && line.name === this.data.views[k].name)) gl.drawArrays(gl.LINES, 16 * k, 16); });
     if (i >= 0) {
-      gl.uniform4f(at("color"), 1, 0.44, 0, 1);
+      gl.uniform4f(at("color"), 0.1, 0.45, 0.95, 1);
       gl.disable(gl.DEPTH_TEST);
       gl.drawArrays(gl.LINES, 16 * i, 16);
     }
@@ -365,7 +430,9 @@ class SceneView {
       pointers.delete(event.pointerId);
       spread = 0;
       if (event.type !== "pointerup" || moved > 4 || event.button !== 0) return;
-      const box = canvas.getBoundingClientRect(), i = this.cameraAt(event.clientX - box.left, event.clientY - box.top);
+      const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+      if (this.picked) { this.pick(x, y); return; }
+      const i = this.cameraAt(x, y);
       if (i >= 0) this.chose(i);
     };
     canvas.addEventListener("pointerup", up);
@@ -380,11 +447,12 @@ class SceneView {
   hover(event) {
     const box = this.canvas.getBoundingClientRect();
     const i = event ? this.cameraAt(event.clientX - box.left, event.clientY - box.top) : -1;
-    this.canvas.style.cursor = i >= 0 ? "pointer" : "grab";
+    this.canvas.style.cursor = this.picked ? "crosshair" : i >= 0 ? "pointer" : "grab";
     if (this.hovered) this.hovered(i, event ? event.clientX - box.left : 0, event ? event.clientY - box.top : 0);
   }
 
   turn(dx, dy) {
+    this.stand = null;
     const place = this.place, z = [0, 0, 1], speed = 0.006;
     let forward = V.turn(place.forward, z, -dx * speed), up = V.turn(place.up, z, -dx * speed);
     const right = V.unit(V.cross(forward, up));
@@ -395,6 +463,7 @@ class SceneView {
   }
 
   pan(dx, dy) {
+    this.stand = null;
     const place = this.place, s = (2 * place.distance * Math.tan(place.fov / 2)) / this.canvas.clientHeight;
     const right = V.cross(place.forward, place.up);
     this.place = { ...place, target: V.add(V.add(place.target, right, -dx * s), place.up, dy * s) };
@@ -402,7 +471,51 @@ class SceneView {
   }
 
   zoom(factor) {
+    this.stand = null;
     this.place = { ...this.place, distance: Math.max(0.01, Math.min(30, this.place.distance * factor)) };
     this.draw();
+  }
+
+  // Measuring ----------------------------------------------------------------------------------------------------------
+
+  startMeasuring() { this.setPicked(this.picked ? null : []); }
+
+  stopMeasuring() { this.setPicked(null); }
+
+  setPicked(points) {
+    this.picked = points;
+    if (this.measured) this.measured(points);
+    this.draw();
+  }
+
+  /* Take the surface at a place of the window [css px] as the next end of the distance. */
+  pick(x, y) {
+    const { forward, up, fov } = this.place, right = V.cross(forward, up), f = this.canvas.clientHeight / (2 * Math.tan(fov / 2));
+    const ray = V.unit(V.add(V.add(forward, right, (x - this.canvas.clientWidth / 2) / f), up, -(y - this.canvas.clientHeight / 2) / f));
+    const o = this.options, point = this.surface.hit(this.eye(), ray, o.mesh, o.points, !o.backs, 6 / f);
+    if (point) this.setPicked(this.picked.length === 1 ? [...this.picked, point] : [point]);
+  }
+
+  /* Draw the measured distance, and a bar of a round length at the distance of the centre. */
+  paintMeasured() {
+    const svg = document.getElementById("measured"), bar = document.getElementById("scalebar");
+    const px = this.canvas.clientHeight / (2 * Math.tan(this.place.fov / 2)) / this.place.distance * this.data.scale; // of a scene unit
+    const most = 140 / px, ten = 10 ** Math.floor(Math.log10(most)), round = [5, 2, 1].find((k) => k * ten <= most) * ten;
+    bar.firstElementChild.style.width = `${round * px}px`;
+    bar.lastElementChild.textContent = nasreconMaps.length(round, this.data.unit);
+    svg.replaceChildren();
+    const places = (this.picked || []).map((point) => this.project(point)).filter(Boolean);
+    const draw = (tag, attributes) => {
+      const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+      svg.append(node);
+      return node;
+    };
+    if (places.length === 2) {
+      const [[x1, y1], [x2, y2]] = places, length = Math.hypot(...V.add(this.picked[1], this.picked[0], -1)) / this.data.scale;
+      draw("line", { x1, y1, x2, y2 });
+      draw("text", { x: (x1 + x2) / 2 + 8, y: (y1 + y2) / 2 - 8 }).textContent = nasreconMaps.length(length, this.data.unit);
+    }
+    for (const [cx, cy] of places) draw("circle", { cx, cy, r: 4 });
   }
 }

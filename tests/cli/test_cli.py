@@ -80,8 +80,8 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert code == 0, stderr
     names = [line.split("  ")[0] for line in stdout.splitlines()]
     assert names[:4] == ["views", "pixels", "with depth", "confident"] and "views agree" in names[4]
-    assert names[5:10] == ["merged points", "voxel", "vertices", "faces", "seconds"]
-    assert names[10:12] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
+    assert names[5:11] == ["merged points", "least confirmed", "voxel", "vertices", "faces", "seconds"]
+    assert names[11:13] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
     assert f"{5 * 96 * 64:,}" in stdout
     cloud = load_cloud(tmp_path / "c.ply")
     # The sweep is right to 0.4 % of depths of about 3.
@@ -197,6 +197,7 @@ def test_json_is_all_there_is_on_stdout(run, files, tmp_path):
     assert code == 0 and told["views"] == 3 and told["cloud"] == str(tmp_path / "c.ply")
     assert "mesh" not in told and told["voxel"] is told["faces"] is None
     assert told["stages"]["pixels"] == 3 * 96 * 64 and told["stages"]["merged points"] > 0
+    assert len(told["quality"]) == 3 and all(0 <= view["confirmed"] <= 1 for view in told["quality"].values())
 
 
 def test_without_out_and_cloud_both_go_into_the_folder(run, files, tmp_path, monkeypatch):

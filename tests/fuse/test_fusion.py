@@ -174,6 +174,9 @@ def test_a_view_that_contradicts_the_rest_is_named_and_its_pixels_go(estimates: 
     spoiled = [*estimates[:6], replace(estimates[6], view=replace(estimates[6].view, cam_from_world=moved))]
     result = fuse_estimates([*spoiled, *estimates[7:]], mesh=False)
     assert result.stats.contradicting() == [estimates[6].view.name]
+    shares = result.stats.confirmed
+    assert min(shares, key=shares.__getitem__) == estimates[6].view.name
+    assert sum(share * estimates[0].depth.size for share in shares.values()) == pytest.approx(result.stats.supported)
     assert any(estimates[6].view.name in note and "pose" in note for note in result.stats.notes())
     assert np.quantile(distance(WORLD, result.cloud.xyz), 0.95) < 0.02
 

@@ -18,13 +18,15 @@ import pytest
 from nasrecon.errors import InputError
 from nasrecon.results.reader import Results
 from nasrecon.view import layers
+from nasrecon.view.contents import survey_depths
 from nasrecon.view.live import LivePage
-from nasrecon.view.page_frame import overview
+from nasrecon.view.page_frame import choose_frame, overview
 from nasrecon.view.report import write_report
 
 from .browser import CHROMIUM, WHY_NOT, Browser
 from .synthetic import HillWorld, write_results
 
+WORLD = HillWorld()
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
 
 
@@ -83,11 +85,12 @@ def test_report_opens_offline_from_disk_and_shows_everything(browser, report):
     for said in (
         *("hills", "6 views, lengths in m", "3,042 faces; 9,000 points", "synthetic hills", "hills/0005.jpg"),
         *("Filter stages", "3 views agree", "70.0 %", "fuse, mesh"),
-        *("no value", "right is red", "Depth, pixels of all views"),
+        *("no value", "right is red", "Depth, pixels of all views", "Quality of the views, worst first"),
     ):
         assert said in text, said
     assert len(re.findall(r"\d m\b", text)) > 20  # depths, bars and histograms have their unit
-    assert browser.evaluate("[...document.images].length") >= 6 * 4 + 4
+    assert browser.evaluate("[...document.images].length") >= 6 * 2 + 4
+    assert browser.evaluate("document.querySelectorAll('canvas.map').length") == 6 * 2 + 2
     assert browser.evaluate("[...document.images].filter(i => !i.src.startsWith('data:')).length") == 0
     stage = browser.screenshot()[150:600, 40:600]
     assert colored(stage) > 0.1
@@ -126,6 +129,101 @@ def test_the_report_fits_windows_of_all_widths(browser, report):
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
     finally:
         browser.resize(1300, 640)
+
+
+def press(browser, key):
+    """Press a key while the page has the focus."""
+    text = {"text": key} if len(key) == 1 else {}
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+    browser.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+
+def enlarged(browser):
+    """The middle pixel (r, g, b) of the enlarged map, once it is painted."""
+    return browser.evaluate(
+        "(() => { const c = document.querySelector('#nasrecon-enlarged canvas');"
+        " return [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data].slice(0, 3); })()"
+    )
+
+
+@needs_browser
+def test_a_click_on_a_map_of_the_report_enlarges_it_and_the_cursor_reads_its_values(browser, hills, report):
+    """The values are those of the results; a switch changes the depths' scale; keys step and close."""
+    estimate = Results.open(hills[0])[0]
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    rect = "(() => { const r = %s.getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]; })()"
+    browser.evaluate("document.querySelector('#chosen canvas.map').scrollIntoView()")
+    browser.click(*browser.evaluate(rect % "document.querySelector('#chosen canvas.map')"))
+    browser.wait("document.querySelector('#nasrecon-enlarged .on')?.textContent === 'Depth'", 10)
+    time.sleep(0.5)
+    x, y = browser.evaluate(rect % "document.querySelector('#nasrecon-enlarged canvas')")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + 1, y=y + 1)
+    said = browser.evaluate("document.querySelector('#nasrecon-enlarged .readout').textContent")
+    column, row, depth, sigma, confidence, *normal = map(float, re.findall(r"-?\d+\.?\d*", said))
+    there = int(row), int(column)
+    assert 60 < column < 68 and depth == pytest.approx(estimate.depth[there], rel=0.01) and " m, sigma" in said
+    assert sigma == pytest.approx(0.01 * depth, rel=0.08)
+    assert confidence == pytest.approx(estimate.confidence[there], abs=0.006)
+    np.testing.assert_allclose(normal, estimate.normal[there] * (1, -1, -1), atol=0.1)  # JPEG's error
+    before = enlarged(browser)
+    browser.evaluate("nasreconMaps.setScale('view')")
+    until(lambda: enlarged(browser) != before, 10)
+    press(browser, "3")
+    browser.wait("document.querySelector('#nasrecon-enlarged .on').textContent === 'Normals'", 10)
+    press(browser, "ArrowRight")
+    browser.wait("document.querySelector('#nasrecon-enlarged .name').textContent === 'hills/0001.jpg'", 10)
+    press(browser, "Escape")
+    browser.wait("!document.querySelector('#nasrecon-enlarged')", 10)
+    assert browser.errors == []
+
+
+@needs_browser
+def test_keys_and_the_dark_switch_of_the_report(browser, report):
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    light = browser.screenshot()[500:510, 40:50].mean()
+    for key, changed in (
+        ("ArrowRight", "document.getElementById('chosen-name').textContent === 'hills/0001.jpg'"),
+        ("ArrowLeft", "document.getElementById('chosen-name').textContent === 'hills/0000.jpg'"),
+        ("m", "!scene.options.mesh"),
+        ("c", "scene.options.points"),
+        ("p", "!scene.options.cameras"),
+        ("d", "document.documentElement.dataset.theme === 'dark'"),
+        ("?", "document.getElementById('keys').innerText.includes('frame all')"),
+        ("f", "scene.stand === scene.overview"),
+    ):
+        press(browser, key)
+        browser.wait(changed, 10)
+    time.sleep(0.8)
+    assert browser.screenshot()[500:510, 40:50].mean() < light - 100
+    assert browser.errors == []
+
+
+@needs_browser
+def test_two_clicks_in_the_report_measure_a_distance(browser, hills, report):
+    """Between two corners of the mesh, whose places are known."""
+    browser.open(report.as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    ends = np.array([[-1.2, -1.0], [1.1, 0.9]])
+    points = np.concatenate([ends, WORLD.height(ends)[:, None]], axis=-1)
+    results = Results.open(hills[0])
+    frame = choose_frame(results.views, survey_depths(results).points_in_world)
+    press(browser, "r")
+    for point in frame.points(points):
+        browser.click(
+            *browser.evaluate(
+                f"(() => {{ const p = scene.project({point.tolist()}), r = scene.canvas.getBoundingClientRect();"
+                " return [r.left + p[0], r.top + p[1]]; })()"
+            )
+        )
+    browser.wait("document.getElementById('distance').textContent.startsWith('distance')", 10)
+    said = browser.evaluate("document.getElementById('distance').textContent")
+    distance = float(re.search(r"distance ([\d.]+) m;", said)[1])
+    assert distance == pytest.approx(np.linalg.norm(np.diff(points, axis=0)), rel=0.02)
+    assert browser.evaluate("document.querySelector('#measured text').textContent.endsWith(' m')")
+    assert browser.evaluate("document.querySelector('#scalebar span').textContent.endsWith(' m')")
+    assert browser.errors == []
 
 
 @needs_browser

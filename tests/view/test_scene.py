@@ -19,11 +19,13 @@ from nasrecon.results.reader import FUSION_FILE, Results, read_fusion
 from nasrecon.view.contents import look, survey_depths
 from nasrecon.view.glb import SURFACES, mesh_glb
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, choose_frame, overview
-from nasrecon.view.pictures import PICTURES, ViewFacts, view_pictures
+from nasrecon.view.pictures import PICTURES, view_pictures
 from nasrecon.view.points import COLORINGS, points_of_cloud, points_of_view
+from nasrecon.view.quality import ViewFacts, rank_views
 from nasrecon.view.sheet import write_sheet
 from nasrecon.view.simplify import simplify_mesh
 from nasrecon.view.tables import report_tables
+from nasrecon.view.values import values_picture
 
 from .synthetic import HillWorld, write_results
 
@@ -251,3 +253,43 @@ def test_survey_of_views_without_any_depth(tmp_path):
     frame = choose_frame([empty[0].view], seen.points_in_world)
     assert np.isfinite(frame.page_from_world).all()
     assert np.isfinite(overview(frame, [empty[0].view], seen.points_in_world)[0]).all()
+
+
+def test_views_are_ranked_worst_first_and_faults_are_named():
+    """What a fusion says of views decides; those that it says nothing of come by their own figures."""
+    good = ViewFacts(near=1, far=2, median_confidence=0.9, median_sigma=0.01, valid=1.0)
+    empty = replace(good, near=0, far=0, median_confidence=0, median_sigma=0, valid=0)
+    facts = {name: good for name in ("a", "b", "alone", "wrong", "low")} | {"empty": empty}
+    shares = {"a": 0.9, "b": 0.8, "alone": 0, "wrong": 0.5, "low": 0.2, "empty": 0}
+    fusion = {
+        "quality": {name: {"confirmed": share, "agreement": None} for name, share in shares.items()},
+        "isolated_views": ["alone"],
+        "contradicting": ["wrong"],
+    }
+    ranked = rank_views(facts, fusion)
+    assert [view.name for view in ranked[-2:]] == ["b", "a"] and not any(view.fault for view in ranked[-2:])
+    faults = {view.name: view.fault for view in ranked[:-2]}
+    assert faults == {
+        "alone": "overlaps with no other view",
+        "empty": "no pixel has a depth",
+        "low": "far less confirmed than the other views",
+        "wrong": "its depths contradict the other views'",
+    }
+    assert ranked[-1].cells() == ["90 %", "-", "100 %", "1 %", "0.90"]
+    before = rank_views(facts, None)
+    assert before[0].name == "empty" and before[1].cells()[:2] == ["-", "-"] and before[1].in_words() == ""
+
+
+def test_values_of_maps_survive_their_picture(hills):
+    """Decoded as maps.js does it: depth to half a step, confidence to a hundredth, sigma to a twelfth of a doubling."""
+    estimate = Results.open(hills[0])[0]
+    picture, (near, far) = values_picture(estimate, 400)
+    assert picture.shape == (96, 128, 3)
+    known = estimate.depth > 0
+    assert ((picture[..., 0] > 0) == known).all()
+    depth = near * (far / near) ** ((picture[known][:, 0] - 1.0) / 254)
+    np.testing.assert_allclose(depth, estimate.depth[known], rtol=np.log(far / near) / 500)
+    np.testing.assert_allclose(picture[..., 1] / 100, estimate.confidence, atol=0.0051)
+    sigma = 1e-4 * 2 ** ((picture[known][:, 2] - 1.0) / 6)
+    np.testing.assert_allclose(sigma, 0.01, rtol=0.06)
+    assert values_picture(estimate, 32)[0].shape == (24, 32, 3)
