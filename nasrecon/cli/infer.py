@@ -26,6 +26,7 @@ from nasrecon.cli.options import (
     KeepPoses,
     MapSize,
     Masks,
+    MaxMemory,
     Network,
     Poses,
     Threads,
@@ -119,6 +120,7 @@ def infer(
     min_depth: MinDepthOption = PREPARE.min_depth,
     size: MapSize = ESTIMATE.size,
     max_side: MaxSideOption = None,
+    max_memory: MaxMemory = ESTIMATE.max_memory,
     batch: BatchOption = ESTIMATE.batch,
     triangulate: TriangulateOption = PREPARE.triangulate,
     overwrite: OverwriteOption = False,
@@ -142,7 +144,7 @@ def infer(
         sources=sources,
         min_depth=min_depth,
     )
-    options = _estimate_options(size, max_side, batch)
+    options = _estimate_options(size, max_side, batch, max_memory)
     reading: dict[str, Any] = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
     reading["use_hints"] = not ignore_hints
     with as_ranks() as ranks:
@@ -151,10 +153,13 @@ def infer(
         print_summary(run, out, as_json)
 
 
-def _estimate_options(size: tuple[int, int] | None, max_side: int | None, batch: int | None) -> EstimateOptions:
+def _estimate_options(
+    size: tuple[int, int] | None, max_side: int | None, batch: int | None, max_memory: int | None
+) -> EstimateOptions:
     if size is not None and max_side is not None:
         raise InputError("--size and --max-side give two sizes; give one")
-    return EstimateOptions(size=size, batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
+    side = ESTIMATE.max_side if max_side is None else max_side
+    return EstimateOptions(size=size, batch=batch, max_side=side, max_memory=max_memory)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (x and width.isdecimal() and height.isdecimal() and text.isascii()):
         raise typer.BadParameter(f"expected WIDTHxHEIGHT in pixels, as in 640x480, found {text!r}")
     return int(width), int(height)
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes of a text like 4GB, 512MB or 3.5 GiB; without a unit they are bytes."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([kmgt]?)(i?)b?", text.lower().replace(" ", ""))
+    if not match:
+        raise typer.BadParameter(f"expected a size of memory, as in 4GB or 512MB, found {text!r}")
+    number, power, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(power or " "))
 
 
 Images = Annotated[
@@ -126,6 +136,17 @@ MapSize = Annotated[
         parser=parse_size,
         metavar="WxH",
         help="Size of all maps in px, instead of --max-side.",
+        rich_help_panel=ESTIMATION,
+    ),
+]
+MaxMemory = Annotated[
+    Any | None,
+    typer.Option(
+        "--max-memory",
+        parser=parse_bytes,
+        metavar="SIZE",
+        help="Memory to take, as in 4GB, on a GPU of it; larger images are estimated in tiles.",
+        show_default="70 % of what is free",
         rich_help_panel=ESTIMATION,
     ),
 ]

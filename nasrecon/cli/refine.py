@@ -29,6 +29,7 @@ from nasrecon.cli.options import (
     JsonFlag,
     KeepPoses,
     Masks,
+    MaxMemory,
     Network,
     Poses,
     Threads,
@@ -78,6 +79,7 @@ def refine(
     sources: SourcesOption = PREPARE.sources,
     min_depth: MinDepthOption = PREPARE.min_depth,
     max_side: MaxSideOption = None,
+    max_memory: MaxMemory = ESTIMATE.max_memory,
     batch: BatchOption = ESTIMATE.batch,
     overwrite: OverwriteOption = False,
     threads: Threads = None,
@@ -106,7 +108,8 @@ def refine(
         sources=sources,
         min_depth=min_depth,
     )
-    options = EstimateOptions(batch=batch, max_side=ESTIMATE.max_side if max_side is None else max_side)
+    side = ESTIMATE.max_side if max_side is None else max_side
+    options = EstimateOptions(batch=batch, max_side=side, max_memory=max_memory)
     maps = DepthMaps(depths, depth_scale)
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
     on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")

@@ -81,7 +81,7 @@ def to_stereo_batch(refs: Sequence[Photo], sources: Sequence[Sequence[Photo]], n
             )
         if not its_sources:
             raise InputError(f"{view.name}: no source view; a stereo network needs at least one")
-    sources = [[_align_roll(source, ref.view) for source in item] for ref, item in zip(refs, sources, strict=True)]
+    sources = [[align_roll(source, ref.view) for source in item] for ref, item in zip(refs, sources, strict=True)]
     ref_tensors = [_tensors(photo, height, width, network) for photo in refs]
     src_tensors = [[_tensors(photo, height, width, network) for photo in item] for item in sources]
     units = [_network_units_per_scene_unit(ref.view, network) for ref in refs]
@@ -194,7 +194,7 @@ def _tensors(photo: Photo, height: int, width: int, network: Network) -> tuple[t
     return image, torch.from_numpy(_integer_centered(camera)).float()
 
 
-def _align_roll(source: Photo, ref: View) -> Photo:
+def align_roll(source: Photo, ref: View) -> Photo:
     """Return the source turned about its optical axis by the multiple of 90 degrees that brings it nearest to the
     reference.
 

@@ -14,7 +14,7 @@ _MIN_SPREAD = 1e-4
 _OVER_THE_IMAGE = 2.0
 
 
-def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction], over_image: float = _OVER_THE_IMAGE) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
     Depths are averaged as one over depth, normals as vectors. The weights are one over the square of ``s * g^2``: s the
@@ -24,6 +24,7 @@ def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
 
     Args:
         predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.
+        over_image: the power of g; 0 for tiles, whose weights then depend on the pixel alone.
 
     Returns:
         the average; a pixel that none of them knows has NaN depths and confidence 0.
@@ -34,8 +35,8 @@ def fuse_stages(predictions: Sequence[Prediction]) -> Prediction:
     known = torch.isfinite(refined) & (refined > 0)
     sigma = torch.stack([p.sigma.float() for p in predictions])
     spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_MIN_SPREAD, 1 / _MIN_SPREAD)
-    over_image = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-    sure = torch.where(known, -2 * (spread.log() + _OVER_THE_IMAGE * over_image), -torch.inf)
+    typical = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+    sure = torch.where(known, -2 * (spread.log() + over_image * typical), -torch.inf)
     weights = sure.softmax(dim=0).nan_to_num(0.0)  # NaN where nothing is known
 
     def depth(name: str) -> torch.Tensor:

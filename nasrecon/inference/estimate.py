@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,9 +16,11 @@ import torch
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.loader import ImageCache, Item, Job, read_items
+from nasrecon.inference.memory import MIN_TILE_SIDE, Memory, largest_size, pass_size
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.passes import Passes, predict
 from nasrecon.inference.sizes import source_size, working_size
+from nasrecon.inference.tiles import Grid, plan_tiles, predict_in_tiles
 from nasrecon.ingest.masks import read_mask
 from nasrecon.nas.network import Network
 from nasrecon.nas.precision import autocast, device_of
@@ -51,7 +54,7 @@ def estimate_views(
         read, that no other view serves as source, or whose nearest plane is unknown, is left out.
 
     Raises:
-        NasReconError: if memory does not suffice for a single view.
+        NasReconError: if memory does not suffice for the smallest tiles of a single view.
     """
     scene = scene if isinstance(scene, PreparedScene) else prepare_scene(scene, progress=progress)
     for estimates, _ in estimate_batches(
@@ -69,22 +72,22 @@ def estimate_batches(
     prior: Callable[[Photo], Photo] | None = None,
 ) -> Iterator[tuple[list[Estimate], float]]:
     """Yield the estimates of one pass through the network, and the seconds that it took; see ``estimate_views``."""
-    device = device_of(network)
-    batch = options.batch or (1 if device.type == "cpu" else 4)
     jobs = _jobs(prepared, range(len(prepared.scene.views)) if views is None else views, options, progress)
-    items = read_items(jobs, ImageCache(prepared, options.cached_images, prior), batch + 1, progress)
+    runner, cached = _Runner(network, options, progress), options.cached_images
+    if prepared.scene.views:
+        cached = runner.memory.cached_images(math.prod(largest_size(prepared.scene, options)), cached)
+    ahead = runner.batch + 1 if cached > runner.batch else 1
+    items = read_items(jobs, ImageCache(prepared, cached, prior), ahead, progress)
     ready: list[Item] = []
     since = time.perf_counter()
     try:
         while True:
-            ready += islice(items, max(0, batch - len(ready)))
+            ready += islice(items, max(0, runner.batch - len(ready)))
             if not ready:
                 return
-            now = ready[:batch]
-            estimates = _run(network, device, now, options.passes)
+            now = runner.fitting(ready)
+            estimates = runner.run(now)
             if estimates is None:
-                batch = len(now) // 2
-                logger.warning("memory of %s does not hold %d views at once; going on with %d", device, len(now), batch)
                 continue
             del ready[: len(now)]
             estimates = _masked(estimates, progress)
@@ -131,25 +134,75 @@ def _jobs(
         yield Job(ref=(view.name, i, width, height), sources=sources)
 
 
-def _run(network: Network, device: torch.device, items: Sequence[Item], passes: Passes) -> list[Estimate] | None:
-    """Estimate some views at once; None if memory does not suffice for that.
+class _Runner:
+    """Estimate views within memory: in tiles where one pass does not hold a view, with less at once where memory ran
+    out."""
 
-    Raises:
-        NasReconError: if it does not suffice for a single one.
-    """
-    try:
-        with torch.inference_mode(), autocast(network, device):
-            return predict(network, [ref for ref, _ in items], [sources for _, sources in items], device, passes)
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(items) == 1:
-            raise NasReconError(_too_large(items[0], device)) from error
-    # Not in the handler: there the error still holds the tensors.
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
+    def __init__(self, network: Network, options: EstimateOptions, progress: Progress) -> None:
+        self.network, self.device = network, device_of(network)
+        self.passes: Passes = options.passes
+        self.memory, self.progress = Memory.of(network, options), progress
+        self.batch = options.batch or (1 if self.device.type == "cpu" else 4)
+        self._noted: set[str] = set()
+
+    def fitting(self, ready: Sequence[Item]) -> Sequence[Item]:
+        """Return the first of the items that are estimated at once."""
+        return self.memory.fitting(ready[: self.batch], self.network)
+
+    def run(self, items: Sequence[Item]) -> list[Estimate] | None:
+        """Estimate some views at once; None if memory did not suffice, the next call then takes less of it.
+
+        Raises:
+            NasReconError: if it does not suffice for the smallest tiles of a single view.
+        """
+        grid = self._grid(items)
+        try:
+            with torch.inference_mode(), autocast(self.network, self.device):
+                if grid is not None:
+                    (ref, sources), *_ = items
+                    return [predict_in_tiles(self.network, ref, sources, self.device, self.passes, grid)]
+                refs, sources = zip(*items, strict=True)
+                return predict(self.network, refs, sources, self.device, self.passes)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(items) == 1 and not self._halve_tiles(items[0], grid):
+                raise NasReconError(_too_large(items[0], self.device)) from error
+        # Not in the handler: there the error still holds the tensors.
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(items) > 1:
+            self.batch = len(items) // 2
+            message = "memory of %s does not hold %d views at once; going on with %d"
+            logger.warning(message, self.device, len(items), self.batch)
+        return None
+
+    def _grid(self, items: Sequence[Item]) -> Grid | None:
+        """Return the tiles of a view that memory does not hold in one pass; None where one pass will do."""
+        (ref, sources), *more = items
+        camera, multiple = ref.view.camera, self.network.size_multiple
+        most = self.memory.pass_pixels(camera.width, camera.height, len(sources))
+        if more or most is None or pass_size(camera.width, camera.height, self.network) <= most:
+            return None
+        grid = plan_tiles(camera.width, camera.height, max(most, MIN_TILE_SIDE**2), multiple)
+        self._note(f"views of {camera.width}x{camera.height} are estimated in {grid.in_words()}, to fit into memory")
+        return grid
+
+    def _halve_tiles(self, item: Item, grid: Grid | None) -> bool:
+        """Allow half of the pixels of the pass that failed; returns whether tiles of that size make sense."""
+        camera = item[0].view.camera
+        pixels = grid.tile_pixels if grid else pass_size(camera.width, camera.height, self.network)
+        if pixels // 2 < MIN_TILE_SIDE**2:
+            return False
+        self.memory = self.memory.at_most(pixels // 2)
+        self._note(f"memory of {self.device} does not hold a pass of {pixels} pixels; going on with half as many")
+        return True
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self.progress.note(text)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -20,7 +20,9 @@ class EstimateOptions:
         size: (width, height) of the maps [px], for all views, instead of ``max_side``.
         passes: "auto": a pair with refined poses passes the network twice (``inference.passes``); "single": never.
         batch: references at once; None: 1 on a CPU, 4 on a GPU. Halved when memory runs out.
-        cached_images: how many decoded images are kept for the views that share them.
+        cached_images: how many decoded images are kept for the views that share them, at most.
+        max_memory: bytes that the estimation may take, on a GPU those of the GPU; a view that needs more is estimated
+            in tiles (``inference.tiles``). None: 70 % of what is free.
 
     Raises:
         InputError: if a value is out of its range.
@@ -31,6 +33,7 @@ class EstimateOptions:
     passes: Literal["auto", "single"] = "auto"
     batch: int | None = None
     cached_images: int = 64
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, least in [
@@ -38,6 +41,7 @@ class EstimateOptions:
             ("size", min(self.size) if self.size else None, SIDE_MULTIPLE),
             ("batch", self.batch, 1),
             ("cached_images", self.cached_images, 1),
+            ("max_memory", self.max_memory, 1),
         ]:
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, found {value}")
@@ -46,5 +50,7 @@ class EstimateOptions:
 
     def settings(self) -> dict[str, object]:
         """Return the options that change the numbers of an estimate, and not only its speed."""
-        out = {name: value for name, value in asdict(self).items() if name not in ("batch", "cached_images")}
-        return out if self.size is None else {name: value for name, value in out.items() if name != "max_side"}
+        left_out = ["batch", "cached_images"]
+        left_out += ["max_side"] if self.size is not None else []
+        left_out += ["max_memory"] if self.max_memory is None else []  # results of older versions do not have it
+        return {name: value for name, value in asdict(self).items() if name not in left_out}

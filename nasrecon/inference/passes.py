@@ -61,7 +61,7 @@ def predict(
     out: dict[int, Estimate] = {}
     for members in groups.values():
         group_refs, group_sources = [refs[i] for i in members], [sources[i] for i in members]
-        prediction = _run_passes(network, group_refs, group_sources, device, passes)
+        prediction = run_passes(network, group_refs, group_sources, device, passes)
         out |= zip(members, to_estimates(prediction, group_refs, group_sources, network), strict=True)
     return [out[i] for i in range(len(refs))]
 
@@ -79,11 +79,11 @@ def predict_stages(
     """
     device = torch.device(device_of(network) if device is None else device)
     with torch.inference_mode(), autocast(network, device):
-        prediction = _run_passes(network, [ref], [sources], device, "auto")
+        prediction = run_passes(network, [ref], [sources], device, "auto")
     return in_scene_units(prediction, [ref], network)
 
 
-def _run_passes(
+def run_passes(
     network: Network,
     refs: Sequence[Photo],
     sources: Sequence[Sequence[Photo]],

@@ -14,6 +14,7 @@ from nasrecon.inference.adapter import Photo
 from nasrecon.inference.depth_maps import DepthMaps
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import RunSummary, estimate_to_folder
+from nasrecon.inference.sizes import nearest_pixels
 from nasrecon.inference.wrapper import NetworkWrapper
 from nasrecon.nas.depth_refinement import can_refine, refine
 from nasrecon.nas.network import Network, Prediction, StereoBatch
@@ -86,7 +87,7 @@ def with_prior(photo: Photo, maps: DepthMaps, keep_range: bool = False) -> Photo
     if read is None:
         raise InputError(f"there is no depth map for it in {maps.folder}")
     depth, normal = read
-    row, column = _nearest(depth.shape, (view.camera.height, view.camera.width))
+    row, column = nearest_pixels(depth.shape, (view.camera.height, view.camera.width))
     depth = depth[row, column]
     if not (depth > 0).any():
         raise InputError(f"{maps.path(view)}: no pixel has a depth")
@@ -95,12 +96,6 @@ def with_prior(photo: Photo, maps: DepthMaps, keep_range: bool = False) -> Photo
         near = NEAR_SHARE * float(np.percentile(depth[depth > 0], NEAR_PCT))
         view = replace(view, depth_range=(near, float(depth.max())), depth_range_from="given depths")
     return replace(photo, view=view, prior=(depth, normal))
-
-
-def _nearest(stored: tuple[int, ...], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows and columns of a stored map at the pixel centres of another size."""
-    rows, columns = (((np.arange(n) + 0.5) * s / n).astype(int) for s, n in zip(stored, size, strict=True))
-    return rows[:, None], columns[None]
 
 
 def _facing(normal: np.ndarray, depth: np.ndarray, camera: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from nasrecon.errors import InputError
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.estimate import estimate_batches
-from nasrecon.inference.memory import refuse_too_large
+from nasrecon.inference.memory import Memory, largest_size, refuse_too_large
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.remarks import Remark, estimate_remarks, scene_remarks
 from nasrecon.ingest.images import direct_images
@@ -28,7 +29,7 @@ from nasrecon.results.writer import ResultsWriter, Run, refuse_other_settings
 from nasrecon.scene.source_views import sources_origin
 from nasrecon.types import Estimate, Scene
 
-_WRITES_WAITING = 4
+_MAX_WRITES_WAITING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,13 @@ def estimate_to_folder(
     scene = prepared.scene
     run = _describe_run(prepared, network, options)
     order = [view.name for view in scene.views]
-    refuse_too_large(scene, options)
+    refuse_too_large(scene, network, options, int(str(prepared.settings.get("sources", 4))))
     remarks, ranks = scene_remarks(scene), current()
     with claimed(folder), _writer(ranks, folder, run, order, overwrite) as writer:
         unfinished = _unfinished(order, ranks.from_first(lambda: writer.finished), progress)
         kept, todo = len(order) - len(unfinished), ranks.share(unfinished)
-        with _WriterThread(writer, progress, [order[i] for i in todo]) as thread:
+        waiting = _writes_waiting(scene, network, options)
+        with _WriterThread(writer, progress, [order[i] for i in todo], waiting) as thread:
             for name, reason in scene.dropped:
                 thread.skipped(name, reason)
             batches = estimate_batches(prepared, network, options, todo, thread, prior)
@@ -108,6 +110,13 @@ def estimate_to_folder(
         remarks=tuple(remarks),
         seconds=time.perf_counter() - since,
     )
+
+
+def _writes_waiting(scene: Scene, network: Network, options: EstimateOptions) -> int:
+    """Return how many estimates may wait to be written: few where they are large."""
+    if not scene.views:
+        return _MAX_WRITES_WAITING
+    return Memory.of(network, options).waiting_writes(math.prod(largest_size(scene, options)), _MAX_WRITES_WAITING)
 
 
 def _unfinished(order: Sequence[str], finished: frozenset[str], progress: Progress) -> list[int]:
@@ -190,9 +199,9 @@ class _WriterThread:
     """Write estimates in one thread, in order, while the network computes; everything that uses the writer runs
     there."""
 
-    def __init__(self, writer: ResultsWriter, progress: Progress, todo: Sequence[str]) -> None:
+    def __init__(self, writer: ResultsWriter, progress: Progress, todo: Sequence[str], most_waiting: int) -> None:
         self.writer, self.progress, self.total = writer, progress, len(todo)
-        self.written = 0
+        self.written, self._most_waiting = 0, most_waiting
         self._waiting = set(todo)
         self._pending: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nasrecon-write")
@@ -222,13 +231,13 @@ class _WriterThread:
         self._count_done(name)
 
     def add(self, estimate: Estimate, seconds: float) -> None:
-        """Write an estimate; wait while more than ``_WRITES_WAITING`` are not written.
+        """Write an estimate; wait while more than ``most_waiting`` are not written.
 
         Raises:
             OSError: the error of an earlier write.
         """
         self._pending.append(self._thread.submit(self._write, estimate, seconds))
-        while len(self._pending) > _WRITES_WAITING:
+        while len(self._pending) > self._most_waiting:
             self._pending.popleft().result()
 
     def _write(self, estimate: Estimate, seconds: float) -> None:

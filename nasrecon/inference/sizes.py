@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from nasrecon.inference.options import SIDE_MULTIPLE, EstimateOptions
 from nasrecon.nas.network import Network
 from nasrecon.types import Camera
@@ -33,6 +35,12 @@ def working_size(camera: Camera, options: EstimateOptions) -> tuple[int, int]:
     scale = min(1.0, (options.max_side or math.inf) / max(camera.width, camera.height))
     width, height = (max(1, round(side * scale / SIDE_MULTIPLE)) for side in (camera.width, camera.height))
     return width * SIDE_MULTIPLE, height * SIDE_MULTIPLE
+
+
+def nearest_pixels(stored: tuple[int, ...], size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows (H, 1) and columns (1, W) of a stored map at the pixel centres of another (height, width)."""
+    rows, columns = (((np.arange(n) + 0.5) * s / n).astype(int) for s, n in zip(stored[:2], size, strict=True))
+    return rows[:, None], columns[None]
 
 
 def source_size(camera: Camera, width: int, height: int) -> tuple[int, int]:

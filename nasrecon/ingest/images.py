@@ -240,10 +240,10 @@ def read_view(view: View, width: int | None = None, height: int | None = None) -
                 f"{view.name}: undistorted it is {rgb.shape[1]}x{rgb.shape[0]}, its camera is "
                 f"{view.camera.width}x{view.camera.height}; pass the view as open_scene made it, not a resized one"
             )
-    return _resized(rgb, view, width, height)
+    return resize_view(rgb, view, width, height)
 
 
-def _resized(rgb: np.ndarray, view: View, width: int | None, height: int | None) -> tuple[np.ndarray, View]:
+def resize_view(rgb: np.ndarray, view: View, width: int | None, height: int | None) -> tuple[np.ndarray, View]:
     """Resize rgb (H, W, 3) and the view's camera; Pillow samples by pixel areas, which is the half-pixel convention."""
     camera = view.camera
     if width is None and height is None:

@@ -34,6 +34,7 @@ OPTIONS = {
         "--min-depth",
         "--size",
         "--max-side",
+        "--max-memory",
         "--batch",
         "--triangulate",
         "--overwrite",
@@ -57,6 +58,7 @@ OPTIONS = {
         "--sources",
         "--min-depth",
         "--max-side",
+        "--max-memory",
         "--batch",
         "--overwrite",
         "--threads",
@@ -180,7 +182,7 @@ def test_defaults_are_those_of_the_options_classes():
     for field in fields(FuseOptions):
         assert fuse[field.name].default == getattr(FuseOptions(), field.name), field.name
     infer = inspect.signature(cli.infer.infer, eval_str=True).parameters
-    for name in ("size", "batch"):
+    for name in ("size", "batch", "max_memory"):
         assert infer[name].default == getattr(EstimateOptions(), name), name
     for name in ("every", "sources", "min_depth", "triangulate"):
         assert infer[name].default == getattr(PrepareOptions(), name), name
