@@ -29,8 +29,12 @@ def viz(
     port: Annotated[
         int, typer.Option("--port", min=1, max=64000, help="Port of the live page, or the next one that is free.")
     ] = PORT,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the live page in this machine's browser.")] = False,
 ) -> None:
-    """A live page of the results in the browser, also while `infer` is running; or a report or a picture of them.
+    """A live page of the results in the browser, or a report or a picture of them.
+
+    The live page can be started before `infer` or `reconstruct`, also before their folder exists: it fills as views are
+    finished.
 
     Example: nasrecon viz nasrecon_out --html report.html
     """
@@ -43,7 +47,7 @@ def viz(
     if html is None and png is None:
         from nasrecon.view.live import serve
 
-        serve(results, port=port, progress=Printer())
+        serve(results, port=port, open_browser=open_browser, progress=Printer())
         return
     with Bar() as bar:
         if html is not None:

@@ -28,7 +28,8 @@ class Contents:
         results: its views.
         fusion: what `fuse` said of its last run, or None.
         mesh, cloud: the files, or None where they are not there.
-        missing: for people: what is not there (yet) and what to do; one sentence each.
+        missing: for people: what is not there yet and what makes it; one sentence each.
+        warnings: for people: what needs attention; one sentence each.
     """
 
     results: Results
@@ -36,6 +37,7 @@ class Contents:
     mesh: Path | None
     cloud: Path | None
     missing: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def expected_views(self) -> int:
@@ -56,21 +58,21 @@ def look(folder: str | Path) -> Contents:
     """
     folder = Path(folder)
     results, fusion = TurnedResults.open(folder), read_fusion(folder)
-    files, missing = {}, []
+    files, missing, warnings = {}, [], []
     for what in ("mesh", "cloud"):
         path = Path((fusion or {}).get(what, folder / f"{what}.ply"))
         files[what] = path if path.is_file() else None
         if files[what] is None:
             missing.append(f"No {what} yet: run nasrecon fuse {shlex.quote(str(folder))}")
         elif fusion and fusion.get("views_sha256", results.digest) != results.digest:
-            missing.append(
+            warnings.append(
                 f"The {what} is of other views than these: run nasrecon fuse {shlex.quote(str(folder))} again"
             )
     expected = int(results.manifest["scene"].get("views", 0))
     dropped = len(results.manifest["dropped"])
     if len(results) + dropped < expected:
         missing.append(f"{len(results)} of {expected} views are finished")
-    return Contents(results=results, fusion=fusion, missing=tuple(missing), **files)
+    return Contents(results=results, fusion=fusion, missing=tuple(missing), warnings=tuple(warnings), **files)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

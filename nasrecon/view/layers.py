@@ -1,118 +1,112 @@
-"""The layers of the live page: mesh and points, read from files or from estimates, and drawn."""
+"""The layers of a visitor's page: the mesh and the points, as this visitor wants them drawn."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nasrecon.fuse.save import load_cloud, load_mesh
-from nasrecon.types import Estimate, Mesh, Unit
-from nasrecon.view.contents import Survey
-from nasrecon.view.controls import Controls, cloud_legend
+from nasrecon.view.clipping import ClippingBox
+from nasrecon.view.controls import Controls
 from nasrecon.view.glb import mesh_glb
-from nasrecon.view.page_frame import PageFrame
-from nasrecon.view.points import Points, points_of_cloud, points_of_view, support_limit
-from nasrecon.view.simplify import simplify_mesh
+from nasrecon.view.page_data import PageData
+from nasrecon.view.panels import cloud_legend
+from nasrecon.view.points import Points, support_limit
 
 if TYPE_CHECKING:
     import viser
 
-MAX_FACES = 500_000
-"""Triangles that a browser turns without delay on a laptop; larger meshes are thinned to this."""
-MAX_POINTS = 1_000_000
-"""Points that are kept at hand; the page shows as many of them as its slider says."""
+_REFRESH_S = 2.0
 
 
 class Layers:
-    """Mesh and points of a live page.
+    """Mesh and points of a visitor's page.
 
     Args:
-        server: to draw into.
+        client: the visitor.
         controls: what is shown, and how.
+        data: the mesh and the points.
+        box: what lies outside it is left out.
 
     Attributes:
-        frame, survey: of the page; None until the first view is there.
-        unit: of the scene.
-        mesh: the simplified mesh, or None. mesh_faces: faces of the mesh on disk.
-        parts: points by name: "fused", or one part for each view. cloud_points: points of the cloud on disk.
         points_shown: points on the page now.
-        stale: whether the points are to be drawn again. drawn_at: when they were drawn.
+        mesh_shown: vertices (N, 3) in the page and faces (M, 3) of the mesh on the page; None without one.
     """
 
-    def __init__(self, server: viser.ViserServer, controls: Controls) -> None:
-        self.server, self.controls = server, controls
-        self.frame: PageFrame | None = None
-        self.survey: Survey | None = None
-        self.unit: Unit = "unknown"
-        self.mesh: Mesh | None = None
-        self.mesh_faces = self.cloud_points = self.points_shown = 0
-        self.parts: dict[str, Points] = {}
-        self.stale = False
-        self.drawn_at = 0.0
+    def __init__(self, client: viser.ClientHandle, controls: Controls, data: PageData, box: ClippingBox) -> None:
+        self._scene, self._controls, self._data, self._box = client.scene, controls, data, box
+        self.points_shown = 0
+        self.mesh_shown: tuple[np.ndarray, np.ndarray] | None = None
+        self._parts: list[str] = []
+        self._versions = (0, 0, 0)
+        self._drawn_at = 0.0
 
-    @property
-    def points(self) -> int:
-        """Number of points that could be shown."""
-        return self.cloud_points or sum(len(part) for part in self.parts.values())
+    def update(self, *, at_rest: bool) -> bool:
+        """Draw what is new, points at most every _REFRESH_S until there is nothing more to read; return whether it did.
 
-    def read_mesh(self, path: Path) -> None:
-        mesh = load_mesh(path)
-        self.mesh_faces = len(mesh.faces)
-        self.mesh = simplify_mesh(mesh, MAX_FACES)
+        Args:
+            at_rest: whether there is nothing more to read.
+        """
+        data, (mesh, points, observed) = self._data, self._versions
+        if data.frame is None:
+            return False
+        is_new = data.mesh_version != mesh
+        if is_new:
+            self._versions = (data.mesh_version, points, observed)
+            self.draw_mesh()
+        stale = data.points_version != points or (data.observed_version != observed and self._shows_observed())
+        if stale and (at_rest or time.monotonic() - self._drawn_at > _REFRESH_S):
+            self._versions = (data.mesh_version, data.points_version, data.observed_version)
+            self.draw_points()
+            is_new = True
+        return is_new
+
+    def _shows_observed(self) -> bool:
+        return self._controls.coloring.value in ("depth", "confidence") or self._controls.threshold.value > 0
+
+    def draw(self) -> None:
+        """Draw everything again."""
         self.draw_mesh()
-
-    def read_cloud(self, path: Path) -> None:
-        cloud = load_cloud(path)
-        self.cloud_points = len(cloud)
-        for part in self.parts:
-            self.server.scene.remove_by_name(f"/cloud/{part}")
-        self.parts = {"fused": points_of_cloud(cloud, MAX_POINTS)}
-        self.stale = True
-
-    def add_view(self, estimate: Estimate, share: int) -> None:
-        """Add the points of a view, at most ``share``; where a fused cloud is there, its points observe the view."""
-        if "fused" in self.parts:
-            self.parts["fused"].observe(estimate)
-            shows_it = self.controls.coloring.value in ("depth", "confidence") or self.controls.threshold.value > 0
-            self.stale = self.stale or shows_it
-        else:
-            self.parts[str(len(self.parts))] = points_of_view(estimate, share)
-            self.stale = True
+        self.draw_points()
 
     def draw_mesh(self) -> None:
-        mesh, frame = self.mesh, self.frame
-        if mesh is None or frame is None or not len(mesh.faces):
+        mesh, frame = self._data.mesh, self._data.frame
+        if mesh is None or frame is None:
             return
         points, normal = frame.points(mesh.vertices), frame.directions(mesh.normal)
-        data = mesh_glb(points, normal, mesh.rgb, mesh.faces, self.controls.surface.value)
-        self.server.scene.add_glb(
-            "/mesh", data, cast_shadow=False, receive_shadow=False, visible=self.controls.mesh.value
-        )
+        inside = self._box.contains(points)
+        faces = mesh.faces[inside[mesh.faces].all(axis=-1)]
+        self.mesh_shown = points, faces
+        if not len(faces):
+            self._scene.remove_by_name("/mesh")
+            return
+        data = mesh_glb(points, normal, mesh.rgb, faces, self._controls.surface.value)
+        self._scene.add_glb("/mesh", data, cast_shadow=False, receive_shadow=False, visible=self._controls.mesh.value)
 
     def draw_points(self) -> None:
-        frame, survey, controls = self.frame, self.survey, self.controls
+        frame, survey, controls, parts = self._data.frame, self._data.survey, self._controls, self._data.parts
         if frame is None or survey is None:
             return
-        total = max(1, sum(len(part) for part in self.parts.values()))
+        for name in set(self._parts) - set(parts):
+            self._scene.remove_by_name(_node(name))
+        total = max(1, sum(len(part) for part in parts.values()))
         part_shown = min(1.0, 1000 * controls.points.value / total)
         shown, support = 0, 0
-        for name, part in self.parts.items():
+        for name, part in parts.items():
             count = round(part_shown * len(part))
-            keep = np.flatnonzero(part.confident(controls.threshold.value)[:count])
-            normals_in_page = frame.directions(part.normal)
+            points = frame.points(part.points_in_world[:count])
+            chosen = np.flatnonzero(part.confident(controls.threshold.value)[:count] & self._box.contains(points))
             some = Points(
-                points_in_world=part.points_in_world[keep],
-                normal=normals_in_page[keep],
-                **{k: getattr(part, k)[keep] for k in ("rgb", "depth", "confidence", "support")},
+                points_in_world=part.points_in_world[chosen],
+                normal=frame.directions(part.normal[chosen]),
+                **{k: getattr(part, k)[chosen] for k in ("rgb", "depth", "confidence", "support")},
             )
-            shown += len(keep)
+            shown += len(chosen)
             support = max(support, support_limit(some.support))
-            self.server.scene.add_point_cloud(
-                f"/cloud/{name}",
-                frame.points(some.points_in_world),
+            self._scene.add_point_cloud(
+                _node(name),
+                points[chosen],
                 some.colors(controls.coloring.value, survey.near, survey.far),
                 point_size=_point_size(controls),
                 point_shape="rounded",
@@ -120,25 +114,34 @@ class Layers:
                 precision="float32",
                 visible=controls.cloud.value,
             )
-        controls.legend.content = cloud_legend(controls.coloring.value, survey.near, survey.far, self.unit, support)
-        self.points_shown = shown
-        self.stale, self.drawn_at = False, time.monotonic()
+        self._parts = list(parts)
+        unit = self._data.unit
+        controls.legend.content = cloud_legend(controls.coloring.value, survey.near, survey.far, unit, support)
+        self.points_shown, self._drawn_at = shown, time.monotonic()
+
+    def points_drawn(self) -> np.ndarray:
+        """Return the points (N, 3) in the page that are shown."""
+        nodes: list[Any] = [self._scene.get_handle_by_name(_node(name)) for name in self._parts]
+        return np.concatenate([node.points for node in nodes if node is not None] or [np.zeros((0, 3), np.float32)])
 
     def set_visibility(self) -> None:
-        controls = self.controls
-        for name, visible in (
-            ("/mesh", controls.mesh.value),
-            *((f"/cloud/{p}", controls.cloud.value) for p in self.parts),
-        ):
-            handle = self.server.scene.get_handle_by_name(name)
+        controls = self._controls
+        names = [("/mesh", controls.mesh.value), *((_node(name), controls.cloud.value) for name in self._parts)]
+        for name, visible in names:
+            handle = self._scene.get_handle_by_name(name)
             if handle is not None:
                 handle.visible = visible
 
     def set_point_size(self) -> None:
-        for name in self.parts:
-            handle: Any = self.server.scene.get_handle_by_name(f"/cloud/{name}")
+        for name in self._parts:
+            handle: Any = self._scene.get_handle_by_name(_node(name))
             if handle is not None:
-                handle.point_size = _point_size(self.controls)
+                handle.point_size = _point_size(self._controls)
+
+
+def _node(part: str) -> str:
+    """Return the scene's name of a part of the points: names of views hold slashes."""
+    return "/cloud/" + part.encode().hex()
 
 
 def _point_size(controls: Controls) -> float:

@@ -24,11 +24,11 @@ class Overlay:
     """A picture that fills the image of the chosen camera.
 
     Args:
-        server: where it is drawn.
+        client: the visitor.
     """
 
-    def __init__(self, server: viser.ViserServer) -> None:
-        self._server = server
+    def __init__(self, client: viser.ClientHandle) -> None:
+        self._scene = client.scene
         self._pictures: tuple[np.ndarray, np.ndarray] | None = None
         self._place: tuple[np.ndarray, np.ndarray, float, float] | None = None
 
@@ -53,7 +53,7 @@ class Overlay:
         blend = (1 - depth) * self._pictures[0] + depth * self._pictures[1]
         alpha = np.full((*blend.shape[:2], 1), round(255 * photo), np.uint8)
         image = np.concatenate([np.rint(blend).astype(np.uint8), alpha], axis=-1)
-        self._server.scene.add_image(
+        self._scene.add_image(
             _NAME,
             image,
             render_width=width,
@@ -66,4 +66,4 @@ class Overlay:
 
     def hide(self) -> None:
         """Take it off the page."""
-        self._server.scene.remove_by_name(_NAME)
+        self._scene.remove_by_name(_NAME)

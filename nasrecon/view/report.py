@@ -171,6 +171,7 @@ def _about(contents: Contents, survey: Survey, frame: PageFrame) -> dict[str, An
         "far": survey.far,
         "scale": frame.scale,
         "missing": list(contents.missing),
+        "warnings": list(contents.warnings),
         "tables": report_tables(contents),
         "overview": {"position": position.tolist(), "lookAt": look_at.tolist(), "fovDeg": OVERVIEW_FOV_DEG},
         "gradient": css_gradient(),

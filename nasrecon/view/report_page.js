@@ -84,7 +84,7 @@ function header() {
   const unit = data.unit === "unknown" ? "lengths in the scene's own unit" : `lengths in ${data.unit}`;
   byId("header").append(el("h1", { text: data.title }),
     el("p", { class: "facts", text: `nasrecon report, ${data.written}: ${data.views.length} views, ${unit}` }),
-    ...data.missing.map((text) => el("p", { class: "note", text })));
+    ...data.missing.map((text) => el("p", { class: "soft", text })), ...data.warnings.map((text) => el("p", { class: "note", text })));
   document.title = `${data.title}: nasrecon report`;
 }
 

@@ -20,10 +20,10 @@ BACKGROUND_RGB = {False: (200, 200, 200), True: (48, 48, 48)}
 """Neutral greys, light and dark: neither a hole nor a pale wall has this colour."""
 
 
-def set_theme(server: viser.ViserServer, *, dark: bool) -> None:
-    """Set light or dark panels, and the grey behind the scene."""
-    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153), dark_mode=dark)
-    server.scene.set_background_image(np.full((2, 2, 3), BACKGROUND_RGB[dark], np.uint8), format="png")
+def set_theme(page: viser.ViserServer | viser.ClientHandle, *, dark: bool) -> None:
+    """Set light or dark panels, and the grey behind the scene, for all or for one visitor."""
+    page.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(42, 96, 153), dark_mode=dark)
+    page.scene.set_background_image(np.full((2, 2, 3), BACKGROUND_RGB[dark], np.uint8), format="png")
 
 
 def start_server(port: int, label: str) -> viser.ViserServer:

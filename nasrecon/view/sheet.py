@@ -22,7 +22,7 @@ _WIDTH = 1920
 _MARGIN = 24
 _GAP = 4
 _MESH_HEIGHT = 620
-_INK, _SOFT, _PAPER, _MISSING = (29, 39, 51), (93, 107, 122), (255, 255, 255), (224, 108, 0)
+_INK, _SOFT, _PAPER, _WARNING = (29, 39, 51), (93, 107, 122), (255, 255, 255), (224, 108, 0)
 
 
 def write_sheet(folder: Path | str, path: Path | str, *, progress: Progress | None = None) -> Path:
@@ -78,15 +78,16 @@ class _Strip:
 
 def _heading(contents: Contents) -> np.ndarray:
     results = contents.results
-    strip = _Strip(84 + 22 * len(contents.missing))
+    strip = _Strip(84 + 22 * len(contents.missing + contents.warnings))
     strip.text(_MARGIN, 20, results.folder.resolve().name, 28)
     scene = results.manifest["scene"]
     unit = "the scene's own unit" if results.unit == "unknown" else results.unit
     network = results.manifest["settings"]["network"]
     facts = f"{len(results)} views, network {network}, lengths in {unit}. {scene['read_as']}"
     strip.text(_MARGIN, 58, facts, color=_SOFT, room=_WIDTH - 2 * _MARGIN)
-    for i, note in enumerate(contents.missing):
-        strip.text(_MARGIN, 84 + 22 * i, note, color=_MISSING, room=_WIDTH - 2 * _MARGIN)
+    for i, note in enumerate(contents.missing + contents.warnings):
+        color = _SOFT if i < len(contents.missing) else _WARNING
+        strip.text(_MARGIN, 84 + 22 * i, note, color=color, room=_WIDTH - 2 * _MARGIN)
     return strip.pixels()
 
 

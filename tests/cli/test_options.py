@@ -99,7 +99,7 @@ OPTIONS = {
         "--min-component-faces",
         "--json",
     ],
-    "viz": ["--html", "--png", "--max-mb", "--port"],
+    "viz": ["--html", "--png", "--max-mb", "--port", "--open"],
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],

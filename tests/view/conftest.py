@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from .browser import Browser
 from .synthetic import HillWorld, write_results
 
 
@@ -20,3 +21,9 @@ def unfused(tmp_path_factory):
     folder = tmp_path_factory.mktemp("view") / "unfused <b>&"
     write_results(folder, HillWorld(), views=5, size=(96, 64), finished=3)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(1300, 640) as opened:
+        yield opened
