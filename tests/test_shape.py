@@ -11,10 +11,7 @@ from test_imports import PACKAGE, imports, modules, own
 
 TOP = PACKAGE.parent
 MAX_LINES, MAX_FUNCTION_LINES = 350, 60
-BEING_REWRITTEN = (
-    "nasrecon/train/",
-    *(f"nasrecon/nas/{name}.py" for name in ("lite", "lite_parts", "pyramid", "surface")),
-)
+BEING_REWRITTEN = (*(f"nasrecon/nas/{name}.py" for name in ("lite", "lite_parts", "pyramid")),)
 """Files that another change replaces; the rules do not hold for them yet."""
 
 

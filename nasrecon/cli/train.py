@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -27,6 +28,14 @@ Models = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
+WorldShares = Annotated[
+    list[str],
+    typer.Option(
+        "--worlds",
+        help="Folder of rendered worlds of one size; repeat it for more. FOLDER:2 gives twice as many batches.",
+        show_default="runs/worlds",
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 
@@ -97,21 +106,21 @@ def show_credits(
 @app.callback(invoke_without_command=True)
 def train(
     context: typer.Context,
-    worlds: Worlds = Path("runs/worlds"),
+    worlds: WorldShares = ["runs/worlds"],  # noqa: B006 (Typer copies it)
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Folder of worlds to score on, rendered with another seed.")
     ] = None,
-    run: RunFolder = Path("runs/lite"),
+    run: RunFolder = Path("runs/lite2"),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the whole schedule.")] = 20_000,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Items in a batch (8 at most: those of a file).")] = 4,
-    crop_width: Annotated[int, typer.Option("--crop-width", min=64, help="Multiple of 16, in px.")] = 192,
-    crop_height: Annotated[int, typer.Option("--crop-height", min=64, help="Multiple of 16, in px.")] = 160,
-    network: Annotated[str, typer.Option("--network", help="lite or paper.")] = "lite",
+    batch: Annotated[
+        float, typer.Option("--batch", min=0.01, help="Megapixels of references in a batch of 8 worlds at most.")
+    ] = 0.33,
+    network: Annotated[str, typer.Option("--network", help="lite2 or paper.")] = "lite2",
     stage: Annotated[
         str,
         typer.Option(
             "--stage",
-            help="1: depth and normals; 2: the consistency module; all: both (lite).",
+            help="1: depth and normals; 2: the consistency module; all: both (lite2).",
             show_default="all; paper: 1",
         ),
     ] = "",
@@ -128,7 +137,7 @@ def train(
 ) -> None:
     """Train on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint.
 
-    Example: nasrecon train --worlds runs/worlds --run runs/lite
+    Example: nasrecon train --worlds runs/worlds --run runs/lite2
     """
     if context.invoked_subcommand is not None:
         return
@@ -138,8 +147,9 @@ def train(
     from nasrecon.train.loop import train as train_on
 
     options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
-    crop = BatchOptions(batch=batch, width=crop_width, height=crop_height)
-    data, held_out = WorldFiles(worlds, crop), None if validation is None else WorldFiles(validation, crop)
+    drawn = BatchOptions(pixels=round(batch * 1e6))
+    data = WorldFiles(dict(_folder_and_share(text) for text in worlds), drawn)
+    held_out = None if validation is None else WorldFiles({validation: 1.0}, drawn)
     with progress_bar(steps) as on_step:
         try:
             state = train_on(
@@ -149,6 +159,24 @@ def train(
             print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
             raise typer.Exit(130) from None
     print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
+
+
+def _folder_and_share(text: str) -> tuple[Path, float]:
+    """Return the folder and the share of "FOLDER" or "FOLDER:SHARE".
+
+    Raises:
+        InputError: if the share is not a positive number.
+    """
+    folder, colon, share = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < math.inf:
+        raise InputError(f"--worlds {text}: expected FOLDER or FOLDER:SHARE with a positive share, found {share!r}")
+    return Path(folder), value
 
 
 def _train_options(
@@ -165,14 +193,14 @@ def _train_options(
     stage = stage or ("1" if network == "paper" else "all")
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
-    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
+    rate = PEAK_RATE.get(network, PEAK_RATE["lite2"]) if learning_rate is None else learning_rate
     return TrainOptions(network=network, stage=cast("Stage", stage), steps=steps, learning_rate=rate, seed=seed)
 
 
 @app.command()
 def export(
-    run: RunFolder = Path("runs/lite"),
-    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the weights.")] = "lite",
+    run: RunFolder = Path("runs/lite2"),
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the weights.")] = "lite2",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of weights.", show_default="your own")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the weights.")] = "Apache-2.0",
     textures: Annotated[str, typer.Option("--textures-used", help="Sources of the textures that were used.")] = "drawn",
@@ -180,7 +208,7 @@ def export(
 ) -> None:
     """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them.
 
-    Example: nasrecon train export --run runs/lite --name mine
+    Example: nasrecon train export --run runs/lite2 --name mine
     """
     from nasrecon.train.weights_export import export_run
 

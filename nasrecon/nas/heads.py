@@ -41,3 +41,28 @@ def sigma_from_spread(spread: torch.Tensor, label: torch.Tensor, min_depth: torc
     """
     slope = min_depth.view(-1, *[1] * (label.dim() - 1)) * planes / label.clamp_min(0.5) ** 2
     return spread * slope
+
+
+def best_hypotheses(prob: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two best labels under plane probabilities (B, D, H, W).
+
+    A hypothesis is the mean label of the five planes about the most probable one; the second is that of what is left
+    without the seven planes about it.
+
+    Returns:
+        labels (B, 2, H, W), not the same; their masses (B, 2, H, W), the better one first.
+    """
+    last = prob.shape[1] - 1
+    labels, masses, left = [], [], prob
+    for _ in range(2):
+        best = left.argmax(dim=1, keepdim=True)
+        planes = (best + torch.arange(-2, 3, device=prob.device).view(1, -1, 1, 1)).clamp(0, last)
+        first = torch.ones_like(planes, dtype=torch.bool)
+        first[:, 1:] = planes[:, 1:] != planes[:, :-1]  # planes beyond the ends count once
+        near = left.gather(1, planes) * first
+        mass = near.sum(dim=1)
+        labels.append((near * planes).sum(dim=1) / mass.clamp_min(1e-9))
+        masses.append(mass)
+        around = (best + torch.arange(-3, 4, device=prob.device).view(1, -1, 1, 1)).clamp(0, last)
+        left = left.scatter(1, around, 0.0)
+    return torch.stack(labels, dim=1), torch.stack(masses, dim=1)

@@ -30,7 +30,14 @@ from nasrecon.nas.heads import expected_label
 from nasrecon.nas.lite_parts import Consistency, ContextAggregation, Features, Hourglass, NormalHead
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
 from nasrecon.nas.pyramid import Hint, agreed, shrunk
-from nasrecon.nas.surface import full_precision, label_slopes, normal_from_slopes, unit, upsample_planes
+from nasrecon.nas.surface import (
+    full_precision,
+    label_slopes,
+    normal_from_slopes,
+    slopes_from_normal,
+    unit,
+    upsample_planes,
+)
 from nasrecon.nas.volume import (
     depth_from_label,
     pixels_apart,
@@ -295,7 +302,7 @@ class LiteNetwork(nn.Module):
             labels.append(label)
             normals.append(normal)
         mask = self.mask(torch.cat([hidden, context.to(hidden.dtype)], dim=1))
-        fine_label, fine_normal = upsample_planes(label, normal, mask, ref_K)
+        fine_label, fine_normal = upsample_planes(label, slopes_from_normal(label, normal, ref_K), normal, mask)
         return {
             "step_labels": labels, "step_normals": normals, "log_spread": step[:, 4].clamp(-7, 2) - 2,
             "refined_label": fine_label, "refined_normal": fine_normal,

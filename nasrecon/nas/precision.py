@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasrecon.nas.network import Network, network_info
 
@@ -18,6 +19,19 @@ def channels_last(network: nn.Module) -> nn.Module:
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def fold_normalization(network: nn.Module) -> nn.Module:
+    """Fold batch normalisation into the convolutions before it, in place; for evaluation only.
+
+    Convolutions and normalisations that follow each other in an ``nn.Sequential`` are folded.
+    """
+    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for i, (layer, norm) in enumerate(pairwise(list(sequence))):
+            if isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+                sequence[i] = fuse_conv_bn_eval(layer, norm)
+                sequence[i + 1] = nn.Identity()
     return network
 
 

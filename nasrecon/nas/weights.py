@@ -32,7 +32,7 @@ from nasrecon.nas.manifest import (
     write_manifest,
 )
 from nasrecon.nas.network import Network
-from nasrecon.nas.precision import channels_last
+from nasrecon.nas.precision import channels_last, fold_normalization
 from nasrecon.nas.zncc import VERSION, ZnccNetwork
 
 __all__ = [
@@ -48,20 +48,28 @@ __all__ = [
 ]
 
 
-NETWORKS = {"lite": ("nasrecon.nas.lite", "LiteNetwork"), "paper": ("nasrecon.nas.paper", "PaperNetwork")}
+NETWORKS = {
+    "lite": ("nasrecon.nas.lite", "LiteNetwork"),
+    "lite2": ("nasrecon.nas.lite2", "Lite2Network"),
+    "paper": ("nasrecon.nas.paper", "PaperNetwork"),
+}
 
 
 FLOOR = "zncc"
 """The network that learned nothing (``nas/zncc.py``): known by name everywhere, in no manifest."""
 
 
-def load_network(name_or_path: str | Path = "lite", device: str | torch.device = "auto") -> Network:
+def load_network(
+    name_or_path: str | Path = "lite", device: str | torch.device = "auto", *, fold: bool = True
+) -> Network:
     """Build a network and load its weights, checked and strict; in eval mode, without gradients, on the device.
 
     Args:
         name_or_path: a name that a manifest knows, the path of a ``.safetensors`` file written by ``save_weights``, or
             "zncc", the network that learned nothing.
         device: see ``resolve_device``.
+        fold: fold batch normalisation into the convolutions where the network is made for it (``lite2``); False leaves
+            the tensors as they are in the file.
 
     Raises:
         WeightsError: if the name is unknown, or the file is missing, damaged or belongs to another network.
@@ -74,7 +82,10 @@ def load_network(name_or_path: str | Path = "lite", device: str | torch.device =
     check_file(entry)
     network = build_network(entry.network, entry.options)
     load_tensors(network, _read_tensors(entry.path), str(entry.path))
-    return _named(channels_last(network.eval().requires_grad_(False)).to(target), str(name_or_path), entry.sha256)
+    network.eval().requires_grad_(False)
+    if fold and getattr(network, "folds_normalization", False):
+        fold_normalization(network)
+    return _named(channels_last(network).to(target), str(name_or_path), entry.sha256)
 
 
 def _named(network: nn.Module, weights: str, sha256: str) -> Network:
@@ -178,7 +189,7 @@ def save_weights(
 
 
 def build_network(kind: str, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network of a kind ("lite", "paper") with random weights.
+    """Build a network of a kind ("lite", "lite2", "paper") with random weights.
 
     Raises:
         WeightsError: if the kind is unknown or does not take the options.

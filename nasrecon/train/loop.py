@@ -22,7 +22,7 @@ from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.precision import channels_last
 from nasrecon.nas.weights import load_network, load_tensors
 from nasrecon.train.datasets import BatchOptions, TrainingBatch, WorldFiles
-from nasrecon.train.recipes import Stage, coarse_hint, loss_of, make_network, to_training
+from nasrecon.train.recipes import Stage, loss_of, make_network, make_optimizers, to_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +30,26 @@ class TrainOptions:
     """What to learn, how long and how fast.
 
     Attributes:
-        network: "lite" or "paper". stage: see ``recipes.py``.
+        network: "lite2" or "paper". stage: see ``recipes.py``.
         steps: of the whole schedule; a resumed run may be given more or fewer.
-        learning_rate: its peak; linear warm-up over ``warmup`` steps, then a cosine down to 2 % of it.
+        learning_rate: its peak; linear warm-up over ``warmup`` steps, and a linear fall to 2 % of it over the last
+            ``fall`` of the steps.
+        pretrained: start the encoder of ``lite2`` from ImageNet's weights, unless other weights are given.
         ema: share of the old weights in the running average that is validated and shipped.
         clip: largest gradient norm.
         save_every: steps between checkpoints and validations.
         seed: of weights and batches.
     """
 
-    network: str = "lite"
+    network: str = "lite2"
     stage: Stage = "all"
     steps: int = 20_000
     learning_rate: float = 1.5e-3
-    warmup: int = 200
-    ema: float = 0.998
-    clip: float = 5.0
+    warmup: int = 50
+    fall: float = 0.3
+    pretrained: bool = True
+    ema: float = 0.997
+    clip: float = 8.0
     save_every: int = 250
     seed: int = 0
 
@@ -56,7 +60,7 @@ class TrainState:
 
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     step: int = 0
     seconds: float = 0.0
 
@@ -76,18 +80,18 @@ def new_state(
         InputError: if ``init`` belongs to another network, or the stage is not one of the network's.
     """
     torch.manual_seed(options.seed)
-    known = None if init is None else load_network(init, "cpu")
+    known = None if init is None else load_network(init, "cpu", fold=False)
     if known is not None:
         if known.name != options.network:
             raise InputError(f"{init}: holds weights of the network {known.name}, expected {options.network}")
         network_options = getattr(known, "options", None)
-    network = make_network(options.network, options.stage, network_options)
+    pretrained = options.pretrained and known is None and options.network == "lite2"
+    network = make_network(options.network, options.stage, network_options, pretrained)
     if known is not None:
         load_tensors(network, known.state_dict(), str(init))
     network = channels_last(network.to(device))
-    moving = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(moving, options.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
-    return TrainState(network=network, average=copy.deepcopy(network).eval(), optimizer=optimizer)
+    optimizers = make_optimizers(network, options.learning_rate)
+    return TrainState(network=network, average=copy.deepcopy(network).eval(), optimizers=optimizers)
 
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
@@ -95,7 +99,7 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
     with replacing(path) as part:
         torch.save(
             {"network": state.network.state_dict(), "average": state.average.state_dict(),
-             "optimizer": state.optimizer.state_dict(), "step": state.step, "seconds": state.seconds}, part,
+             "optimizers": [o.state_dict() for o in state.optimizers], "step": state.step, "seconds": state.seconds}, part,
         )  # fmt: skip
 
 
@@ -111,7 +115,8 @@ def load_checkpoint(state: TrainState, path: Path) -> TrainState:
     try:
         state.network.load_state_dict(stored["network"])
         state.average.load_state_dict(stored["average"])
-        state.optimizer.load_state_dict(stored["optimizer"])
+        for optimizer, moments in zip(state.optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(moments)
     except (KeyError, RuntimeError, ValueError) as e:
         raise InputError(f"{path}: not a checkpoint of this network: {e}") from e
     state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
@@ -119,10 +124,10 @@ def load_checkpoint(state: TrainState, path: Path) -> TrainState:
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
-    """Return the rate at a step (from 0): warm-up, then cosine."""
+    """Return the rate at a step (from 0): warm-up, constant, linear fall."""
     warm = min(1.0, (step + 1) / options.warmup)
-    done = min(1.0, step / options.steps)
-    return options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    left = 1 - min(1.0, step / options.steps)
+    return options.learning_rate * warm * max(0.02, min(1.0, left / options.fall))
 
 
 def train(
@@ -200,20 +205,21 @@ def _options_of_run(run: Path, options: TrainOptions) -> dict:
 def train_step(state: TrainState, batch: TrainingBatch, options: TrainOptions, seed: int) -> dict[str, float]:
     """Do one step in place (weights, average, optimiser, count) and return what to log."""
     rate = learning_rate(state.step, options)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
+        group["lr"] = rate * group["rate"]
     with mixed_precision(batch.depth.device):
-        hint = coarse_hint(state.network, batch)
         to_training(state.network, options.stage)
-        loss, logged = loss_of(state.network, batch, options.stage, hint)
+        loss, logged = loss_of(state.network, batch, options.stage, seed)
     if not math.isfinite(logged["loss"]):
         raise NasReconError(f"the loss became {logged['loss']} at step {state.step}, on the batch of seed {seed}")
-    state.optimizer.zero_grad(set_to_none=True)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
     if not torch.isfinite(norm):
         raise NasReconError(f"the gradient became {float(norm)} at step {state.step}, on the batch of seed {seed}")
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     _average(state, options.ema)
     state.step += 1
     return logged | {"gradient_norm": float(norm), "learning_rate": rate}
@@ -253,7 +259,7 @@ def validate(
     for i in range(batches):
         batch = data.draw(900_000_000 + i).to(device)
         with mixed_precision(device):
-            logged = loss_of(network, batch, stage, coarse_hint(network, batch))[1]
+            logged = loss_of(network, batch, stage)[1]
         for name, value in logged.items():
             sums[name] = sums.get(name, 0.0) + value / batches
     return sums

@@ -12,7 +12,7 @@ from nasrecon.nas.heads import expected_label
 from nasrecon.nas.paper import PaperNetwork, plane_probabilities
 from nasrecon.nas.volume import depth_from_label
 from nasrecon.train.datasets import TrainingBatch
-from nasrecon.train.loss import cross_entropy, log_error, masked_mean, true_label
+from nasrecon.train.label_loss import cross_entropy, log_error, masked_mean, true_label
 
 _GRADIENT_SCALE = 100.0
 _LARGEST_TRUE_GRADIENT = 1.0

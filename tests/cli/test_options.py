@@ -124,8 +124,6 @@ OPTIONS = {
         "--run",
         "--steps",
         "--batch",
-        "--crop-width",
-        "--crop-height",
         "--network",
         "--stage",
         "--init",

@@ -59,8 +59,8 @@ def fuse(world: Path) -> None:
 
 def training(world: Path) -> None:
     run = world / "run"
-    data = WorldFiles(world / "worlds", BatchOptions(batch=1, width=64, height=64, sources=1))
-    options = TrainOptions(steps=4, warmup=2, save_every=1)
+    data = WorldFiles({world / "worlds": 1.0}, BatchOptions(pixels=64 * 64, sources=1))
+    options = TrainOptions(steps=4, warmup=2, save_every=1, pretrained=False)
     train(run, data, None, options, torch.device("cpu"), resume=(run / "checkpoint.pt").exists())
 
 

@@ -66,7 +66,7 @@ def test_upsampling_is_exact_on_a_plane_for_any_mask() -> None:
     full_K = scaled_K(K, 0.25, corner_aligned=False)
     truth = -(normal[:, :, :1, :1] * pixel_rays(full_K, 120, 160).view(1, 3, 120, 160)).sum(dim=1) * 25
     mask = torch.randn(1, 144, 30, 40, generator=torch.Generator().manual_seed(1)) * 3
-    fine, fine_normal = upsample_planes(label, normal, mask, K)
+    fine, fine_normal = upsample_planes(label, slopes_from_normal(label, normal, K), normal, mask)
     assert (fine - truth).abs().max() < 1e-4  # labels are up to 40: rounding
     assert (fine_normal - normal[:, :, :1, :1]).abs().max() < 1e-5
 

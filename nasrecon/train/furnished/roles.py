@@ -32,7 +32,7 @@ def role_of(entry: Entry) -> str:
         return "opening"
     if is_a("rug") and height < 0.05:
         return "rug"
-    if is_a("ceiling") and "fan" not in name.lower() or name == "Ceiling fan":
+    if (is_a("ceiling") and "fan" not in name.lower()) or name == "Ceiling fan":
         return "ceiling"
     if entry.category == "Characters":
         return "person"

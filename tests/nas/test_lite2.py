@@ -1,0 +1,201 @@
+"""Laws of the second-generation network: exact on planes, free of units, order and batch; caches and folding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nasrecon.nas.heads import best_hypotheses
+from nasrecon.nas.lite2 import CACHED_IMAGES, Lite2Network
+from nasrecon.nas.network import StereoBatch
+from nasrecon.nas.precision import fold_normalization
+from nasrecon.nas.surface import (
+    limited_slopes,
+    slopes_from_normal,
+    upsample_distribution,
+    upsample_planes,
+    upsampled_likelihood,
+)
+from nasrecon.nas.volume import scaled_K
+
+from .test_lite import plane, stereo
+
+
+@pytest.fixture(scope="module")
+def network() -> Lite2Network:
+    torch.manual_seed(3)
+    network = Lite2Network().eval()
+    with torch.no_grad():  # the layers that start at or near zero
+        network.consistency.out.weight.normal_(std=0.05)
+        network.consistency.recur.weight.normal_(std=0.05)
+        network.sharpener.out.weight.normal_(std=0.05)
+        network.aggregate.out.weight.normal_(std=0.05)
+    return network
+
+
+def run(network: Lite2Network, batch: StereoBatch) -> torch.Tensor:
+    with torch.inference_mode():
+        return network(batch).refined_depth
+
+
+def test_a_plane_is_upsampled_exactly_with_limited_slopes() -> None:
+    label, normal, K = plane()
+    slopes = limited_slopes(label, slopes_from_normal(label, normal, K))
+    mask = torch.randn(1, 144, 30, 40, generator=torch.Generator().manual_seed(1)) * 3
+    fine, _ = upsample_planes(label, slopes, normal, mask)
+    coarse = F.avg_pool2d(fine[:, None], 4)[:, 0]
+    assert (coarse - label).abs().max() < 1e-4
+    assert (fine[:, 1:-1, 2:] - 2 * fine[:, 1:-1, 1:-1] + fine[:, 1:-1, :-2]).abs().max() < 1e-3
+    assert scaled_K(K, 0.25, corner_aligned=False).shape == K.shape
+
+
+def test_slopes_are_bounded_beside_an_edge_and_on_thin_things() -> None:
+    label = torch.full((1, 6, 9), 10.0)
+    label[:, :, 5:] = 30.0
+    label[:, :, 2] = 20.0
+    steep = torch.full((1, 2, 6, 9), 8.0)
+    bounded = limited_slopes(label, steep)[:, 0]
+    assert bounded.max() < 0.1  # all neighbours to one side are equal: nothing is continued
+    ramp = torch.arange(9.0).expand(1, 6, 9) * 3
+    assert torch.allclose(limited_slopes(ramp, torch.full((1, 2, 6, 9), 3.0))[:, 0], torch.tensor(3.0))
+
+
+def test_a_distribution_is_upsampled_by_choosing_neighbours() -> None:
+    prob = torch.rand(1, 8, 4, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    mask = torch.zeros(1, 9, 8, 10)
+    mask[:, 5] = 50.0  # the right neighbour
+    fine = upsample_distribution(prob, mask)
+    assert torch.allclose(fine[..., ::2, ::2][..., :-1], prob[..., 1:], atol=1e-5)
+    mixed = torch.randn(1, 9, 8, 10, generator=torch.Generator().manual_seed(1))
+    fine = upsample_distribution(prob, mixed)
+    assert torch.allclose(fine.sum(dim=1), torch.ones(1, 8, 10), atol=1e-5)
+    label = torch.full((1, 8, 10), 2.25)
+    likelihood = upsampled_likelihood(prob.log(), mixed, label)
+    assert torch.allclose(likelihood, fine[:, 2] * 0.75 + fine[:, 3] * 0.25, atol=1e-5)
+
+
+def test_two_surfaces_are_two_hypotheses_and_no_mean() -> None:
+    prob = torch.full((1, 64, 1, 1), 1e-4)
+    prob[0, 10], prob[0, 11], prob[0, 40] = 0.3, 0.3, 0.39
+    labels, masses = best_hypotheses(prob / prob.sum())
+    assert torch.allclose(labels.flatten(), torch.tensor([40.0, 10.5]), atol=0.02)
+    assert masses[0, 1] > masses[0, 0]  # the first is the most probable plane, not the larger mass
+    at_the_end = torch.full((1, 64, 1, 1), 1e-6)
+    at_the_end[0, 63] = 1.0
+    assert best_hypotheses(at_the_end)[0][0, 0] == pytest.approx(63, abs=1e-3)
+
+
+def test_depth_scales_with_the_scene_and_normals_stay(network: Lite2Network) -> None:
+    batch = stereo()
+    bigger = batch.src_from_ref.clone()
+    bigger[..., :3, 3] *= 1000
+    with torch.inference_mode():
+        one = network(batch)
+        other = network(replace(batch, src_from_ref=bigger, min_depth=batch.min_depth * 1000))
+    off = (other.refined_depth / (one.refined_depth * 1000) - 1).abs()
+    assert off.median() < 1e-3 and (off < 1e-2).float().mean() > 0.98  # a tie of hypotheses may turn by rounding
+    assert (other.refined_normal - one.refined_normal).abs().median() < 5e-3
+
+
+def test_order_of_sources_does_not_matter_and_a_source_does(network: Lite2Network) -> None:
+    batch = stereo(sources=3)
+    pick = lambda order: replace(  # noqa: E731
+        batch, src_images=batch.src_images[:, order], src_K=batch.src_K[:, order],
+        src_from_ref=batch.src_from_ref[:, order],
+    )  # fmt: skip
+    one, other, fewer = run(network, batch), run(network, pick([2, 0, 1])), run(network, pick([0]))
+    assert (one / other - 1).abs().median() < 1e-3
+    assert (one / fewer - 1).abs().median() > 5e-3
+
+
+def test_a_batch_equals_its_items(network: Lite2Network) -> None:
+    batch = stereo(batch=2, seed=5)
+    together = run(network, batch)
+    for i in (0, 1):
+        assert (together[i] / run(network, batch.item(i))[0] - 1).abs().median() < 1e-3
+
+
+def test_with_gradients_the_same_is_computed(network: Lite2Network) -> None:
+    """The encoder's and the sweep's ways without gradients equal those with them."""
+    batch = stereo(seed=6)
+    with torch.enable_grad():
+        whole = network(batch).refined_depth.detach()
+    assert (run(network, batch) / whole - 1).abs().median() < 1e-4
+
+
+def test_outputs_are_what_the_prediction_promises(network: Lite2Network) -> None:
+    with torch.inference_mode():
+        out = network(stereo(side=80))
+    for name in ("depth_initial", "depth", "refined_depth", "confidence", "sigma"):
+        value = getattr(out, name)
+        assert value.shape == (1, 80, 80) and torch.isfinite(value).all() and (value > 0).all(), name
+    for normal in (out.normal, out.refined_normal):
+        assert (normal.norm(dim=1) - 1).abs().max() < 1e-4
+    assert (out.confidence <= 1).all()
+
+
+def test_features_of_an_image_are_computed_once(network: Lite2Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    network._cache.clear()
+    batch = stereo(seed=9)
+    first = run(network, batch)
+    counted: list[int] = []
+    encode = network._encode
+    monkeypatch.setattr(network, "_encode", lambda images: counted.append(len(images)) or encode(images))
+    assert torch.equal(run(network, batch), first) and counted == []
+    turned = replace(batch, ref_image=batch.src_images[:, 0], src_images=torch.stack([batch.ref_image] * 2, dim=1))
+    run(network, turned)
+    assert counted == []
+    run(network, stereo(seed=10))
+    assert counted == [3]
+    for seed in range(11, 11 + CACHED_IMAGES):
+        run(network, stereo(seed=seed))
+    assert len(network._cache) == CACHED_IMAGES
+
+
+def test_folding_the_normalisation_changes_nothing_but_rounding(network: Lite2Network) -> None:
+    import copy
+
+    batch = stereo(seed=2)
+    torch.manual_seed(1)
+    unfolded = copy.deepcopy(network)
+    for module in unfolded.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    before = run(unfolded, batch)
+    folded = fold_normalization(copy.deepcopy(unfolded))
+    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d)]
+    assert len(norms) == 2  # those after a sum: of the hourglass and of the consistency module
+    folded._cache.clear()
+    assert (run(folded, batch) / before - 1).abs().median() < 1e-4
+
+
+def test_refinement_starts_from_what_is_given(network: Lite2Network) -> None:
+    batch = stereo(seed=4)
+    depth, facing = torch.full((1, 64, 64), 2.0), torch.tensor([0, 0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    depth[:, :, 40:] = 0
+    still = Lite2Network().eval()  # its steps move nothing yet
+    still.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        for layer in (still.consistency.out, still.sharpener.out):
+            layer.weight.zero_()
+        still.consistency.out.bias.copy_(torch.tensor([0, -20.0, -20.0, 0, 0, 0, 0]))
+    with torch.inference_mode():
+        refined, own = still.refine(batch, depth, facing).refined_depth, still(batch).refined_depth
+    assert (refined[:, 4:-4, 4:32] - 2.0).abs().max() < 0.02
+    assert (refined[:, :, 48:] / own[:, :, 48:] - 1).abs().median() < 0.02  # the weights of the upsampling change
+
+
+def test_cost_stays_within_the_budget(network: Lite2Network) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = stereo()
+    sides = (240, 320)
+    wide = replace(batch, ref_image=torch.rand(1, 3, *sides) * 2 - 1, src_images=torch.rand(1, 2, 3, *sides) * 2 - 1)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(wide)
+    assert counter.get_total_flops() <= 40e9
+    assert sum(p.numel() for p in network.parameters()) <= 6_500_000
