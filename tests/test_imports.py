@@ -17,7 +17,7 @@ HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "a
 # A module imports its own package and what has a lower rank, nothing else; imports inside functions count.
 RANKS = [
     {"errors", "progress"},
-    {"camera", "ranks"},
+    {"camera", "machine", "ranks"},
     {"types"},
     {"geometry", "atomic"},
     {"nas", "ingest", "results"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from nasrecon.fuse.fusion import Fusion
 
 FUSE_DEFAULTS = FuseOptions()
+
+
+def parse_blocks(text: str) -> int | Literal["auto"]:
+    """Return "auto" or the number of blocks."""
+    if text != "auto" and not (text.isascii() and text.isdecimal()):
+        raise typer.BadParameter(f"expected auto or a number of blocks, as in 8, found {text!r}")
+    return "auto" if text == "auto" else int(text)
 
 
 OutOption = Annotated[
@@ -97,6 +104,16 @@ TextureOption = Annotated[
         help="Give the mesh a texture atlas of this edge in pixels, cut from the images.", rich_help_panel=SURFACE
     ),
 ]
+BlocksOption = Annotated[
+    Any,
+    typer.Option(
+        "--blocks",
+        parser=parse_blocks,
+        metavar="auto|N",
+        help="Fuse in N spatial blocks, or a few more, one in memory at a time; auto: as memory asks for.",
+        rich_help_panel=SURFACE,
+    ),
+]
 MinComponentFacesOption = Annotated[
     int, typer.Option(help="Remove loose mesh parts with fewer faces; 0 keeps all.", rich_help_panel=SURFACE)
 ]
@@ -116,6 +133,7 @@ def fuse(
     method: MethodOption = FUSE_DEFAULTS.method,
     target_faces: TargetFacesOption = None,
     texture: TextureOption = None,
+    blocks: BlocksOption = FUSE_DEFAULTS.blocks,
     min_component_faces: MinComponentFacesOption = FUSE_DEFAULTS.min_component_faces,
     as_json: JsonFlag = False,
 ) -> None:
@@ -141,6 +159,7 @@ def fuse(
         method=method,
         target_faces=target_faces,
         texture=texture,
+        blocks=blocks,
         min_component_faces=min_component_faces,
     )
     with Bar() as bar:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.fuse.maps import PlaneMap, dot
+from nasrecon.fuse.pair_equations import PairEquations
 from nasrecon.geometry import array_indices, relative_pose
 from nasrecon.types import View
 
@@ -133,27 +134,26 @@ def sigma_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:
 
     A scatter below what sigma lets expect proves nothing: errors of views may be correlated.
     """
-    scales = np.ones(views)
-    for view in range(views):
-        excess = [pair.excess for pair in offsets if view in (pair.ref, pair.source)]
-        scales[view] = max(1.0, float(np.median(excess))) if excess else 1.0
-    return scales
+    excess: list[list[float]] = [[] for _ in range(views)]
+    for pair in offsets:
+        excess[pair.ref].append(pair.excess)
+        excess[pair.source].append(pair.excess)
+    return np.array([max(1.0, float(np.median(values))) if values else 1.0 for values in excess])
 
 
 def view_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:
     """Return the factor (V,) by which each view's inverse depths are too large; 1 where that is not certain."""
     if not offsets:
         return np.ones(views)
-    rows = np.zeros((len(offsets), views))
-    rows[np.arange(len(offsets)), [p.source for p in offsets]] = [p.gain for p in offsets]
-    rows[np.arange(len(offsets)), [p.ref for p in offsets]] = -1
+    source, ref = np.array([(p.source, p.ref) for p in offsets]).T
+    pairs = PairEquations(source, ref, np.array([p.gain for p in offsets]), views)
     offset = np.array([p.offset for p in offsets])
     error = np.array([p.error for p in offsets])
     weight = 1 / error**2
     for _ in range(_ROUNDS):
-        information = rows.T @ (weight[:, None] * rows) + np.eye(views) / _PRIOR**2
-        a = np.linalg.solve(information, rows.T @ (weight * offset))
-        left = np.abs(offset - rows @ a) / error
+        information = pairs.information(weight) + np.eye(views) / _PRIOR**2
+        a = np.linalg.solve(information, pairs.right_side(weight * offset))
+        left = np.abs(offset - pairs.differences(a)) / error
         spread = max(1.0, 1.5 * float(np.median(left)))
         weight = 1 / (np.maximum(1, left / (2 * spread)) * (spread * error) ** 2)
     uncertainty = np.sqrt(np.diag(np.linalg.inv(information)))

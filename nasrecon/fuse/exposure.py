@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nasrecon.fuse.overlap import CoarseDepth
+from nasrecon.fuse.pair_equations import PairEquations
 from nasrecon.geometry import transform
 
 _SAME_SURFACE = 0.03
@@ -48,17 +49,16 @@ def view_gains(
     ]
     if not offsets:
         return np.ones((views, 3))
-    rows = np.zeros((len(offsets), views))
-    rows[np.arange(len(offsets)), [i for i, _, _ in offsets]] = 1
-    rows[np.arange(len(offsets)), [j for _, j, _ in offsets]] = -1
+    source, ref = np.array([(i, j) for i, j, _ in offsets]).T
+    equations = PairEquations(source, ref, np.ones(len(offsets)), views)
     gains = np.zeros((views, 3))
     for channel in range(3):
         difference = -np.array([offset[channel] for _, _, offset in offsets])
         weight = np.full(len(offsets), _PAIR_ERROR**-2)
         for _ in range(_ROUNDS):
-            information = rows.T @ (weight[:, None] * rows) + np.eye(views) / _PRIOR**2
-            gains[:, channel] = np.linalg.solve(information, rows.T @ (weight * difference))
-            residual = np.abs(difference - rows @ gains[:, channel]) / _PAIR_ERROR
+            information = equations.information(weight) + np.eye(views) / _PRIOR**2
+            gains[:, channel] = np.linalg.solve(information, equations.right_side(weight * difference))
+            residual = np.abs(difference - equations.differences(gains[:, channel])) / _PAIR_ERROR
             weight = 1 / (np.maximum(1, residual / 2) * _PAIR_ERROR**2)
     gains -= gains.mean(axis=0)
     return np.exp(gains).clip(1 / _MAX_GAIN, _MAX_GAIN)

@@ -11,6 +11,7 @@ import numpy as np
 
 from nasrecon.errors import EmptyResultError
 from nasrecon.fuse import o3d
+from nasrecon.fuse.blocks import BlockMesh, BlockPoints, Split, choose_blocks
 from nasrecon.fuse.color import Photos, vertex_colors
 from nasrecon.fuse.consistency import THREADS
 from nasrecon.fuse.filter import average_view, filter_view
@@ -22,6 +23,8 @@ from nasrecon.fuse.survey import Survey, survey_views
 from nasrecon.fuse.texture import texture_mesh
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Mesh, PointCloud, TexturedMesh, Unit
+
+Sink = PointMerger | BlockPoints | MeshBuilder | BlockMesh
 
 _CELL_PIXELS = 2.0
 _MIN_COMPARISONS = 1000
@@ -87,8 +90,12 @@ def fuse_estimates(
         averaged = _average_views(survey, options, stats, pool, progress)
         photos = survey.photos(averaged)
         clock.lap("average")
-        merger = PointMerger(cell, origin) if cloud or (voxel and options.method == "poisson") else None
-        builder = MeshBuilder(voxel, origin) if voxel and options.method == "tsdf" else None
+        split = _split(survey, voxel, options, progress)
+        merger = builder = None
+        if cloud or (voxel and options.method == "poisson"):
+            merger = BlockPoints(cell, origin, split) if split else PointMerger(cell, origin)
+        if voxel and options.method == "tsdf":
+            builder = BlockMesh(voxel, origin, split) if split else MeshBuilder(voxel, origin)
         _filter_views(survey, averaged, photos, [s for s in (merger, builder) if s], options, stats, pool, progress)
         clock.lap("filter")
         if stats.supported == stats.lone:
@@ -105,11 +112,21 @@ def fuse_estimates(
         return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
 
 
+def _split(survey: Survey, voxel: Voxel | None, options: FuseOptions, progress: Progress) -> Split | None:
+    """Return how the scene is cut into blocks; None where it stays whole."""
+    count = choose_blocks(voxel, options)
+    if count == 1:
+        return None
+    split = Split.of(np.concatenate([s.points_in_world for s in survey.sketches]), count)
+    progress.note(f"the scene is fused in {split.count} blocks")
+    return split
+
+
 def _filter_views(
     survey: Survey,
     averaged: Store,
     photos: Photos,
-    sinks: list[PointMerger | MeshBuilder],
+    sinks: Sequence[Sink],
     options: FuseOptions,
     stats: FilterStats,
     pool: ThreadPoolExecutor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,16 +12,19 @@ from nasrecon.fuse import o3d
 from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.overlap import CoarseDepth, median_footprint
+from nasrecon.machine import physical_memory
 from nasrecon.types import PointCloud
 
 _FOOTPRINTS = 2.0
-_TRUNCATION = 4.0
-_BAND = 8.0
+TRUNCATION = 4.0
+BAND = 8.0
 _GRID_BYTES = 3e9
+_MESH_BYTES = o3d.BLOCK_BYTES // 2  # of the faces in a block of voxels, while parts of the mesh are searched for
 _MIN_AREA = 1e-6
 _MIN_POINTS = 100
 _MAX_OCTREE_DEPTH = 10
 _SPARSEST = 0.02
+_SKETCHES_AT_ONCE = 50
 _REACH = 3.0
 
 
@@ -42,7 +44,8 @@ class Voxel:
 
 
 def choose_voxel(sketches: Sequence[CoarseDepth], options: FuseOptions) -> Voxel:
-    """Choose the voxel: the option, else 2 pixels at the median depth, enlarged until the grid fits 3 GB.
+    """Choose the voxel: the option, else 2 pixels at the median depth, enlarged until the grid fits 3 GB (times
+    ``options.blocks``).
 
     Raises:
         InputError: if the voxel that is asked for needs more than the machine's memory.
@@ -50,7 +53,8 @@ def choose_voxel(sketches: Sequence[CoarseDepth], options: FuseOptions) -> Voxel
     footprint = median_footprint(sketches)
     if options.voxel is not None:
         blocks = _expected_blocks(sketches, options.voxel)
-        need, have = blocks * o3d.BLOCK_BYTES, _physical_memory()
+        # In blocks the grid is no limit, but the mesh as a whole is.
+        need, have = blocks * (o3d.BLOCK_BYTES if options.blocks == 1 else _MESH_BYTES), physical_memory()
         if need > 0.8 * have:
             fits = options.voxel * (need / (0.8 * have)) ** 0.5
             raise InputError(
@@ -61,11 +65,12 @@ def choose_voxel(sketches: Sequence[CoarseDepth], options: FuseOptions) -> Voxel
     size = _FOOTPRINTS * footprint
     reason = f"{_FOOTPRINTS:g} pixels at the median depth"
     blocks = _expected_blocks(sketches, size)
-    while blocks * o3d.BLOCK_BYTES > _GRID_BYTES:
-        size *= max(1.05, (blocks * o3d.BLOCK_BYTES / _GRID_BYTES) ** 0.5)
+    most = _GRID_BYTES * (1 if options.blocks == "auto" else options.blocks)
+    while blocks * o3d.BLOCK_BYTES > most:
+        size *= max(1.05, (blocks * o3d.BLOCK_BYTES / most) ** 0.5)
         blocks = _expected_blocks(sketches, size)
         reason = f"{size / footprint:.3g} pixels at the median depth"
-        reason += f", so that the grid stays under {_GRID_BYTES / 1e9:.0f} GB"
+        reason += f", so that the grid stays under {most / 1e9:.0f} GB"
     return Voxel(size=size, reason=reason, blocks=blocks)
 
 
@@ -75,17 +80,14 @@ def _expected_blocks(sketches: Sequence[CoarseDepth], voxel: float) -> int:
     # Blocks finer than the gaps between the samples would be missed: count coarser ones, a surface fills them by the
     # square.
     coarse = max(edge, 1.5 * max(s.pixels_per_sample for s in sketches) * median_footprint(sketches))
-    cells = [np.unique(np.floor(s.points_in_world / coarse).astype(np.int64), axis=0) for s in sketches]
-    touched = len(np.unique(np.concatenate(cells), axis=0)) * (coarse / edge) ** 2
-    return int((1 + 2 * _BAND / o3d.BLOCK) * touched) + 1
-
-
-def _physical_memory() -> float:
-    """Return the machine's memory [bytes]; infinity where it cannot be asked for."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
+    cells = np.zeros((0, 3), np.int64)
+    for start in range(0, len(sketches), _SKETCHES_AT_ONCE):
+        some = [
+            np.floor(s.points_in_world / coarse).astype(np.int64) for s in sketches[start : start + _SKETCHES_AT_ONCE]
+        ]
+        cells = np.unique(np.concatenate([cells, *some]), axis=0)
+    touched = len(cells) * (coarse / edge) ** 2
+    return int((1 + 2 * BAND / o3d.BLOCK) * touched) + 1
 
 
 class MeshBuilder:
@@ -100,7 +102,7 @@ class MeshBuilder:
         self._voxel = voxel
         # An update asks for room for its own blocks beside all present ones: twice the expected count avoids copies.
         self._grid = o3d.TsdfGrid(
-            voxel=voxel.size, origin=origin, truncation=_TRUNCATION, band=_BAND, block_count=voxel.blocks
+            voxel=voxel.size, origin=origin, truncation=TRUNCATION, band=BAND, block_count=voxel.blocks
         )
 
     def add(self, filtered: FilteredView) -> None:
@@ -115,12 +117,16 @@ class MeshBuilder:
         """
         vertices, faces = self._grid.extract(min_weight=min_weight)
         if not len(faces):
-            raise EmptyResultError(
-                f"the signed distance field has no surface: the filtered depth maps touch {self._grid.blocks} blocks "
-                f"of voxels of {self._voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves "
-                f"fewer holes"
-            )
+            raise no_surface(self._grid.blocks, self._voxel)
         return vertices, faces
+
+
+def no_surface(blocks: int, voxel: Voxel) -> EmptyResultError:
+    """Return the error of a field without a surface, in which so many blocks of voxels are filled."""
+    return EmptyResultError(
+        f"the signed distance field has no surface: the filtered depth maps touch {blocks} blocks of voxels of "
+        f"{voxel.size:.3g}. Ask for a smaller voxel, or loosen the filter so that it leaves fewer holes"
+    )
 
 
 def poisson_mesh(cloud: PointCloud, cell: float) -> tuple[np.ndarray, np.ndarray]:

@@ -66,10 +66,25 @@ class TsdfGrid:
             max(block_count, 1000),
         )
 
-    def integrate(self, depth: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> None:
-        """Add a depth map (H, W) [scene units, 0 = invalid]."""
+    def touched(self, depth: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> np.ndarray:
+        """Return the places (n, 3) int32 of the blocks of voxels that ``integrate`` updates, in blocks from the
+        origin."""
+        if not (depth > 0).any():
+            return np.zeros((0, 3), np.int32)
+        return self._touched(*self._in_voxels(depth, camera, cam_from_world)).numpy()
+
+    def integrate(
+        self, depth: np.ndarray, camera: Camera, cam_from_world: np.ndarray, blocks: np.ndarray | None = None
+    ) -> None:
+        """Add a depth map (H, W) [scene units, 0 = invalid]; only to some of the blocks that it touches, if given."""
         if not (depth > 0).any():
             return
+        given = self._in_voxels(depth, camera, cam_from_world)
+        of_grid = self._touched(*given) if blocks is None else self._o3d.core.Tensor(np.ascontiguousarray(blocks))
+        self._grid.integrate(of_grid, *given[:3], 1.0, given[3], self._truncation)
+
+    def _in_voxels(self, depth: np.ndarray, camera: Camera, cam_from_world: np.ndarray) -> tuple[Any, Any, Any, float]:
+        """Return the depth image, K, the extrinsic matrix and the largest depth, lengths in voxels."""
         o3d = self._o3d
         if camera.K[0, 1]:
             depth, camera = _without_skew(depth, camera)
@@ -78,9 +93,10 @@ class TsdfGrid:
         cam_from_grid[:3, 3] = transform(cam_from_world, self._origin) / self._voxel
         depth_image = o3d.t.geometry.Image(depth_in_voxels)
         K, extrinsic = o3d.core.Tensor(camera.K), o3d.core.Tensor(cam_from_grid)
-        depth_max = 1.01 * float(depth_in_voxels.max())
-        blocks = self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._band)
-        self._grid.integrate(blocks, depth_image, K, extrinsic, 1.0, depth_max, self._truncation)
+        return depth_image, K, extrinsic, 1.01 * float(depth_in_voxels.max())
+
+    def _touched(self, depth_image: Any, K: Any, extrinsic: Any, depth_max: float) -> Any:
+        return self._grid.compute_unique_block_coordinates(depth_image, K, extrinsic, 1.0, depth_max, self._band)
 
     @property
     def blocks(self) -> int:
@@ -93,16 +109,20 @@ class TsdfGrid:
         Args:
             min_weight: the number of depth maps that must have touched a voxel.
         """
+        vertices, faces = self.extract_in_voxels(min_weight)
+        return vertices.astype(np.float64) * self._voxel + self._origin, faces
+
+    def extract_in_voxels(self, min_weight: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same, the vertices (V, 3) float32 in voxels from the origin."""
         try:
             mesh = self._grid.extract_triangle_mesh(min_weight - 0.5)
         except RuntimeError as error:  # a grid without colours and without a surface
             if "SetVertexColors" not in str(error):
                 raise
-            return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
+            return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
         if "indices" not in mesh.triangle or not len(mesh.triangle.indices):
-            return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
-        vertices = mesh.vertex.positions.numpy().astype(np.float64) * self._voxel + self._origin
-        return vertices, mesh.triangle.indices.numpy().astype(np.int32)
+            return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
+        return mesh.vertex.positions.numpy(), mesh.triangle.indices.numpy().astype(np.int32)
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

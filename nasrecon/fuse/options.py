@@ -13,6 +13,7 @@ _LARGE_SIGMA_SCALE = 2.0
 _MANY_REPLACED = 0.2
 _NORMALS_AGREE = 0.3
 _MAX_TEXTURE = 16384
+_MAX_BLOCKS = 10_000
 
 Method = Literal["tsdf", "poisson"]
 
@@ -39,6 +40,8 @@ class FuseOptions:
             Poisson surface of the cloud, where the cloud has points.
         target_faces: the mesh is decimated to about so many faces; None: not.
         texture: edge of the mesh's texture atlas [px]; None: colours of vertices only.
+        blocks: the scene is cut into so many spatial blocks, or a few more, of which one is in memory at a time
+            (``fuse.blocks``); "auto": one, more where the grid of voxels would take over a quarter of the free memory.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
     Raises:
@@ -55,6 +58,7 @@ class FuseOptions:
     method: Method = "tsdf"
     target_faces: int | None = None
     texture: int | None = None
+    blocks: int | Literal["auto"] = "auto"
     min_component_faces: int = 200
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class FuseOptions:
                 )
         if self.method not in ("tsdf", "poisson"):
             raise InputError(f"method must be tsdf or poisson, found {self.method!r}")
+        if self.blocks != "auto":
+            _check("blocks", self.blocks, 1, _MAX_BLOCKS)
+            if self.blocks > 1 and self.method == "poisson":
+                raise InputError(f"the Poisson surface is one for the whole scene; found blocks {self.blocks}: give 1")
         for name, least in (("target_faces", 4), ("texture", 256)):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), least, _MAX_TEXTURE if name == "texture" else math.inf)

@@ -16,7 +16,7 @@ from nasrecon.types import PointCloud, Unit
 _BUFFER_POINTS = 1_000_000
 _MAX_STEP = 16
 _SIGMAS_IN_CELL = 2.0
-_MAX_LENGTH = 16.0
+LONGEST_CELL = 16.0
 # Odd 64-bit constants without a pattern: a linear hash of the cell whose collisions lie millions of cells apart. The
 # last is for the cell's direction and length.
 _HASH = np.array(
@@ -30,10 +30,12 @@ class PointMerger:
     Args:
         cell: edge of a cell [scene units].
         origin: (3,) a world point near the scene's middle; positions are kept in float32 in cells from it.
+        share: the part of the usual memory for points that are not merged yet.
     """
 
-    def __init__(self, cell: float, origin: np.ndarray) -> None:
+    def __init__(self, cell: float, origin: np.ndarray, share: float = 1.0) -> None:
         self.cell = cell
+        self._buffer_points = max(1, int(share * _BUFFER_POINTS))
         self._origin = np.asarray(origin, dtype=np.float64)
         self._merged = _empty()
         self._waiting: list[tuple[np.ndarray, ...]] = []
@@ -41,6 +43,19 @@ class PointMerger:
 
     def add(self, filtered: FilteredView) -> None:
         """Add the kept pixels of a view, of those that are smaller than half a cell a part: 1 to 4 in each cell."""
+        rows = self.rows(filtered)
+        if rows is not None:
+            self.add_rows(rows)
+
+    def add_rows(self, rows: tuple[np.ndarray, ...]) -> None:
+        """Add rows of ``rows``."""
+        self._waiting.append(rows)
+        self._waiting_points += len(rows[0])
+        if self._waiting_points >= self._buffer_points:
+            self._merge()
+
+    def rows(self, filtered: FilteredView) -> tuple[np.ndarray, ...] | None:
+        """Return the columns of the points of a view, ``place`` (n, 3) [cells from the origin] at 3; None without."""
         y, x = np.nonzero(filtered.depth)
         camera, world_from_cam = filtered.view.camera, filtered.view.world_from_cam
         depth = filtered.depth[y, x]
@@ -49,7 +64,7 @@ class PointMerger:
         taken = ((x & (step - 1)) == 0) & ((y & (step - 1)) == 0)
         y, x, depth = y[taken], x[taken], depth[taken]
         if not len(y):
-            return
+            return None
         pixel = (x + 0.5) * depth, (y + 0.5) * depth, depth.astype(np.float64)
         to_cells = world_from_cam[:3, :3] @ np.linalg.inv(camera.K) / self.cell
         shift = (world_from_cam[:3, 3] - self._origin) / self.cell
@@ -58,20 +73,15 @@ class PointMerger:
         R = world_from_cam[:3, :3].astype(np.float32)
         normal = np.stack([dot(R[k], in_cam) for k in range(3)], axis=-1)
         sigma = filtered.sigma[y, x].astype(np.float64) / self.cell
-        self._waiting.append(
-            (
-                _keys(place, normal, sigma),
-                np.square(1 / np.maximum(sigma, 1e-9)),
-                np.ones(len(y), np.float32),
-                place.astype(np.float32),
-                normal,
-                filtered.rgb[y, x].astype(np.float32),
-                filtered.support[y, x].astype(np.int32),
-            )
+        return (
+            _keys(place, normal, sigma),
+            np.square(1 / np.maximum(sigma, 1e-9)),
+            np.ones(len(y), np.float32),
+            place.astype(np.float32),
+            normal,
+            filtered.rgb[y, x].astype(np.float32),
+            filtered.support[y, x].astype(np.int32),
         )
-        self._waiting_points += len(y)
-        if self._waiting_points >= _BUFFER_POINTS:
-            self._merge()
 
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
         """Return the points so far."""
@@ -107,7 +117,7 @@ def _keys(place: np.ndarray, normal: np.ndarray, sigma: np.ndarray) -> np.ndarra
     Where sigma (n,) [cells] is large, the cell is 2, 4, 8 or 16 times as long along the axis that is the nearest to the
     normal (n, 3), and surfaces that face opposite ways have different cells.
     """
-    level = np.rint(np.log2(np.clip(_SIGMAS_IN_CELL * sigma, 1, _MAX_LENGTH))).astype(np.int64)
+    level = np.rint(np.log2(np.clip(_SIGMAS_IN_CELL * sigma, 1, LONGEST_CELL))).astype(np.int64)
     row, axis = np.arange(len(place)), np.abs(normal).argmax(axis=1)
     direction = 2 * axis + (normal[row, axis] > 0)
     cell = place.copy()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -16,6 +15,7 @@ from nasrecon.errors import InputError
 from nasrecon.inference.loader import Item
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.sizes import padded_side, working_size
+from nasrecon.machine import free_memory
 from nasrecon.nas.network import Network
 from nasrecon.nas.precision import device_of
 from nasrecon.ranks import current
@@ -139,12 +139,3 @@ def refuse_too_large(scene: Scene, network: Network, options: EstimateOptions, s
         f"maps of {width}x{height} need {needed / 1e9:.3g} GB of memory or more, {have}; use a smaller --size or "
         f"--max-side{advice}"
     )
-
-
-def free_memory() -> int | None:
-    """Return the memory that is available [bytes], None where the system does not say."""
-    try:
-        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return None

@@ -96,6 +96,7 @@ OPTIONS = {
         "--method",
         "--target-faces",
         "--texture",
+        "--blocks",
         "--min-component-faces",
         "--json",
     ],

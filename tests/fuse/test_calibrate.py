@@ -11,6 +11,7 @@ from nasrecon.fuse.calibrate import PlaneSamples, choose_pairs, pair_offsets, si
 from nasrecon.fuse.fusion import fuse_estimates
 from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.options import FuseOptions
+from nasrecon.fuse.pair_equations import PairEquations
 from nasrecon.types import Estimate
 
 from .worlds import BALL, ROOM, distance, render, ring
@@ -85,3 +86,15 @@ def test_sigma_that_the_differences_contradict_is_scaled_up(estimates: list[Esti
     np.testing.assert_allclose(scales_of(0.02, 0.02), 1, atol=0.3)
     np.testing.assert_allclose(scales_of(0.02, 0.005), 4, rtol=0.3)
     assert (scales_of(0.005, 0.03) == 1).all()
+
+
+def test_equations_of_pairs_are_those_of_their_dense_rows() -> None:
+    draw = np.random.default_rng(0)
+    source, ref = draw.permuted(np.tile(np.arange(6), (20, 1)), axis=1)[:, :2].T
+    gain, weight, a = draw.uniform(0.5, 2, 20), draw.uniform(1, 9, 20), draw.normal(size=6)
+    rows = np.zeros((20, 6))
+    rows[np.arange(20), source], rows[np.arange(20), ref] = gain, -1
+    pairs = PairEquations(source, ref, gain, 6)
+    np.testing.assert_allclose(pairs.information(weight), rows.T @ (weight[:, None] * rows))
+    np.testing.assert_allclose(pairs.right_side(weight), rows.T @ weight)
+    np.testing.assert_allclose(pairs.differences(a), rows @ a)

@@ -144,7 +144,7 @@ def test_the_voxel_grows_until_the_grid_fits(sketches: list[CoarseDepth], monkey
 def test_a_voxel_that_cannot_fit_is_refused_with_one_that_does(
     sketches: list[CoarseDepth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mesh_module, "_physical_memory", lambda: 2e9)
+    monkeypatch.setattr(mesh_module, "physical_memory", lambda: 2e9)
     with pytest.raises(
         InputError, match=r"needs about .* GB, this machine has 2 GB: ask for ([\d.e-]+) or more"
     ) as error:

@@ -50,4 +50,4 @@ def test_support_that_can_never_be_reached_is_refused() -> None:
 
 
 def test_there_are_few_options() -> None:
-    assert len(fields(FuseOptions)) <= 11
+    assert len(fields(FuseOptions)) <= 12
