@@ -79,6 +79,17 @@ class Ranks:
         self._talk(lambda distributed: distributed.gather_object(part, parts, dst=0))
         return parts or []
 
+    def add_up(self, tensors: Sequence[Any]) -> None:
+        """Replace tensors, the same on every rank in number and shape, by their sums over all ranks."""
+        if self.size == 1 or not tensors:
+            return
+        import torch
+
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        self._talk(lambda distributed: distributed.all_reduce(flat))
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.detach().copy_(part.view(tensor.shape))
+
     def _talk(self, exchange: Callable[[Any], object]) -> None:
         import torch.distributed
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from nasrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from nasrecon.train.loop import Stage, TrainOptions
+    from nasrecon.train.datasets import BatchOptions
+    from nasrecon.train.recipes import Stage
+    from nasrecon.train.state import TrainOptions
 
 app = typer.Typer(help="Train a network on procedural worlds; or render, preview, export.")
 
@@ -28,14 +32,6 @@ Models = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
-WorldShares = Annotated[
-    list[str],
-    typer.Option(
-        "--worlds",
-        help="Folder of rendered worlds of one size; repeat it for more. FOLDER:2 gives twice as many batches.",
-        show_default="runs/worlds",
-    ),
-]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 
@@ -106,7 +102,17 @@ def show_credits(
 @app.callback(invoke_without_command=True)
 def train(
     context: typer.Context,
-    worlds: WorldShares = ["runs/worlds"],  # noqa: B006 (Typer copies it)
+    worlds: Annotated[
+        Path | None,
+        typer.Option("--worlds", help="Folder of rendered worlds of one size.", show_default="runs/worlds"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="TOML file of sets, mixed by weights: rendered worlds, own posed images with depth maps.",
+        ),
+    ] = None,
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Folder of worlds to score on, rendered with another seed.")
     ] = None,
@@ -131,60 +137,93 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Its peak.", show_default="1.5e-3; paper: 2e-4")
     ] = None,
+    batches: Annotated[
+        int | None,
+        typer.Option(
+            "--batches-per-step",
+            min=1,
+            help="Batches whose gradients are averaged; the processes of torchrun share them.",
+            show_default="one a process",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train on worlds that `render` made. Ctrl-C loses the steps since the last checkpoint.
+    """Train on worlds that `render` made, or own data. Ctrl-C loses the steps since the last checkpoint.
 
     Example: nasrecon train --worlds runs/worlds --run runs/lite2
     """
     if context.invoked_subcommand is not None:
         return
+    options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
+    _train(run, (worlds, data, validation), round(batch * 1e6), options, batches, device, resume=resume, init=init)
+
+
+def _train(
+    run: Path,
+    sets: tuple[Path | None, Path | None, Path | None],
+    pixels: int,
+    options: TrainOptions,
+    batches: int | None,
+    device: str,
+    **start: Any,
+) -> None:
+    """Train on worlds or the sets of a file, validate on others; the first process shows a bar and prints."""
     from nasrecon.nas.weights import resolve_device
+    from nasrecon.ranks import as_ranks
     from nasrecon.train.datasets import BatchOptions, WorldFiles
-    from nasrecon.train.loop import progress_bar
     from nasrecon.train.loop import train as train_on
 
-    options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
-    drawn = BatchOptions(pixels=round(batch * 1e6))
-    data = WorldFiles(dict(_folder_and_share(text) for text in worlds), drawn)
-    held_out = None if validation is None else WorldFiles({validation: 1.0}, drawn)
+    worlds, data, validation = sets
+    drawn = BatchOptions(pixels=pixels)
+    with as_ranks() as ranks:
+        options = replace(options, batches=batches or ranks.size)
+        training = _training_data(worlds, data, drawn)
+        held_out = None if validation is None else WorldFiles(validation, drawn)
+        target = resolve_device(ranks.device(device))
+        with _progress(options.steps, ranks.is_first) as on_step:
+            try:
+                state = train_on(run, training, held_out, options, target, on_step=on_step, ranks=ranks, **start)
+            except KeyboardInterrupt:
+                print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
+                raise typer.Exit(130) from None
+        if ranks.is_first:
+            for line in training.summaries() if data is not None else []:
+                print(line)
+            print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
+
+
+def _training_data(worlds: Path | None, data: Path | None, drawn: BatchOptions) -> Any:
+    """Return what batches are drawn from: the sets of a file, or one folder of worlds."""
+    from nasrecon.train.datasets import WorldFiles
+    from nasrecon.train.mixture import read_mixture
+
+    if data is None:
+        return WorldFiles(worlds or Path("runs/worlds"), drawn)
+    if worlds is not None:
+        raise InputError("--data lists the sets, folders of worlds among them: pass it or --worlds")
+    return read_mixture(data, drawn)
+
+
+@contextmanager
+def _progress(steps: int, shown: bool) -> Iterator[Any]:
+    """Yield what ``train`` calls after each step; it shows a bar on the first process only."""
+    from nasrecon.train.loop import progress_bar
+
+    if not shown:
+        yield None
+        return
     with progress_bar(steps) as on_step:
-        try:
-            state = train_on(
-                run, data, held_out, options, resolve_device(device), resume=resume, init=init, on_step=on_step
-            )
-        except KeyboardInterrupt:
-            print(f"interrupted; --resume goes on from {run / 'checkpoint.pt'}", file=sys.stderr)
-            raise typer.Exit(130) from None
-    print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
-
-
-def _folder_and_share(text: str) -> tuple[Path, float]:
-    """Return the folder and the share of "FOLDER" or "FOLDER:SHARE".
-
-    Raises:
-        InputError: if the share is not a positive number.
-    """
-    folder, colon, share = text.rpartition(":")
-    if not colon or Path(text).is_dir():
-        return Path(text), 1.0
-    try:
-        value = float(share)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < math.inf:
-        raise InputError(f"--worlds {text}: expected FOLDER or FOLDER:SHARE with a positive share, found {share!r}")
-    return Path(folder), value
+        yield on_step
 
 
 def _train_options(
     network: str, stage: str, steps: int, learning_rate: float | None, seed: int, init: str | None, resume: bool
 ) -> TrainOptions:
     """Return the options of a run, with the defaults that depend on the network."""
-    from nasrecon.train.loop import TrainOptions
     from nasrecon.train.recipes import PEAK_RATE
+    from nasrecon.train.state import TrainOptions
 
     if resume and init is not None:
         raise InputError(

@@ -240,7 +240,7 @@ class Lite2Network(nn.Module):
 
     def _features(self, images: torch.Tensor) -> Features:
         """Return the features of images (N, 3, H, W): without gradients those of known images from the cache."""
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled() or self.score.requires_grad:  # the weights may change
             return self._encode(images)
         keys = [_digest(image) for image in images]
         missing = {key: i for i, key in enumerate(keys) if key not in self._cache}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class TrainingBatch:
 
     Attributes:
         stereo: what the network gets.
-        depth: (B, H, W), in the unit of min_depth. normal: (B, 3, H, W), in the camera frame.
+        depth: (B, H, W), in the unit of min_depth, 0 = none. normal: (B, 3, H, W), in the camera frame, 0 = none.
     """
 
     stereo: StereoBatch
@@ -63,39 +62,31 @@ class TrainingBatch:
 
 
 class WorldFiles:
-    """Draw training batches from folders of rendered worlds; files that appear later are picked up.
-
-    Args:
-        folders: of worlds, with the share of the batches that each gives (relative to their sum); all the worlds of a
-            folder have one size.
-        limit: use so many files of each folder only.
+    """Draw training batches from a folder of rendered worlds of one size; files that appear later are picked up.
 
     Raises:
-        InputError: if a folder holds no worlds.
+        InputError: if the folder holds no worlds.
     """
 
-    def __init__(self, folders: Mapping[Path, float], options: BatchOptions, limit: int | None = None) -> None:
-        self.folders, self.options, self.limit = {Path(f): share for f, share in folders.items()}, options, limit
-        self._files: dict[Path, list[Path]] = {}
+    def __init__(self, folder: Path, options: BatchOptions, limit: int | None = None) -> None:
+        self.folder, self.options, self.limit = Path(folder), options, limit
+        self._files: list[Path] = []
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folders again."""
-        for folder in self.folders:
-            self._files[folder] = sorted(folder.glob("worlds_*.pt"))[: self.limit]
-            if not self._files[folder]:
-                raise InputError(
-                    f"{folder}: expected rendered worlds (worlds_*.pt), found none; run `nasrecon train render`"
-                )
+        """Read the folder again."""
+        self._files = sorted(self.folder.glob("worlds_*.pt"))[: self.limit]
+        if not self._files:
+            raise InputError(
+                f"{self.folder}: expected rendered worlds (worlds_*.pt), found none; run `nasrecon train render`"
+            )
 
     def draw(self, seed: int) -> TrainingBatch:
-        """Draw the batch of a seed: the same folders and seed give the same batch."""
+        """Draw the batch of a seed: the same folder and seed give the same batch."""
         if seed % 50 == 0:
             self.refresh()
         generator = torch.Generator().manual_seed(seed)
-        shares = torch.tensor(list(self.folders.values()))
-        files = self._files[list(self.folders)[int(torch.multinomial(shares, 1, generator=generator))]]
-        rendered = load_file(files[int(torch.randint(len(files), (1,), generator=generator))])
+        rendered = load_file(self._files[int(torch.randint(len(self._files), (1,), generator=generator))])
         items = max(1, self.options.pixels // (rendered.images.shape[-1] * rendered.images.shape[-2]))
         chosen = torch.randperm(len(rendered.images), generator=generator)[:items]
         return draw_batch(rendered, chosen, self.options, generator)
@@ -107,16 +98,47 @@ def draw_batch(
     """Mirror and disturb: one training batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *(side // 16 * 16 for side in rendered.images.shape[3:])
-    B = len(chosen)
-    # Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train.
-    count = 1 + int(rand(1) ** 1.8 * min(options.sources, V - 1))
-    order = torch.argsort(rand(B, V), dim=1)[:, : 1 + count]
+    order = torch.argsort(rand(len(chosen), V), dim=1)[:, : 1 + draw_sources(options, V - 1, generator)]
     rows = chosen[:, None]
-    images = rendered.images[rows, order, :, :H, :W].float() / 127.5 - 1
-    K, cam_from_world = rendered.K[rows, order].clone(), rendered.cam_from_world[rows, order]
-    depth = rendered.depth[chosen, order[:, 0], :H, :W]
-    normal = rendered.normal[chosen, order[:, 0], :, :H, :W].float()
+    K = rendered.K[rows, order].clone()
     K[..., :2, 2] -= 0.5  # networks think in integer pixel centres
+    return disturb(
+        rendered.images[rows, order, :, :H, :W],
+        K,
+        rendered.cam_from_world[rows, order],
+        rendered.depth[chosen, order[:, 0], :H, :W],
+        rendered.normal[chosen, order[:, 0], :, :H, :W].float(),
+        options,
+        generator,
+    )
+
+
+def draw_sources(options: BatchOptions, available: int, generator: torch.Generator) -> int:
+    """Draw the number of sources of a batch.
+
+    Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train.
+    """
+    return 1 + int(torch.rand(1, generator=generator) ** 1.8 * min(options.sources, available))
+
+
+def disturb(
+    images: torch.Tensor,
+    K: torch.Tensor,
+    cam_from_world: torch.Tensor,
+    depth: torch.Tensor,
+    normal: torch.Tensor,
+    options: BatchOptions,
+    generator: torch.Generator,
+) -> TrainingBatch:
+    """Mirror the views of a batch, change colours, sharpness and poses, and guess the nearest plane.
+
+    Args:
+        images: (B, V, 3, H, W) uint8, the references first. K: (B, V, 3, 3), integer pixel centres.
+        cam_from_world: (B, V, 4, 4). depth: (B, H, W), 0 = none, and normal: (B, 3, H, W), 0 = none, of the references.
+    """
+    rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
+    B, W = len(images), images.shape[-1]
+    images = images.float() / 127.5 - 1
     src_from_ref = cam_from_world[:, 1:] @ torch.linalg.inv(cam_from_world[:, :1])
     if rand(1) < 0.5:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
@@ -126,17 +148,22 @@ def draw_batch(
         src_from_ref = mirror @ src_from_ref @ mirror
     images = shake((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
     src_from_ref = _disturb(src_from_ref, options, generator)
-
-    nearest = depth.flatten(1).kthvalue(max(1, depth[0].numel() // 1000), dim=1).values
+    nearest, middle = (torch.stack([_quantile(item, share) for item in depth]) for share in (0.001, 0.5))
     min_depth = nearest * options.min_depth_low ** rand(B)
     # Planes fill their range only if the deepest part is worth seeing: where everything is far beyond, move closer.
-    min_depth = torch.maximum(min_depth, depth.flatten(1).median(dim=1).values / options.planes * 1.5)
+    min_depth = torch.maximum(min_depth, middle / options.planes * 1.5)
     src_from_ref[..., :3, 3] /= min_depth[:, None, None]
     stereo = StereoBatch(
         ref_image=images[:, 0], src_images=images[:, 1:], ref_K=K[:, 0], src_K=K[:, 1:], src_from_ref=src_from_ref,
         min_depth=torch.ones(B),
     )  # fmt: skip
     return TrainingBatch(stereo=stereo, depth=depth / min_depth[:, None, None], normal=F.normalize(normal, dim=1))
+
+
+def _quantile(depth: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the depth that this share of the pixels with a depth is nearer than."""
+    known = depth[depth > 0]
+    return known.kthvalue(max(1, round(share * len(known)))).values
 
 
 def _disturb(src_from_ref: torch.Tensor, options: BatchOptions, generator: torch.Generator) -> torch.Tensor:

@@ -14,6 +14,11 @@ def true_label(batch: TrainingBatch, planes: int) -> tuple[torch.Tensor, torch.T
     return torch.where(valid, label, 1.0), valid
 
 
+def has_normal(normal: torch.Tensor) -> torch.Tensor:
+    """Return where there are normals (B, 3, H, W): (B, H, W) bool."""
+    return (normal * normal).sum(dim=1) > 0.5
+
+
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of x over mask; 0 where the mask is empty."""
     return (x * mask).sum() / mask.sum().clamp_min(1)

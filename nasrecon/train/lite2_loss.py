@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nasrecon.nas.surface import label_slopes, normal_from_slopes, upsampled_likelihood
 from nasrecon.nas.volume import scaled_K
 from nasrecon.train.datasets import TrainingBatch
-from nasrecon.train.label_loss import log_error, masked_mean, relative_error, true_label
+from nasrecon.train.label_loss import has_normal, log_error, masked_mean, relative_error, true_label
 
 # Weights of the terms, chosen so that none of them drowns the others at the start.
 WEIGHTS = {
@@ -81,20 +81,22 @@ def training_loss(
         "edges": masked_mean(-likelihood.clamp_min(1e-5).log(), valid4),
         "label": masked_mean(huber(stages["label"], truth8) + log_error(stages["label"], truth8), valid8),
         "label_initial": masked_mean(huber(stages["label_initial"], truth8), valid8),
-        "normal": masked_mean(_distance(stages["normal"], normal8), valid8),
+        "normal": masked_mean(_distance(stages["normal"], normal8), valid8 & has_normal(normal8)),
     }
     # The consistency term counts where the true depth's own slopes agree with the true normal: not across edges.
     smooth = valid4 & (_distance(normal_from_slopes(truth4, label_slopes(truth4), K4), normal4) < _SMOOTH)
     terms["steps"] = terms["consistency"] = torch.zeros((), device=truth4.device)
     weights = step_weights(len(stages["step_labels"]))
     for weight, label, normal in zip(weights, stages["step_labels"], stages["step_normals"], strict=True):
-        error = huber(label, truth4) * 0.15 + relative_error(label, truth4) * 2 + _distance(normal, normal4)
-        terms["steps"] = terms["steps"] + weight * masked_mean(error, valid4)
+        error = huber(label, truth4) * 0.15 + relative_error(label, truth4) * 2
+        turned = masked_mean(_distance(normal, normal4), valid4 & has_normal(normal4))
+        terms["steps"] = terms["steps"] + weight * (masked_mean(error, valid4) + turned)
         from_depth = normal_from_slopes(label, label_slopes(label), K4)
         terms["consistency"] = terms["consistency"] + weight * masked_mean(_distance(from_depth, normal4), smooth)
     refined = stages["refined_label"]
     terms["refined"] = masked_mean(relative_error(refined, truth_full) + 0.1 * huber(refined, truth_full), valid_full)
-    terms["refined_normal"] = masked_mean(_distance(stages["refined_normal"], batch.normal), valid_full)
+    with_normal = valid_full & has_normal(batch.normal)
+    terms["refined_normal"] = masked_mean(_distance(stages["refined_normal"], batch.normal), with_normal)
     relative = log_error(stages["step_labels"][-1].detach(), truth4)
     terms["spread"] = masked_mean(relative * torch.exp(-stages["log_spread"]) + stages["log_spread"], valid4)
 
@@ -103,8 +105,8 @@ def training_loss(
     logged = {name: float(term.detach()) for name, term in terms.items()} | {
         "abs_rel_z2": _abs_rel(stages["label"], truth8, valid8),
         "abs_rel": _abs_rel(refined, truth_full, valid_full),
-        "angle_volume": _angle(stages["normal"], normal8, valid8),
-        "angle": _angle(stages["refined_normal"], batch.normal, valid_full),
+        "angle_volume": _angle(stages["normal"], normal8, valid8 & has_normal(normal8)),
+        "angle": _angle(stages["refined_normal"], batch.normal, with_normal),
     }
     return total, logged | {"loss": float(total.detach())}
 

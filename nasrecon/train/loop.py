@@ -2,190 +2,130 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
-import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from nasrecon.atomic import remove_stale_parts, replacing
-from nasrecon.errors import InputError, NasReconError
-from nasrecon.nas.precision import channels_last
-from nasrecon.nas.weights import load_network, load_tensors
-from nasrecon.train.datasets import BatchOptions, TrainingBatch, WorldFiles
-from nasrecon.train.recipes import Stage, loss_of, make_network, make_optimizers, to_training
+from nasrecon.atomic import remove_stale_parts
+from nasrecon.errors import InputError
+from nasrecon.ranks import Ranks
+from nasrecon.train.datasets import BatchOptions, TrainingBatch
+from nasrecon.train.recipes import Stage, loss_of
+from nasrecon.train.state import TrainOptions, TrainState, load_checkpoint, new_state, save_checkpoint
+from nasrecon.train.step import mixed_precision, train_step
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What to learn, how long and how fast.
+class TrainingData(Protocol):
+    """What batches are drawn from."""
 
-    Attributes:
-        network: "lite2" or "paper". stage: see ``recipes.py``.
-        steps: of the whole schedule; a resumed run may be given more or fewer.
-        learning_rate: its peak; linear warm-up over ``warmup`` steps, and a linear fall to 2 % of it over the last
-            ``fall`` of the steps.
-        pretrained: start the encoder of ``lite2`` from ImageNet's weights, unless other weights are given.
-        ema: share of the old weights in the running average that is validated and shipped.
-        clip: largest gradient norm.
-        save_every: steps between checkpoints and validations.
-        seed: of weights and batches.
-    """
+    options: BatchOptions
 
-    network: str = "lite2"
-    stage: Stage = "all"
-    steps: int = 20_000
-    learning_rate: float = 1.5e-3
-    warmup: int = 50
-    fall: float = 0.3
-    pretrained: bool = True
-    ema: float = 0.997
-    clip: float = 8.0
-    save_every: int = 250
-    seed: int = 0
-
-
-@dataclass
-class TrainState:
-    """Everything that a resumed run needs. ``step`` counts the steps done, ``seconds`` the time that they took."""
-
-    network: nn.Module
-    average: nn.Module
-    optimizers: list[torch.optim.Optimizer]
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def device(self) -> str:
-        """The name of the device that the network is on."""
-        device = next(self.network.parameters()).device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
-
-
-def new_state(
-    options: TrainOptions, device: torch.device, network_options: dict | None = None, init: str | Path | None = None
-) -> TrainState:
-    """Make a network with seeded weights, or those that ``init`` names (as for ``load_network``), its average and its optimiser.
-
-    Raises:
-        InputError: if ``init`` belongs to another network, or the stage is not one of the network's.
-    """
-    torch.manual_seed(options.seed)
-    known = None if init is None else load_network(init, "cpu", fold=False)
-    if known is not None:
-        if known.name != options.network:
-            raise InputError(f"{init}: holds weights of the network {known.name}, expected {options.network}")
-        network_options = getattr(known, "options", None)
-    pretrained = options.pretrained and known is None and options.network == "lite2"
-    network = make_network(options.network, options.stage, network_options, pretrained)
-    if known is not None:
-        load_tensors(network, known.state_dict(), str(init))
-    network = channels_last(network.to(device))
-    optimizers = make_optimizers(network, options.learning_rate)
-    return TrainState(network=network, average=copy.deepcopy(network).eval(), optimizers=optimizers)
-
-
-def save_checkpoint(state: TrainState, path: Path) -> None:
-    """Write the state; the file at ``path`` is replaced only once the new one is complete."""
-    with replacing(path) as part:
-        torch.save(
-            {"network": state.network.state_dict(), "average": state.average.state_dict(),
-             "optimizers": [o.state_dict() for o in state.optimizers], "step": state.step, "seconds": state.seconds}, part,
-        )  # fmt: skip
-
-
-def load_checkpoint(state: TrainState, path: Path) -> TrainState:
-    """Read a state written by ``save_checkpoint`` into ``state`` (of the same network options) and return it.
-
-    Raises:
-        InputError: if the file is missing or belongs to another network.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: expected a checkpoint to resume from, found no file")
-    stored = torch.load(path, weights_only=True, map_location=next(state.network.parameters()).device)
-    try:
-        state.network.load_state_dict(stored["network"])
-        state.average.load_state_dict(stored["average"])
-        for optimizer, moments in zip(state.optimizers, stored["optimizers"], strict=True):
-            optimizer.load_state_dict(moments)
-    except (KeyError, RuntimeError, ValueError) as e:
-        raise InputError(f"{path}: not a checkpoint of this network: {e}") from e
-    state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
-    return state
-
-
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """Return the rate at a step (from 0): warm-up, constant, linear fall."""
-    warm = min(1.0, (step + 1) / options.warmup)
-    left = 1 - min(1.0, step / options.steps)
-    return options.learning_rate * warm * max(0.02, min(1.0, left / options.fall))
+    def draw(self, seed: int) -> TrainingBatch:
+        """Return the batch of a seed, always the same."""
+        ...
 
 
 def train(
-    run: Path, data: WorldFiles, validation: WorldFiles | None, options: TrainOptions, device: torch.device,
+    run: Path, data: TrainingData, validation: TrainingData | None, options: TrainOptions, device: torch.device,
     *, resume: bool = False, network_options: dict | None = None, init: str | Path | None = None,
-    on_step: Callable[[int, dict], None] | None = None,
+    on_step: Callable[[int, dict], None] | None = None, ranks: Ranks = Ranks(),  # noqa: B008
 ) -> TrainState:  # fmt: skip
     """Train a network until ``options.steps``; writes ``checkpoint.pt`` and ``log.csv`` into the folder ``run``.
 
     It starts from ``init`` where that is given, else from seeded weights.
-    The batch of step i depends on (seed, i) alone: a resumed run goes on as if it had never stopped.
+    The batches of step i depend on (seed, i) alone: a resumed run goes on as if it had never stopped, on any number of
+    ranks that divides its ``options.batches``. The first rank writes and validates.
 
     Raises:
-        InputError: if the folder holds a run and ``resume`` is False, or there is nothing to resume.
+        InputError: if the folder holds a run and ``resume`` is False, there is nothing to resume, or the ranks cannot
+            share the batches of a step.
         NasReconError: at a loss that is not finite, with the step and the seed of its batch.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(run)
     checkpoint = run / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")
+    options, made = ranks.from_first(lambda: _prepared(run, data, options, resume, network_options, init))
+    if options.batches % ranks.size:
+        raise InputError(
+            f"{options.batches} batches in a step cannot be shared by {ranks.size} processes; start a number of "
+            "processes that divides them (--batches-per-step)"
+        )
+    state = new_state(options, device, made["options"], None if resume else init)
     if resume:
-        network_options = _options_of_run(run, options)
-        state = load_checkpoint(new_state(options, device, network_options), checkpoint)
-    else:
-        state = new_state(options, device, network_options, init)
-    described = describe(options, data.options) | ({"from": str(init)} if init is not None else {})
-    made = {"network": options.network, "options": getattr(state.network, "options", network_options or {})}
-    (run / "options.json").write_text(json.dumps(made | {"trained": described}, indent=1))
+        state = load_checkpoint(state, checkpoint)
     sums, since = {}, 0
     with ThreadPoolExecutor(1) as ahead:
-        seed_of = lambda step: options.seed * 10_000_019 + step  # noqa: E731
-        upcoming = ahead.submit(data.draw, seed_of(state.step))
+        draw = lambda step: [(seed, data.draw(seed)) for seed in _seeds(step, options, ranks)]  # noqa: E731
+        upcoming = ahead.submit(draw, state.step)
         while state.step < options.steps:
             started = time.perf_counter()
-            batch = upcoming.result()
-            upcoming = ahead.submit(data.draw, seed_of(state.step + 1))
-            logged = train_step(state, batch.to(device), options, seed_of(state.step))
+            batches = [(seed, batch.to(device)) for seed, batch in upcoming.result()]
+            upcoming = ahead.submit(draw, state.step + 1)
+            logged = train_step(state, batches, options, ranks)
             state.seconds += time.perf_counter() - started
             for name, value in logged.items():
                 sums[name] = sums.get(name, 0.0) + value
             since += 1
             if on_step is not None:
                 on_step(state.step, logged)
+            if not ranks.is_first:
+                continue
             if state.step % 50 == 0 or state.step == options.steps:
                 _log(run / "log.csv", state, {k: v / since for k, v in sums.items()}, "train")
                 sums, since = {}, 0
             if state.step % options.save_every == 0 or state.step == options.steps:
                 save_checkpoint(state, checkpoint)
                 if validation is not None:
-                    _log(
-                        run / "log.csv", state, validate(state.average, validation, device, options.stage), "validation"
-                    )
+                    scores = validate(state.average, validation, device, options.stage)
+                    _log(run / "log.csv", state, scores, "validation")
     return state
 
 
+def _prepared(
+    run: Path,
+    data: TrainingData,
+    options: TrainOptions,
+    resume: bool,
+    network_options: dict | None,
+    init: str | Path | None,
+) -> tuple[TrainOptions, dict]:
+    """Make or check the folder of a run.
+
+    Returns:
+        the options, those that a resumed run fixes taken from it, and what ``options.json`` holds.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(run)
+    if (run / "checkpoint.pt").exists() and not resume:
+        raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")
+    if resume:
+        made = _options_of_run(run, options)
+        options = replace(options, batches=made["trained"].get("batches", 1))
+        network_options = made["options"]
+    else:
+        network = new_state(options, torch.device("cpu"), network_options, init).network
+        network_options = getattr(network, "options", network_options or {})
+    described = describe(options, data.options) | ({"from": str(init)} if init is not None else {})
+    made = {"network": options.network, "options": network_options}
+    (run / "options.json").write_text(json.dumps(made | {"trained": described}, indent=1))
+    return options, made
+
+
+def _seeds(step: int, options: TrainOptions, ranks: Ranks) -> list[int]:
+    """Return the seeds of the batches of a step on this rank."""
+    first = options.seed * 10_000_019 + step * options.batches
+    return ranks.share(range(first, first + options.batches))
+
+
 def _options_of_run(run: Path, options: TrainOptions) -> dict:
-    """Return the options of the network that a run trains.
+    """Return what a run trains, and how.
 
     Raises:
         InputError: if there is no run, or it trains another network or stage.
@@ -199,59 +139,12 @@ def _options_of_run(run: Path, options: TrainOptions) -> dict:
         raise InputError(
             f"{run}: trains stage {found[1]} of {found[0]}, and was to be resumed as stage {asked[1]} of {asked[0]}"
         )
-    return made["options"]
-
-
-def train_step(state: TrainState, batch: TrainingBatch, options: TrainOptions, seed: int) -> dict[str, float]:
-    """Do one step in place (weights, average, optimiser, count) and return what to log."""
-    rate = learning_rate(state.step, options)
-    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
-        group["lr"] = rate * group["rate"]
-    with mixed_precision(batch.depth.device):
-        to_training(state.network, options.stage)
-        loss, logged = loss_of(state.network, batch, options.stage, seed)
-    if not math.isfinite(logged["loss"]):
-        raise NasReconError(f"the loss became {logged['loss']} at step {state.step}, on the batch of seed {seed}")
-    for optimizer in state.optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
-    if not torch.isfinite(norm):
-        raise NasReconError(f"the gradient became {float(norm)} at step {state.step}, on the batch of seed {seed}")
-    for optimizer in state.optimizers:
-        optimizer.step()
-    _average(state, options.ema)
-    state.step += 1
-    return logged | {"gradient_norm": float(norm), "learning_rate": rate}
-
-
-@torch.no_grad()
-def _average(state: TrainState, decay: float) -> None:
-    """Move the average towards the network; faster at the start, so that the first weights are soon forgotten."""
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    for old, new in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return the bfloat16 context where the device computes in it faster than in float32, else one that does nothing."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16_cpu())
-
-
-def fast_bfloat16_cpu() -> bool:
-    """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("amx_tile"))
+    return made
 
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, data: WorldFiles, device: torch.device, stage: Stage = "all", batches: int = 12
+    network: nn.Module, data: TrainingData, device: torch.device, stage: Stage = "all", batches: int = 12
 ) -> dict[str, float]:
     """Return the mean of what training logs over fixed batches of held-out worlds."""
     network.eval()

@@ -12,7 +12,7 @@ from nasrecon.nas.heads import expected_label
 from nasrecon.nas.paper import PaperNetwork, plane_probabilities
 from nasrecon.nas.volume import depth_from_label
 from nasrecon.train.datasets import TrainingBatch
-from nasrecon.train.label_loss import cross_entropy, log_error, masked_mean, true_label
+from nasrecon.train.label_loss import cross_entropy, has_normal, log_error, masked_mean, true_label
 
 _GRADIENT_SCALE = 100.0
 _LARGEST_TRUE_GRADIENT = 1.0
@@ -112,6 +112,7 @@ def gradient_from_normal(depth: torch.Tensor, normal: torch.Tensor, K: torch.Ten
 def _within_planes(batch: TrainingBatch, network: PaperNetwork) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the true labels (B, H, W) and where they count: min_depth <= depth <= D min_depth."""
     label, valid = true_label(batch, network.planes)
+    valid = valid & has_normal(batch.normal)
     return label, valid & (label >= 1)
 
 

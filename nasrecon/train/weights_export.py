@@ -11,7 +11,7 @@ import torch
 from nasrecon.errors import InputError
 from nasrecon.nas.manifest import WeightsEntry, user_folder
 from nasrecon.nas.weights import save_weights
-from nasrecon.train.loop import TrainOptions, load_checkpoint, new_state
+from nasrecon.train.state import TrainOptions, load_checkpoint, new_state
 
 
 def export_run(
@@ -33,7 +33,7 @@ def export_run(
     if not described.is_file():
         raise InputError(f"{described}: expected the options of a run, found no file")
     made = json.loads(described.read_text())
-    options = TrainOptions(network=made["network"], stage=made["trained"]["stage"])
+    options = TrainOptions(network=made["network"], stage=made["trained"]["stage"], pretrained=False)
     state = load_checkpoint(new_state(options, torch.device("cpu"), made["options"]), run / "checkpoint.pt")
     trained = made["trained"] | {
         "steps": state.step,

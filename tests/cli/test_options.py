@@ -121,6 +121,7 @@ OPTIONS = {
     "train credits": ["--models"],
     "train": [
         "--worlds",
+        "--data",
         "--validation",
         "--run",
         "--steps",
@@ -129,6 +130,7 @@ OPTIONS = {
         "--stage",
         "--init",
         "--learning-rate",
+        "--batches-per-step",
         "--resume",
         "--seed",
         "--device",

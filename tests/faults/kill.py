@@ -34,7 +34,8 @@ from nasrecon.progress import Quiet
 from nasrecon.results.reader import view_files
 from nasrecon.results.view_file import read_record
 from nasrecon.train.datasets import BatchOptions, WorldFiles
-from nasrecon.train.loop import TrainOptions, train
+from nasrecon.train.loop import train
+from nasrecon.train.state import TrainOptions
 from nasrecon.train.world_files import WorldOptions, render_worlds
 
 Command = Callable[[Path], None]
@@ -59,7 +60,7 @@ def fuse(world: Path) -> None:
 
 def training(world: Path) -> None:
     run = world / "run"
-    data = WorldFiles({world / "worlds": 1.0}, BatchOptions(pixels=64 * 64, sources=1))
+    data = WorldFiles(world / "worlds", BatchOptions(pixels=64 * 64, sources=1))
     options = TrainOptions(steps=4, warmup=2, save_every=1, pretrained=False)
     train(run, data, None, options, torch.device("cpu"), resume=(run / "checkpoint.pt").exists())
 

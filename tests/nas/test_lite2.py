@@ -33,7 +33,7 @@ def network() -> Lite2Network:
         network.consistency.recur.weight.normal_(std=0.05)
         network.sharpener.out.weight.normal_(std=0.05)
         network.aggregate.out.weight.normal_(std=0.05)
-    return network
+    return network.requires_grad_(False)
 
 
 def run(network: Lite2Network, batch: StereoBatch) -> torch.Tensor:

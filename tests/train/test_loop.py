@@ -13,10 +13,12 @@ from nasrecon.nas.volume import pixel_rays
 from nasrecon.nas.weights import load_network
 from nasrecon.train.datasets import BatchOptions, WorldFiles
 from nasrecon.train.lite2_loss import share_entropy, plane_shares
-from nasrecon.train.loop import TrainOptions, new_state, train, train_step
+from nasrecon.train.loop import train
 from nasrecon.train.muon import Muon, orthogonalize
 from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal, volume_loss
 from nasrecon.train.recipes import FROZEN_STAGES, make_network, make_optimizers
+from nasrecon.train.state import TrainOptions, new_state
+from nasrecon.train.step import train_step
 from nasrecon.train.weights_export import export_run
 from nasrecon.train.world_files import WorldOptions, render_worlds
 
@@ -29,7 +31,7 @@ BATCH = BatchOptions(pixels=2 * 80 * 64, sources=1)
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> WorldFiles:
     folder = tmp_path_factory.mktemp("worlds")
     render_worlds(folder, 1, 3, WorldOptions(width=80, height=64, views=2, worlds_per_file=3, drawn_textures=6))
-    return WorldFiles({folder: 1.0}, BATCH)
+    return WorldFiles(folder, BATCH)
 
 
 def test_resume_gives_the_same_next_loss(worlds: WorldFiles, tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_nan_stops_the_run_and_names_the_batch(worlds: WorldFiles) -> None:
     batch.stereo.ref_image[0, :, 3, 3] = torch.nan
     before = [p.clone() for p in state.network.parameters()]
     with pytest.raises(NasReconError, match="seed 17"):
-        train_step(state, batch, options, 17)
+        train_step(state, [(17, batch)], options)
     assert all(torch.equal(a, b) for a, b in zip(before, state.network.parameters(), strict=True))
 
 
@@ -89,9 +91,9 @@ def test_it_learns_a_batch_by_heart(
     """Loss falls to a share of the first, and normals of the volume come nearer by some degrees where the loss asks for them."""
     state = new_state(options, CPU)
     batch = worlds.draw(2)
-    first = train_step(state, batch, options, 2)
+    first = train_step(state, [(2, batch)], options)
     for _ in range(steps):
-        last = train_step(state, batch, options, 2)
+        last = train_step(state, [(2, batch)], options)
     assert last["loss"] < loss * first["loss"]
     assert angle is None or last["angle_volume"] < first["angle_volume"] - angle
 
@@ -104,7 +106,9 @@ def test_each_stage_moves_its_part_and_leaves_the_other(worlds: WorldFiles, netw
         state = new_state(TrainOptions(network=network, stage=stage, warmup=1, pretrained=False), CPU)
         before = {name: value.clone() for name, value in state.network.state_dict().items()}
         for _ in range(2):
-            logged = train_step(state, batch, TrainOptions(network=network, stage=stage, warmup=1, pretrained=False), 2)
+            logged = train_step(
+                state, [(2, batch)], TrainOptions(network=network, stage=stage, warmup=1, pretrained=False)
+            )
         assert logged["loss"] > 0 and logged["abs_rel"] > 0 and 0 < logged["angle"] < 180
         second = ("consistency.", "mask.", "fine.", "sharpener.")
         moved = {n.startswith(second) for n, v in state.network.state_dict().items() if not torch.equal(v, before[n])}
@@ -198,12 +202,3 @@ def test_cells_hold_the_shares_of_their_depths() -> None:
     right, wrong = (torch.full((1, 16, 1, 2), -10.0) for _ in range(2))
     right[0, [3, 10]], wrong[0, [6, 7]] = -0.7, -0.7
     assert share_entropy(right, shares) < share_entropy(wrong, shares)
-
-
-def test_shares_of_folders_are_respected(worlds: WorldFiles, tmp_path: Path) -> None:
-    folder = next(iter(worlds.folders))
-    other = tmp_path / "large"
-    render_worlds(other, 1, 3, WorldOptions(width=96, height=80, views=2, worlds_per_file=2, drawn_textures=6))
-    both = WorldFiles({folder: 1.0, other: 3.0}, BATCH)
-    sizes = [both.draw(seed).depth.shape for seed in range(40)]
-    assert 22 <= sizes.count((1, 80, 96)) <= 38 and sizes.count((2, 64, 80)) == 40 - sizes.count((1, 80, 96))

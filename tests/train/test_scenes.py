@@ -218,14 +218,14 @@ def test_the_nearest_depth_becomes_the_unit(tmp_path) -> None:  # noqa: ANN001
     paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
     options = BatchOptions(min_depth_low=1.0, planes=1_000_000)
     batch = draw_batch(load_file(paths[0]), torch.arange(4), options, torch.Generator().manual_seed(0))
-    nearest = batch.depth.flatten(1).kthvalue(max(1, batch.depth[0].numel() // 1000), dim=1).values
-    assert torch.allclose(nearest, torch.ones(4), atol=1e-5)
+    share_nearer = (batch.depth < 1).flatten(1).float().mean(dim=1)
+    assert (share_nearer < 0.0011).all() and (batch.depth.flatten(1).amin(dim=1) > 0.3).all()
 
 
 def test_a_batch_has_as_many_items_as_its_pixels_allow(tmp_path) -> None:  # noqa: ANN001
     render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
     for items in (1, 3):
-        worlds = WorldFiles({tmp_path: 1.0}, BatchOptions(pixels=items * W * H + 7))
+        worlds = WorldFiles(tmp_path, BatchOptions(pixels=items * W * H + 7))
         assert worlds.draw(1).depth.shape == (items, H // 16 * 16, W // 16 * 16)
 
 
@@ -247,4 +247,4 @@ def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:  # noqa: ANN00
     from nasrecon.errors import InputError
 
     with pytest.raises(InputError, match="nasrecon train render"):
-        WorldFiles({tmp_path: 1.0}, BatchOptions())
+        WorldFiles(tmp_path, BatchOptions())
