@@ -2,6 +2,7 @@
 
 An item of one reference and one source whose poses were refined passes twice, once under the refined and once under
 the given poses: the matches of a single pair leave much open, and the two poses span it. All other items pass once.
+A network may ask for such pairs at a smaller size (``inexact_pair_side``).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import torch
 
 from nasrecon.inference.adapter import Photo, in_scene_units, poses_exact, to_estimates, to_stereo_batch
 from nasrecon.inference.ensemble import fuse_stages
-from nasrecon.nas.network import Network, Prediction
+from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
 from nasrecon.nas.precision import autocast, device_of
+from nasrecon.nas.resize import enlarged, shrunk
 from nasrecon.types import Estimate
 
 Poses = Literal["refined", "given"]
@@ -92,14 +94,23 @@ def run_passes(
 ) -> Prediction:
     """Run the planned passes on references of one size; returns their average in the network's own units and sizes."""
     batch = to_stereo_batch(refs, sources, network)
+    side = None if batch.poses_exact or batch.src_images.shape[1] > 1 else network_info(network).inexact_pair_side
     predictions = []
     for poses in plan_passes(batch.src_images.shape[1], batch.poses_exact, passes):
         if poses == "given":
             batch = to_stereo_batch(
                 [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources], network
             )
-        predictions.append(network(batch.to(device)))
+        predictions.append(_run_at_side(network, batch.to(device), side))
     return fuse_stages(predictions)
+
+
+def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Prediction:
+    """Run a network on a batch shrunk to that longer side [px], None: at its own; the prediction has the batch's size."""
+    size = (batch.ref_image.shape[-2], batch.ref_image.shape[-1])
+    if side is None or max(size) <= side:
+        return network(batch)
+    return enlarged(network(shrunk(batch, side / max(size), network.size_multiple)), size)
 
 
 def _as_given(photo: Photo) -> Photo:

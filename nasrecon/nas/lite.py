@@ -29,7 +29,8 @@ from torch import nn
 from nasrecon.nas.heads import expected_label
 from nasrecon.nas.lite_parts import Consistency, ContextAggregation, Features, Hourglass, NormalHead
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
-from nasrecon.nas.pyramid import Hint, agreed, shrunk
+from nasrecon.nas.pyramid import Hint, agreed
+from nasrecon.nas.resize import shrunk
 from nasrecon.nas.surface import (
     full_precision,
     label_slopes,

@@ -76,6 +76,7 @@ class Lite2Network(nn.Module):
     min_side = 64
     prefers_bfloat16 = True
     folds_normalization = True
+    inexact_pair_side = 320
 
     def __init__(self, planes: int = 64, steps: int = 4) -> None:
         super().__init__()

@@ -39,9 +39,10 @@ class Prediction:
 class Network(Protocol):
     """What the package asks of a network; ``examples/02_own_network.py`` wraps a foreign one.
 
-    Four optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
-    ``weights`` and ``sha256``; ``network_info`` states their defaults. A method ``refine(batch, depth, normal)`` is
-    called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of elsewhere through its consistency module.
+    Five optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
+    ``inexact_pair_side``, ``weights`` and ``sha256``; ``network_info`` states their defaults. A method
+    ``refine(batch, depth, normal)`` is called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of
+    elsewhere through its consistency module.
 
     Attributes:
         name: kind of the network: "lite", "paper", "zncc" ...
@@ -67,6 +68,8 @@ class NetworkInfo:
         prefers_bfloat16: whether its convolutions may run in bfloat16.
         trained_min_depth: depth of the nearest plane in training. A network is free of scale but for the parts that
             read raw depth, as the paper's consistency module does (section 3.3); float32 is most precise near 1.
+        inexact_pair_side: longer side [px] at which a reference with one source is estimated where their poses are not
+            exact: errors of the poses are fewer pixels there; None: at its own size.
         weights: the name or path of its weights, "" for a network without.
         sha256: of the weights' file; estimates of two different hashes are never mixed in one results folder.
     """
@@ -77,6 +80,7 @@ class NetworkInfo:
     min_side: int
     prefers_bfloat16: bool = False
     trained_min_depth: float = 1.0
+    inexact_pair_side: int | None = None
     weights: str = ""
     sha256: str = ""
 
@@ -90,6 +94,7 @@ def network_info(network: Network) -> NetworkInfo:
         min_side=network.min_side,
         prefers_bfloat16=bool(getattr(network, "prefers_bfloat16", False)),
         trained_min_depth=float(getattr(network, "trained_min_depth", None) or 1.0),
+        inexact_pair_side=getattr(network, "inexact_pair_side", None),
         weights=str(getattr(network, "weights", "")),
         sha256=str(getattr(network, "sha256", "")),
     )

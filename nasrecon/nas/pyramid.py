@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-
-from nasrecon.nas.network import StereoBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,27 +28,6 @@ class Hint:
         """Return a window of it, in feature pixels."""
         window = (..., slice(top, top + h), slice(left, left + w))
         return Hint(self.belief[window], self.label[window], self.normal[window])
-
-
-def shrunk(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
-    """Shrink the images of a batch by about a factor, sides rounded to multiples; K follows, for each axis by itself."""
-    H, W = batch.ref_image.shape[-2:]
-    h, w = (max(multiple, round(side * factor / multiple) * multiple) for side in (H, W))
-    shrink = torch.tensor([[w / W], [h / H], [1.0]], device=batch.ref_K.device, dtype=batch.ref_K.dtype)
-
-    def smaller(images: torch.Tensor) -> torch.Tensor:
-        resized = F.interpolate(images.flatten(0, -4), (h, w), mode="bilinear", align_corners=False, antialias=True)
-        return resized.unflatten(0, images.shape[:-3])
-
-    def scaled(K: torch.Tensor) -> torch.Tensor:
-        out = K * shrink
-        out[..., :2, 2] += 0.5 * shrink[:2, 0] - 0.5
-        return out
-
-    return replace(
-        batch, ref_image=smaller(batch.ref_image), src_images=smaller(batch.src_images),
-        ref_K=scaled(batch.ref_K), src_K=scaled(batch.src_K),
-    )  # fmt: skip
 
 
 def agreed(looks: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

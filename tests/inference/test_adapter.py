@@ -202,6 +202,28 @@ def test_poses_in_doubt_are_tried_both_ways():
     assert not network.batches[-1].to("cpu").poses_exact and network.batches[-1].src_images.shape[1] == 2
 
 
+def test_a_pair_of_inexact_poses_is_estimated_small_where_the_network_asks_for_it():
+    """Under both poses the batch is of the side asked for; the estimate is of the reference's size, exact on a plane."""
+    ref = make_view("ref", 128, 96, 80, (0, 0, 0), (0, 0, 0))
+    src = make_view("src", 128, 96, 80, (0, 2, 0), (0.5, 0, 0))
+    doubted = replace(posed(src), given_pose=src.cam_from_world)
+
+    class Small(PlaneNetwork):
+        inexact_pair_side = 64
+
+    normal, offset = plane_in_cam(ref)
+    network = Small([(normal, offset)] * 3, 1.0, size_multiple=16, min_side=32)
+    (estimate,) = predict(network, [posed(ref)], [[doubted]])
+    assert [batch.ref_image.shape[-2:] for batch in network.batches] == [(48, 64)] * 2
+    inner = (slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(estimate.depth[inner], plane_depth(ref)[inner], rtol=1e-3)
+    assert estimate.normal.shape == (96, 128, 3)
+    network.batches.clear()
+    predict(network, [posed(ref)], [[posed(src)]])
+    predict(network, [posed(ref)], [[doubted, posed(src)]])
+    assert [batch.ref_image.shape[-2:] for batch in network.batches] == [(96, 128)] * 2
+
+
 def test_a_batch_of_two_scales_equals_its_items():
     """Two nearest planes in one batch: each item is scaled by its own."""
     refs = [make_view(f"r{i}", 64, 64, 70, (i, -i, 0), (0.1, 0, 0), near=near) for i, near in enumerate((0.5, 2.0))]

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from nasrecon.nas.lite import LiteNetwork
 from nasrecon.nas.network import StereoBatch
-from nasrecon.nas.pyramid import agreed, shrunk
+from nasrecon.nas.pyramid import agreed
+from nasrecon.nas.resize import shrunk
 from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, unit, upsample_planes
 from nasrecon.nas.volume import pixel_rays, scaled_K
 
