@@ -203,7 +203,7 @@ def test_poses_in_doubt_are_tried_both_ways():
 
 
 def test_a_pair_of_inexact_poses_is_estimated_small_where_the_network_asks_for_it():
-    """Under both poses the batch is of the side asked for; the estimate is of the reference's size, exact on a plane."""
+    """Under both poses the batch is of the side asked for; the estimate has the reference's size, exact on a plane."""
     ref = make_view("ref", 128, 96, 80, (0, 0, 0), (0, 0, 0))
     src = make_view("src", 128, 96, 80, (0, 2, 0), (0.5, 0, 0))
     doubted = replace(posed(src), given_pose=src.cam_from_world)
