@@ -106,7 +106,7 @@ def run_passes(
 
 
 def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Prediction:
-    """Run a network on a batch shrunk to that longer side [px]; None: at its own. The prediction has the batch's size."""
+    """Run a network on a batch shrunk to a longer side [px], None: as it is; the prediction has the batch's size."""
     size = (batch.ref_image.shape[-2], batch.ref_image.shape[-1])
     if side is None or max(size) <= side:
         return network(batch)
