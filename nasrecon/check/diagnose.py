@@ -89,7 +89,9 @@ def diagnose(scene: Scene, matches: Matches, *, quick: bool = False) -> Diagnosi
     arrays = MatchArrays(matches)
     given = arrays.evaluate(Cameras.of(scene))
     image_px_per_feature_px = float(np.median(arrays.image_px_per_feature_px))
-    unchanged = partial(Diagnosis, given=given, repaired=given, image_px_per_feature_px=image_px_per_feature_px)
+    unchanged = partial(
+        Diagnosis, given=given, repaired=given, image_px_per_feature_px=image_px_per_feature_px, matches=arrays
+    )
     blind = nothing_moves(scene, matches)
     if blind is None and _no_baseline(scene):
         blind = _without_baseline(given, image_px_per_feature_px)

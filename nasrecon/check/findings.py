@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from nasrecon.matching.residuals import WORST_PX, Residuals
+from nasrecon.matching.residuals import WORST_PX, Cameras, MatchArrays, Residuals
+from nasrecon.types import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Diagnosis:
         repaired: how well they fit with all fixes applied; the same as ``given`` without any.
         image_px_per_feature_px: pixels of the full-size image for one pixel of the searched image, the unit of the
             residuals.
+        matches: what the cameras were compared with; None where nothing could be matched.
     """
 
     findings: tuple[Finding, ...]
@@ -56,6 +58,7 @@ class Diagnosis:
     given: Residuals | None = None
     repaired: Residuals | None = None
     image_px_per_feature_px: float = 1.0
+    matches: MatchArrays | None = field(default=None, repr=False)
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -70,6 +73,18 @@ class Diagnosis:
     def error(self, residuals: Residuals) -> str:
         """Write the median epipolar error of a fit [px of the images]."""
         return error_in_px(residuals, self.image_px_per_feature_px)
+
+    def error_by_view(self, scene: Scene) -> dict[str, float]:
+        """Return the median epipolar error [px of the images] of each view that was compared, under a scene's cameras.
+
+        Args:
+            scene: the one that was checked, its poses refined or not. Empty for cameras with a fault, whose errors mean
+                nothing.
+        """
+        if self.matches is None or self.faults:
+            return {}
+        errors = self.matches.median_by_view(self.matches.evaluate(Cameras.of(scene)))
+        return {scene.views[i].name: round(error, 3) for i, error in errors.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values only."""

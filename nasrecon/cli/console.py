@@ -226,8 +226,11 @@ def weights_table(entries: Sequence[WeightsEntry]) -> str:
     return f"{table(rows, right=(2,))}\nuse one with --network NAME; how {entries[0].name} was trained: --json"
 
 
-def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
-    """The closing table: what each stage kept, the sizes chosen, what was made and the time it took."""
+def fusion_table(fusion: Fusion, files: dict[str, str], epipolar_px: dict[str, float]) -> str:
+    """The closing table: what each stage kept, the sizes chosen, what was made and the time it took.
+
+    ``epipolar_px``: as ``Results.epipolar_px``.
+    """
     stats = fusion.stats
     unit = next((f" {made.unit}" for made in (fusion.cloud, fusion.mesh) if made and made.unit != "unknown"), "")
     rows = [
@@ -242,6 +245,10 @@ def fusion_table(fusion: Fusion, files: dict[str, str]) -> str:
         worst = sorted(stats.confirmed.items(), key=lambda item: item[1])[:_WORST_SHOWN]
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst)
         rows.append(("least confirmed", "", shares))
+    if epipolar_px:
+        largest = sorted(epipolar_px.items(), key=lambda item: -item[1])[:_WORST_SHOWN]
+        errors = ", ".join(f"{name} {error:.2f} px" for name, error in largest)
+        rows.append(("largest epipolar error", "", f"{errors} ({plural(len(epipolar_px), 'view')} compared)"))
     if fusion.voxel is not None:
         rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))
     if fusion.mesh is not None:

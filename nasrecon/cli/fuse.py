@@ -21,6 +21,7 @@ from nasrecon.fuse.options import FuseOptions, Method
 
 if TYPE_CHECKING:
     from nasrecon.fuse.fusion import Fusion
+    from nasrecon.results.reader import Results
 
 FUSE_DEFAULTS = FuseOptions()
 
@@ -163,11 +164,12 @@ def fuse(
         min_component_faces=min_component_faces,
     )
     with Bar() as bar:
-        fusion = fuse_results(open_results(results), options, mesh=out, cloud=cloud, progress=bar)
+        opened = open_results(results)
+        fusion = fuse_results(opened, options, mesh=out, cloud=cloud, progress=bar)
         for note in fusion.stats.notes():
             bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
-    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else _summary(fusion, files, results))
+    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else _summary(fusion, files, opened))
 
 
 def _checked_files(
@@ -200,11 +202,12 @@ def _checked_files(
     return out, cloud
 
 
-def _summary(fusion: Fusion, files: dict[str, str], results: Path) -> str:
+def _summary(fusion: Fusion, files: dict[str, str], opened: Results) -> str:
     from nasrecon.cli.console import fusion_table, next_lines
 
+    results = opened.folder
     report = results / "report.html"
     follow = next_lines(
         ("viz", [results], "a page in the browser"), ("viz", [results, "--html", report], "one file that opens offline")
     )
-    return "\n".join([fusion_table(fusion, files), *follow])
+    return "\n".join([fusion_table(fusion, files, opened.epipolar_px), *follow])

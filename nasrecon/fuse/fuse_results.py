@@ -37,5 +37,5 @@ def fuse_results(
             files["cloud"] = str(written)
     if fusion.mesh is not None and mesh is not None:
         files["mesh"] = str(save_mesh(fusion.textured or fusion.mesh, mesh))
-    write_fusion(results.folder, fusion_facts(fusion, files, options))
+    write_fusion(results.folder, fusion_facts(fusion, files, options, results.epipolar_px))
     return fusion

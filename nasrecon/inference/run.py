@@ -157,6 +157,7 @@ def _describe_run(prepared: PreparedScene, network: Network, options: EstimateOp
         prepared.scene,
         digest=prepared.digest,
         sources_from=sources_origin(prepared.scene),
+        epipolar_px=prepared.epipolar_px,
         network=info.name,
         weights=info.weights,
         weights_sha256=info.sha256,

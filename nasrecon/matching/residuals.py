@@ -110,6 +110,13 @@ class MatchArrays:
             depth_agreement=self._agreement(depths, tested & front & (error < WORST_PX)),
         )
 
+    def median_by_view(self, residuals: Residuals) -> dict[int, float]:
+        """Return the median error [px of the full-size image] of the matches of each view that has any."""
+        error = residuals.error_px * self.image_px_per_feature_px[self.pair]
+        ends = self.first[self.pair], self.second[self.pair]
+        views = np.unique(np.concatenate(ends)).tolist()
+        return {view: float(np.median(error[(ends[0] == view) | (ends[1] == view)])) for view in views}
+
     def median(self, cameras: Cameras) -> float:
         """Return ``fit(cameras).median_px``, faster."""
         error, tested, front, _ = self._measure(cameras)

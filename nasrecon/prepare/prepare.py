@@ -47,6 +47,8 @@ class PreparedScene:
         given_poses: (N, 4, 4) cam_from_world as read and repaired, where poses were refined; None: poses are exact.
         diagnosis: what the quick check found; None where it was not made.
         refinement: what the refinement did, one line; "" where it was not made.
+        epipolar_px: median epipolar error [px of the images] of each view that the quick check compared, under the
+            poses of ``scene``, by name.
         settings: the options that change the numbers of an estimate, for the manifest.
         digest: hash of all that estimates depend on, without what follows from it (depth ranges, sources).
     """
@@ -55,6 +57,7 @@ class PreparedScene:
     given_poses: np.ndarray | None = None
     diagnosis: Diagnosis | None = None
     refinement: str = ""
+    epipolar_px: dict[str, float] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
     digest: str = ""
     _sources: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
@@ -128,6 +131,7 @@ def prepare_scene(
         given_poses=given,
         diagnosis=diagnosis,
         refinement="" if refinement is None else refinement.summary,
+        epipolar_px={} if diagnosis is None else diagnosis.error_by_view(current),
         settings=options.settings(),
         digest=scene_digest(current, given),
     )

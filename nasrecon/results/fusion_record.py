@@ -11,9 +11,11 @@ from nasrecon.atomic import write_atomically
 from nasrecon.results.reader import FUSION_FILE, Results, view_files
 
 
-def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, Any]:
+def fusion_facts(
+    fusion: Any, files: dict[str, str], options: Any, epipolar_px: dict[str, float] | None = None
+) -> dict[str, Any]:
     """Return the facts of a ``fuse.fusion.Fusion``, JSON values only; ``files``: the files that were written
-    ("mesh": path); ``options``: ``FuseOptions``."""
+    ("mesh": path); ``options``: ``FuseOptions``; ``epipolar_px``: as ``Results.epipolar_px``."""
     stats, mesh = fusion.stats, fusion.mesh
     return {
         **files,
@@ -23,7 +25,7 @@ def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, 
         "scales": stats.scales,
         "sigma_scales": stats.sigma_scales,
         "contradicting": stats.contradicting(),
-        "quality": _quality(stats),
+        "quality": _quality(stats, epipolar_px or {}),
         "notes": stats.notes(),
         "cell": fusion.cell,
         "voxel": fusion.voxel.size if fusion.voxel else None,
@@ -34,13 +36,15 @@ def fusion_facts(fusion: Any, files: dict[str, str], options: Any) -> dict[str, 
     }
 
 
-def _quality(stats: Any) -> dict[str, dict[str, float | None]]:
-    """Return for each view "confirmed", the part of its pixels that other views confirm, and "agreement", the part of
-    the comparisons with other views in which depths agree; None where there were too few of these."""
+def _quality(stats: Any, epipolar_px: dict[str, float]) -> dict[str, dict[str, float | None]]:
+    """Return for each view "confirmed", the part of its pixels that other views confirm, "agreement", the part of the
+    comparisons with other views in which depths agree, None where there were too few of these, and "epipolar_px", the
+    median epipolar error of the camera check, None where it did not compare the view."""
     return {
         name: {
             "confirmed": round(confirmed, 4),
             "agreement": round(stats.agreement[name], 4) if name in stats.agreement else None,
+            "epipolar_px": epipolar_px.get(name),
         }
         for name, confirmed in stats.confirmed.items()
     }

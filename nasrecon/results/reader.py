@@ -92,6 +92,12 @@ class Results(Sequence[Estimate]):
         return tuple(line["name"] for line in self._lines)
 
     @property
+    def epipolar_px(self) -> dict[str, float]:
+        """Median epipolar error [px of the images] of the views that the camera check compared, by name."""
+        errors = self.manifest["scene"].get("epipolar_px")
+        return dict(errors) if isinstance(errors, dict) else {}
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The views, cameras at the size of the maps; no map is read for it."""
         return tuple(view_of(line) for line in self._lines)

@@ -48,7 +48,7 @@ class Run:
 
     Attributes:
         settings: all that a view's numbers depend on; views made under different settings are never mixed.
-        scene: what was read, root, origin, unit, number of views.
+        scene: what was read, root, origin, unit, number of views, and the epipolar errors of the check by view.
         weights: the name or path by which the weights were asked for, for people; ``settings`` has their hash.
     """
 
@@ -63,6 +63,7 @@ class Run:
         *,
         digest: str,
         sources_from: str = "",
+        epipolar_px: dict[str, float] | None = None,
         network: str,
         weights: str = "",
         weights_sha256: str,
@@ -82,6 +83,7 @@ class Run:
             "unit": scene.unit,
             "views": len(scene.views),
             "sources_from": sources_from,
+            **({"epipolar_px": epipolar_px} if epipolar_px else {}),
         }
         return cls(settings=json.loads(json.dumps(settings)), scene=about, weights=weights)
 

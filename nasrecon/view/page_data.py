@@ -85,7 +85,9 @@ class PageData:
 
     def quality(self) -> list[ViewQuality]:
         """Return the quality of the views that were read, worst first."""
-        return rank_views(dict(self.facts), self.contents.fusion if self.contents else None)
+        if self.contents is None:
+            return []
+        return rank_views(self.facts, self.contents.fusion, self.contents.results.epipolar_px)
 
     def estimate(self, name: str) -> Estimate:
         """Read a view from disk.

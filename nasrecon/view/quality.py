@@ -54,6 +54,7 @@ class ViewQuality:
         facts: of its maps.
         confirmed: part of its pixels that other views confirm; None before the views are fused.
         agreement: part of the comparisons with other views in which depths agree; None where there are too few.
+        epipolar_px: median epipolar error of the camera check [px]; None where it did not compare the view.
         fault: why it needs attention; "" where it does not.
     """
 
@@ -61,12 +62,14 @@ class ViewQuality:
     facts: ViewFacts
     confirmed: float | None
     agreement: float | None
+    epipolar_px: float | None
     fault: str
 
     def cells(self) -> list[str]:
         """Return the figures as text, in the order of ``COLUMNS``."""
         facts, unknown = self.facts, "-"
         shares = [unknown if x is None else f"{100 * x:.0f} %" for x in (self.confirmed, self.agreement)]
+        shares.append(unknown if self.epipolar_px is None else f"{self.epipolar_px:.2f} px")
         if not facts.valid:
             return [*shares, "0 %", unknown, unknown]
         sigma = f"{100 * facts.median_sigma:.2g} %"
@@ -75,12 +78,17 @@ class ViewQuality:
     def in_words(self) -> str:
         """Return what other views confirm of the view, and its fault, as a phrase; "" where neither is known."""
         parts = [] if self.confirmed is None else [f"{100 * self.confirmed:.0f} % of the pixels confirmed"]
+        parts += [] if self.epipolar_px is None else [f"epipolar error {self.epipolar_px:.2f} px"]
         return "; ".join([*parts, *([self.fault] if self.fault else [])])
 
 
 COLUMNS = (
     ("confirmed", "part of the pixels that other views confirm"),
     ("agree", "part of the comparisons with other views in which depths agree"),
+    (
+        "epipolar",
+        "distance of matches to their epipolar lines in the camera check, median; - where it was not compared",
+    ),
     ("coverage", "part of the pixels with a depth"),
     ("sigma", "standard deviation of the depth as a part of it, median"),
     ("confidence", "median"),
@@ -88,7 +96,9 @@ COLUMNS = (
 """The figures of a view: name and meaning."""
 
 
-def rank_views(facts: dict[str, ViewFacts], fusion: dict[str, Any] | None) -> list[ViewQuality]:
+def rank_views(
+    facts: dict[str, ViewFacts], fusion: dict[str, Any] | None, epipolar_px: dict[str, float] | None = None
+) -> list[ViewQuality]:
     """Return the quality of the views, worst first: those with a fault, then by what other views confirm.
 
     Views that are not confirmed or denied by a fusion are ordered by the part of the pixels with a depth.
@@ -96,17 +106,24 @@ def rank_views(facts: dict[str, ViewFacts], fusion: dict[str, Any] | None) -> li
     Args:
         facts: of the views, by name.
         fusion: what ``read_fusion`` returns.
+        epipolar_px: as ``Results.epipolar_px``.
     """
-    fusion = fusion or {}
+    fusion, epipolar_px = fusion or {}, epipolar_px or {}
     known: dict[str, dict[str, float | None]] = fusion.get("quality", {})
     shares = {name: share for name in facts if (share := known.get(name, {}).get("confirmed")) is not None}
     few = below_half(shares)
     views = []
     for name, view in facts.items():
         confirmed = shares.get(name)
-        fault = _fault(name, view, confirmed, few, fusion)
-        agreement = known.get(name, {}).get("agreement")
-        views.append(ViewQuality(name=name, facts=view, confirmed=confirmed, agreement=agreement, fault=fault))
+        quality = ViewQuality(
+            name=name,
+            facts=view,
+            confirmed=confirmed,
+            agreement=known.get(name, {}).get("agreement"),
+            epipolar_px=epipolar_px.get(name),
+            fault=_fault(name, view, confirmed, few, fusion),
+        )
+        views.append(quality)
     return sorted(views, key=_order)
 
 

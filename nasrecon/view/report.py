@@ -80,7 +80,7 @@ def write_report(
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
     collected = _visit(contents, survey, width, points, progress or LogProgress())
-    ranking = rank_views(collected.facts, contents.fusion)
+    ranking = rank_views(collected.facts, contents.fusion, results.epipolar_px)
     points = points or concatenate(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
 

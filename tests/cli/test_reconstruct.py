@@ -55,6 +55,12 @@ def test_photos_in_report_out(photos, tmp_path, capsys) -> None:
     )
     results = Results.open(out)
     assert {view.name for view in results.views} == {path.name for path in photos.iterdir() if path.suffix != ".dng"}
+    # The check compared all five, and what it found is in the manifest, fusion.json and the report.
+    assert results.epipolar_px.keys() == {view.name for view in results.views}
+    assert all(0 < error < 1.5 for error in results.epipolar_px.values())
+    quality = json.loads((out / "fusion.json").read_text())["quality"]
+    assert {name: line["epipolar_px"] for name, line in quality.items()} == results.epipolar_px
+    assert '"epipolar"' in (out / "report.html").read_text()
     for estimate in results:
         assert estimate.depth.shape[0] > estimate.depth.shape[1], "portraits stay portraits"
         ups = -estimate.view.cam_from_world[1, :3]  # the image's upward direction in the world

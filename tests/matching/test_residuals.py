@@ -48,6 +48,16 @@ def test_the_error_is_the_distance_to_the_epipolar_line(scene: Scene, points: np
     assert 0.5 * 0.4 < np.median(off) < 0.5 * 0.95
 
 
+def test_the_error_of_a_view_is_that_of_its_matches(scene: Scene, points: np.ndarray) -> None:
+    """A camera that is turned a little is off in all of its pairs, another in one of eight."""
+    seen = MatchArrays(seen_by(scene, points))
+    turned = Cameras.of(scene)
+    turned.cam_from_world[4, :3, 3] += (0, 0.02, 0)
+    errors = seen.median_by_view(seen.evaluate(turned))
+    assert sorted(errors) == list(range(9)) and errors[4] > 0.5
+    assert all(error < 1e-6 for view, error in errors.items() if view != 4)
+
+
 def test_points_behind_the_cameras_count_as_far_off(scene: Scene, points: np.ndarray) -> None:
     seen = MatchArrays(seen_by(scene, points))
     mirrored = Cameras.of(scene)

@@ -97,10 +97,10 @@ def test_a_mesh_of_other_views_is_named_and_found_where_it_was_written(tmp_path)
     write_fusion(folder, {"mesh": str(elsewhere), "cloud": str(folder / "cloud.ply"), "faces": 32})
     assert look(folder).mesh == elsewhere and json.loads((folder / FUSION_FILE).read_text())["cloud"] == "cloud.ply"
     os.utime(elsewhere, (1, 1))
-    assert not any("of other views" in line for line in look(folder).missing)
+    assert not any("of other views" in line for line in look(folder).warnings)
     facts = json.loads((folder / FUSION_FILE).read_text())
     (folder / FUSION_FILE).write_text(json.dumps(facts | {"views_sha256": "0" * 64}))
-    assert any("of other views" in line for line in look(folder).missing)
+    assert any("of other views" in line for line in look(folder).warnings)
     (folder / FUSION_FILE).write_text("{")
     with pytest.raises(InputError, match=r"fusion.json: damaged"):
         read_fusion(folder)
@@ -230,9 +230,10 @@ def test_sheet_shows_mesh_and_views(hills, unfused, tmp_path):
 
     picture = np.asarray(Image.open(write_sheet(hills[0], tmp_path / "new" / "sheet.png")))
     assert picture.shape[1] == 1920 and picture.shape[0] > 1000
-    mesh = picture[120:700, 40:900].reshape(-1, 3).astype(int)
-    colored = (np.ptp(mesh, axis=-1) > 40).mean()
-    assert colored > 0.15  # the hills' checks; paper and clay are grey
+    colored = np.ptp(picture[112:732, 24:958].astype(int), axis=-1) > 40  # the hills' checks; paper and clay are grey
+    assert colored.mean() > 0.3
+    rows, columns = (np.flatnonzero(colored.any(axis=axis)) for axis in (1, 0))
+    assert max(np.ptp(rows) / colored.shape[0], np.ptp(columns) / colored.shape[1]) > 0.9, "the mesh fills its pane"
     without = np.asarray(Image.open(write_sheet(unfused, tmp_path / "unfused.png")))
     assert without.shape[0] < picture.shape[0] - 500 and without.std() > 20
 
@@ -266,7 +267,7 @@ def test_views_are_ranked_worst_first_and_faults_are_named():
         "isolated_views": ["alone"],
         "contradicting": ["wrong"],
     }
-    ranked = rank_views(facts, fusion)
+    ranked = rank_views(facts, fusion, {"a": 0.421})
     assert [view.name for view in ranked[-2:]] == ["b", "a"] and not any(view.fault for view in ranked[-2:])
     faults = {view.name: view.fault for view in ranked[:-2]}
     assert faults == {
@@ -275,7 +276,8 @@ def test_views_are_ranked_worst_first_and_faults_are_named():
         "low": "far less confirmed than the other views",
         "wrong": "its depths contradict the other views'",
     }
-    assert ranked[-1].cells() == ["90 %", "-", "100 %", "1 %", "0.90"]
+    assert ranked[-1].cells() == ["90 %", "-", "0.42 px", "100 %", "1 %", "0.90"]
+    assert ranked[-1].in_words() == "90 % of the pixels confirmed; epipolar error 0.42 px"
     before = rank_views(facts, None)
     assert before[0].name == "empty" and before[1].cells()[:2] == ["-", "-"] and before[1].in_words() == ""
 
