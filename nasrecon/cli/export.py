@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,4 +54,12 @@ def export(
     if as_json:
         print(json.dumps({"out": str(out), "format": format, "views": len(estimates), "notes": lines}))
     else:
-        print("\n".join([f"{out}: {lines[0]}", *lines[1:]]))
+        print("\n".join([f"{out}: {lines[0]}", *lines[1:], *_next(format, out)]))
+
+
+def _next(format: str, out: Path) -> list[str]:
+    """Return the line with the command that takes the files, where it is known."""
+    if format != "colmap":
+        return []
+    command = ["colmap", "stereo_fusion", "--workspace_path", out, "--input_type", "geometric"]
+    return [f"next: {shlex.join(map(str, [*command, '--output_path', out / 'fused.ply']))}"]

@@ -37,6 +37,10 @@ CALIBRATION = {
     "within_90_pct": ("in 90 %", ".1f"),
 }
 
+STAGES_IN_WORDS = (
+    "Z1: depth before context aggregation; Z2: after it; refined: after the consistency module, what infer writes"
+)
+
 
 def surface_table(score: SurfaceScore) -> str:
     """Lay out the scores of a surface."""
@@ -66,6 +70,8 @@ def score_tables(evaluation: Evaluation) -> str:
         f"data: {evaluation.data}",
         *(wrapped for rule in evaluation.rules for wrapped in textwrap.wrap(rule, 98, **_INDENTED)),
         f"network: {evaluation.network}",
+        *textwrap.wrap(f"stages: {STAGES_IN_WORDS}", 98, subsequent_indent="  "),
+        "passes, s: forward passes and seconds a view",
     ]
     if missing:
         lines.append(f"{share:.2%} of the pixels that count have no refined depth; they count as farthest")

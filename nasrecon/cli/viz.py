@@ -38,7 +38,7 @@ def viz(
 
     Example: nasrecon viz nasrecon_out --html report.html
     """
-    from nasrecon.cli.console import Bar, Printer
+    from nasrecon.cli.console import Bar, Printer, next_lines
 
     for path, endings, what in ((html, (".html", ".htm"), "a report"), (png, (".png",), "a contact sheet")):
         if path is not None and path.suffix.lower() not in endings:
@@ -49,12 +49,15 @@ def viz(
 
         serve(results, port=port, open_browser=open_browser, progress=Printer())
         return
+    lines: list[str] = []
     with Bar() as bar:
         if html is not None:
             from nasrecon.view.report import write_report
 
-            print(write_report(results, html, max_mb=max_mb, progress=bar))
+            made = write_report(results, html, max_mb=max_mb, progress=bar)
+            lines.append(f"{made}: the report, {made.stat().st_size / 1e6:.1f} MB: open it in a browser")
         if png is not None:
             from nasrecon.view.sheet import write_sheet
 
-            print(write_sheet(results, png, progress=bar))
+            lines.append(f"{write_sheet(results, png, progress=bar)}: the mesh and every view in one picture")
+    print("\n".join([*lines, *next_lines(("viz", [results], "the live page, with every view in full"))]))

@@ -63,7 +63,7 @@ def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple
     (out / "stereo" / "patch-match.cfg").write_text("".join(blocks), encoding="utf-8")
     return (
         f"COLMAP workspace of {len(names)} images; {len(points)} points of the depth maps in its sparse model",
-        "fuse it with `colmap stereo_fusion --input_type geometric` or pycolmap.stereo_fusion",
+        "COLMAP's stereo_fusion, or pycolmap.stereo_fusion, fuses it with input_type geometric",
     )
 
 

@@ -394,6 +394,7 @@ def test_eval_by_protocol_prints_its_paragraph_and_rows_and_writes_json(run, pai
     lines = stdout.splitlines()
     assert "true depth of 0.5 to 10 count" in " ".join(stdout.split())
     assert lines[0] == "protocol: demon-10m" and "network: knowing" in stdout
+    assert "stages: Z1: depth before context aggregation" in stdout and "passes, s: forward passes" in stdout
     cells = [line.split() for line in lines]
     rows = [row for row in cells if len(row) > 3 and row[2] in STAGES and row[1].isdigit()]
     tables = [list(STAGES), ["Z2", "refined"], ["refined"], ["refined"]]
