@@ -26,11 +26,12 @@ class ClippingBox:
         changed: called when the box is switched, or a corner has been moved.
 
     Attributes:
+        changed: as given.
         corners: (2, 3) the lower and the upper corner in the page; None while the box is off.
     """
 
     def __init__(self, client: viser.ClientHandle, changed: Callable[[], None]) -> None:
-        self._scene, self._changed = client.scene, changed
+        self._scene, self.changed = client.scene, changed
         self.corners: np.ndarray | None = None
         self._edges: viser.LineSegmentsHandle | None = None
 
@@ -55,22 +56,26 @@ class ClippingBox:
 
             @handle.on_update
             def _(event: Any, k: int = k) -> None:
-                if self.corners is not None and self._edges is not None:
-                    self.corners[k] = event.target.position
-                    self._edges.points = self._segments()
+                self.move(k, event.target.position)
 
             @handle.on_drag_end
             def _(_: Any) -> None:
-                self._changed()
+                self.changed()
 
-        self._changed()
+        self.changed()
+
+    def move(self, corner: int, place: np.ndarray) -> None:
+        """Move the lower (0) or the upper (1) corner to a place (3,) in the page; ``changed`` draws the result."""
+        if self.corners is not None and self._edges is not None:
+            self.corners[corner] = place
+            self._edges.points = self._segments()
 
     def switch_off(self) -> None:
         """Remove the box."""
         self.corners = None
         for name in _NODES:
             self._scene.remove_by_name(name)
-        self._changed()
+        self.changed()
 
     def _segments(self) -> np.ndarray:
         """Return the edges (12, 2, 3) of the box."""

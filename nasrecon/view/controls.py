@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nasrecon.view.glb import SURFACES
 from nasrecon.view.points import COLORINGS
+from nasrecon.view.server import SHEET_PX
 
 if TYPE_CHECKING:
     import viser
@@ -55,11 +56,14 @@ class Controls:
         with gui.add_folder("Cameras", expand_by_default=False):
             self.camera_size = gui.add_slider("Size", 1.0, 30.0, 0.5, 8.0)
         self._add_view_panel(gui)
-        gui.main_panel.dock_right()
-        gui.main_panel.set_width(260)
+        if client.camera.image_width > SHEET_PX:  # a sheet is as wide as its window
+            gui.main_panel.dock_right()
+            gui.main_panel.set_width(260)
+            self.panel.dock_left()
+            self.panel.set_width(360)
 
     def _add_view_panel(self, gui: viser.GuiApi) -> None:
-        panel = gui.add_panel()
+        panel = self.panel = gui.add_panel()
         with panel.add_tab("View"):
             self.view = gui.add_dropdown("View", ("(none yet)",), hint="Or click on a camera.")
             self.steps = gui.add_button_group("Step", (self.PREVIOUS, self.NEXT))
@@ -72,5 +76,3 @@ class Controls:
             # A click on a row of the table writes here (live_panel.js).
             self.go_to = gui.add_text("Go to", "", hint="The name of a view, or the end of it.")
             self.quality = gui.add_html("")
-        panel.dock_left()
-        panel.set_width(360)

@@ -10,6 +10,7 @@ import numpy as np
 from nasrecon.types import Camera, View
 from nasrecon.view.page_data import PageData
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, overview
+from nasrecon.view.server import SHEET_PX
 
 if TYPE_CHECKING:
     import viser
@@ -20,9 +21,7 @@ _RGB, _CHOSEN_RGB, _MARKED_RGB = (70, 84, 104), (42, 96, 153), (224, 108, 0)
 _LINE_PX, _CHOSEN_LINE_PX = 1.5, 3.0
 
 NARROW_PX = 600
-"""Of a scene's part of the window; below it the panel of the controls is folded."""
-SHEET_PX = 500
-"""Of the window; below it viser puts the panels on a sheet over its lower half."""
+"""Of a scene's part of the window; below it the panel of the controls is folded, then that of the views."""
 
 
 class Cameras:
@@ -179,13 +178,14 @@ class Cameras:
         was greeted; so does one whose visitor resets the view. From there, too, it is shown everything.
         """
         await self.stand_back()
-        is_folded = False
+        unfolded: list[Any] = [self._controls.panel, self._client.gui.main_panel]
+        folded_at = 0
 
         async def fit_view(camera: viser.CameraHandle) -> None:
-            nonlocal is_folded
-            if not is_folded and camera.image_width < NARROW_PX:
-                is_folded = True
-                self._client.gui.main_panel.minimize()  # the room is the scene's
+            nonlocal folded_at
+            if unfolded and camera.image_width < NARROW_PX and camera.image_width != folded_at:
+                folded_at = camera.image_width  # until it is wider, the panel is still on its way
+                unfolded.pop().minimize()  # the room is the scene's
             home = self._data.home
             if self._has_not_moved():
                 is_to_move = abs(camera.aspect / self._fitted - 1) > 1e-3

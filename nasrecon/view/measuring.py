@@ -126,7 +126,7 @@ def scale_bar_ends(frame: PageFrame, content: np.ndarray, eye: np.ndarray) -> tu
     power = 10.0 ** np.floor(np.log10(longest))
     length = float(power * max(k for k in (1, 2, 5) if k * power <= longest))
     ends = np.repeat(box[:1].astype(np.float64), 2, axis=0)
-    ends[:, ahead] = box[int(toward[ahead] > 0), ahead] + 0.06 * np.sign(toward[ahead])
+    ends[:, ahead] = box[int(toward[ahead] > 0), ahead] + 0.03 * np.sign(toward[ahead])
     ends[1, across] += length * frame.scale
     return ends, length
 

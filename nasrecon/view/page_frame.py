@@ -16,7 +16,7 @@ from nasrecon.types import View
 
 OVERVIEW_FOV_DEG = 45.0
 _ELEVATION_DEG = 28.0
-_MARGIN = 1.15
+_MARGIN, _TIGHT_MARGIN = 1.2, 1.03
 _OUTLIER = 3.0
 
 
@@ -82,7 +82,12 @@ def _up(views: Sequence[View]) -> np.ndarray:
 
 
 def overview(
-    frame: PageFrame, views: Sequence[View], points_in_world: np.ndarray, aspect: float = 1.0
+    frame: PageFrame,
+    views: Sequence[View],
+    points_in_world: np.ndarray,
+    aspect: float = 1.0,
+    *,
+    with_cameras: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where to stand and where to look, (3,) each in the page, to see all: behind the cameras, a little raised.
 
@@ -91,6 +96,7 @@ def overview(
         views: the cameras.
         points_in_world: (N, 3) what they see.
         aspect: of the window, width over height, whose vertical field of view is OVERVIEW_FOV_DEG.
+        with_cameras: whether the cameras are to be in the window, too, or the points are to fill it.
     """
     centers = frame.points(np.stack([view.center_in_world for view in views])).astype(np.float64)
     side = centers.mean(axis=0)[:2]
@@ -108,7 +114,9 @@ def overview(
     content = frame.points(points_in_world).astype(np.float64)
     content = content[np.linalg.norm(content, axis=-1) < _OUTLIER]
     ends = [np.quantile(content @ axes.T, [0.01, 0.99], axis=0)] if len(content) else []
-    ends = np.concatenate([centers @ axes.T, *ends])
+    if with_cameras or not len(content):
+        ends.append(centers @ axes.T)
+    ends = np.concatenate(ends)
     look_at = (ends.min(axis=0) + ends.max(axis=0)) / 2 @ axes
     tangents = np.tan(np.radians(OVERVIEW_FOV_DEG / 2)) * np.array([aspect, 1.0])
 
@@ -116,5 +124,8 @@ def overview(
         off = points - look_at
         return off @ back + (np.abs(off @ axes.T) / tangents).max(axis=-1)
 
-    distance = max(needed(centers).max(), np.quantile(needed(content), 0.99) if len(content) else 0.0, 0.1)
-    return look_at + _MARGIN * distance * back, look_at
+    distances = [float(np.quantile(needed(content), 0.99))] if len(content) else []
+    if with_cameras or not len(content):
+        distances.append(float(needed(centers).max()))
+    margin = _MARGIN if with_cameras else _TIGHT_MARGIN
+    return look_at + margin * max(*distances, 0.1) * back, look_at

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
+SHEET_PX = 576
+"""Of the window; up to this width viser puts the panels on a sheet over its lower half."""
 
 BACKGROUND_RGB = {False: (200, 200, 200), True: (48, 48, 48)}
 """Neutral greys, light and dark: neither a hole nor a pale wall has this colour."""

@@ -17,11 +17,13 @@ from nasrecon.types import Camera, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, PageFrame, choose_frame, overview
 from nasrecon.view.pictures import PICTURES, downscale, view_pictures
+from nasrecon.view.server import BACKGROUND_RGB
 
 _WIDTH = 1920
 _MARGIN = 24
 _GAP = 4
 _MESH_HEIGHT = 620
+_FITTED_VERTICES = 20_000
 _INK, _SOFT, _PAPER, _WARNING = (29, 39, 51), (93, 107, 122), (255, 255, 255), (224, 108, 0)
 
 
@@ -101,7 +103,7 @@ def _mesh_part(contents: Contents, survey: Survey) -> np.ndarray:
     strip = _Strip(_MESH_HEIGHT + 36)
     width = (_WIDTH - 2 * _MARGIN - _GAP) // 2
     for i, style in enumerate(("image", "clay")):
-        picture = render_overview(mesh, contents, frame, survey, (width, _MESH_HEIGHT), style)
+        picture = render_overview(mesh, contents, frame, (width, _MESH_HEIGHT), style)
         strip.paste(_MARGIN + i * (width + _GAP), 28, picture)
     strip.text(
         _MARGIN, 6, f"Mesh: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces; its colours, and its shape"
@@ -109,12 +111,12 @@ def _mesh_part(contents: Contents, survey: Survey) -> np.ndarray:
     return strip.pixels()
 
 
-def render_overview(
-    mesh: Mesh, contents: Contents, frame: PageFrame, survey: Survey, size: tuple[int, int], style: Any
-) -> np.ndarray:
-    """Draw a mesh (h, w, 3) uint8 as the pages show it at first; surfaces that turn their back are left out."""
+def render_overview(mesh: Mesh, contents: Contents, frame: PageFrame, size: tuple[int, int], style: Any) -> np.ndarray:
+    """Draw a mesh (h, w, 3) uint8 from where the pages begin, so near that it fills the picture; surfaces that turn
+    their back are left out."""
     width, height = size
-    position, look_at = overview(frame, contents.results.views, survey.points_in_world, width / height)
+    points = mesh.vertices[:: max(1, len(mesh.vertices) // _FITTED_VERTICES)]
+    position, look_at = overview(frame, contents.results.views, points, width / height, with_cameras=False)
     forward = (look_at - position) / np.linalg.norm(look_at - position)
     right = np.cross(forward, (0, 0, 1))
     right /= np.linalg.norm(right)
@@ -133,7 +135,7 @@ def render_overview(
             f"{contents.mesh}: no face of the mesh is turned to where its cameras stood; run fuse again"
         )
     shown = Mesh(vertices=vertices, faces=mesh.faces[facing], normal=frame.directions(mesh.normal), rgb=mesh.rgb)
-    return render_mesh_preview(shown, camera, cam_from_page, style, background=(233, 237, 242)).rgb
+    return render_mesh_preview(shown, camera, cam_from_page, style, background=BACKGROUND_RGB[False]).rgb
 
 
 def _legend(contents: Contents, survey: Survey) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -28,8 +29,10 @@ from .pages import (
     colored,
     needs_browser,
     newest,
+    on_page,
     opened,
     place_of_camera,
+    press,
     serving,
     stands_at_overview,
     until,
@@ -126,6 +129,85 @@ def test_each_browser_has_its_own_page(browser, hills):
             np.testing.assert_allclose(theirs.client.camera.position, place)
             assert browser.errors == [] and other.errors == []
         until(lambda: len(page.visitors) == 1)
+
+
+@needs_browser
+def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_path):
+    """A view with nothing confirmed comes first, is marked, and a click goes there; its maps state their values."""
+    folder = tmp_path / "run"
+    shutil.copytree(hills[0], folder)
+    facts = json.loads((folder / "fusion.json").read_text())
+    names = Results.open(folder).names
+    facts["quality"] = {name: {"confirmed": 0.1 * i, "agreement": None} for i, name in enumerate(reversed(names))}
+    (folder / "fusion.json").write_text(json.dumps(facts))
+    with serving(folder) as page:
+        visitor = opened(page, browser)
+        until(lambda: browser.evaluate("1") and not page.data.unread and not page.step())
+        browser.evaluate("[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === 'Quality').click()")
+        browser.wait("document.querySelectorAll('.nasrecon-quality tr[data-name]').length === 6", 30)
+        first = "document.querySelector('.nasrecon-quality tr[data-name]')"
+        browser.wait(f"{first}.innerText.includes('nothing confirmed by other views')", 30)
+        assert visitor.cameras.frustums["hills/0005.jpg"].color == (224, 108, 0)
+        browser.evaluate(f"{first}.click()")
+        until(lambda: browser.evaluate("1") and visitor.cameras.chosen == "hills/0005.jpg")
+        browser.evaluate("[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === 'View').click()")
+        browser.wait("document.querySelector('.nasrecon-view')?.innerText.startsWith('hills/0005.jpg')", 30)
+        browser.evaluate("document.querySelector('figure[data-kind=depth] .map').click()")
+        browser.wait("document.querySelector('#nasrecon-enlarged .on')?.textContent === 'Depth'", 20)
+        middle = "(() => { const r = document.querySelector('#nasrecon-enlarged canvas').getBoundingClientRect();"
+        x, y = browser.evaluate(middle + " return [r.left + r.width / 2 + 1, r.top + r.height / 2 + 1]; })()")
+
+        def values():
+            browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+            said = browser.evaluate("document.querySelector('#nasrecon-enlarged .readout').textContent")
+            return re.search(r"depth ([\d.]+) m, sigma ([\d.]+) m, confidence ([\d.]+), normal", said)
+
+        until(values, 20)
+        depth, sigma, confidence = map(float, values().groups())
+        estimate = Results.open(folder)[5]
+        assert depth == pytest.approx(estimate.depth[48, 64], rel=0.02)
+        assert sigma == pytest.approx(0.01 * depth, rel=0.1)
+        assert confidence == pytest.approx(estimate.confidence[48, 64], abs=0.02)
+        press(browser, "ArrowRight")
+        browser.wait("document.querySelector('#nasrecon-enlarged .name').textContent === 'hills/0000.jpg'", 30)
+        press(browser, "Escape")
+        assert browser.evaluate("document.querySelector('#nasrecon-enlarged')") is None and browser.errors == []
+
+
+@needs_browser
+def test_measuring_and_clipping_on_the_live_page(browser, hills):
+    with serving(hills[0]) as page:
+        visitor = opened(page, browser)
+        until(lambda: browser.evaluate("1") and visitor.layers.mesh_shown is not None)
+        ends = np.array([[-1.2, -1.0], [1.1, 0.9]])
+        ends = np.concatenate([ends, HillWorld().height(ends)[:, None]], axis=-1)
+        visitor.controls.cameras.value = False
+        visitor.controls.measure.value = True
+        box = canvas_box(browser)
+        for point, said in zip(page.data.frame.points(ends), ("Click on the other end", "Distance"), strict=True):
+            for _ in range(5):  # a slow machine may not have drawn the mesh yet
+                browser.click(*on_page(point, visitor.client.camera, box))
+                with contextlib.suppress(AssertionError):
+                    until(lambda said=said: browser.evaluate("1") and said in visitor.controls.distance.content, 5)
+                    break
+        distance = float(re.search(r"Distance ([\d.]+) m", visitor.controls.distance.content)[1])
+        assert distance == pytest.approx(np.linalg.norm(ends[1] - ends[0]), rel=0.03)
+        assert visitor.client.scene.get_handle_by_name("/measured/label").text == f"{distance:g} m"
+        assert re.fullmatch(r"[125]0* m|0\.0*[125] m", visitor.client.scene.get_handle_by_name("/scale_bar/label").text)
+        visitor.controls.measure.value = False
+        until(lambda: visitor.client.scene.get_handle_by_name("/measured/label") is None)
+
+        points, faces = visitor.layers.points_shown, len(visitor.layers.mesh_shown[1])
+        visitor.controls.clip.value = True
+        until(lambda: visitor.client.scene.get_handle_by_name("/clipping/upper") is not None)
+        assert visitor.layers.points_shown == points and len(visitor.layers.mesh_shown[1]) == faces
+        visitor.box.move(1, np.array([0, *visitor.box.corners[1, 1:]]))
+        visitor.box.changed()
+        assert 0.3 * faces < len(visitor.layers.mesh_shown[1]) < 0.7 * faces
+        assert 0.3 * points < visitor.layers.points_shown < 0.7 * points
+        visitor.controls.clip.value = False
+        until(lambda: visitor.layers.points_shown == points)
+        assert browser.errors == []
 
 
 @needs_browser
