@@ -13,6 +13,7 @@ from nasrecon.types import View
 _GRID = (60, 80)
 _SAME_SURFACE = 0.2
 _MIN_OVERLAP = 0.03
+_SPHERE_MARGIN = 0.5
 _GOOD_ANGLE_DEG = (4.0, 45.0, 90.0)
 
 
@@ -72,6 +73,7 @@ def neighbors(sketches: Sequence[CoarseDepth], count: int) -> list[list[int]]:
     centers = np.stack([s.view.center_in_world for s in sketches])
     focal = np.array([np.sqrt(c.K[0, 0] * c.K[1, 1]) for c in cameras])
     coarse = np.stack([s.depth for s in sketches])
+    middle, reach = _surface_spheres(sketches, centers)
     chosen = []
     for ref, sketch in enumerate(sketches):
         points = sketch.points_in_world
@@ -79,11 +81,27 @@ def neighbors(sketches: Sequence[CoarseDepth], count: int) -> list[list[int]]:
         if not len(points):
             chosen.append([])
             continue
-        score = _overlap_scores(points, P, size, centers, focal, coarse, ref)
-        score[ref] = 0
+        near = np.flatnonzero(np.linalg.norm(middle - middle[ref], axis=1) <= reach + reach[ref])
+        itself = int(np.searchsorted(near, ref))
+        score = _overlap_scores(points, P[near], size[near], centers[near], focal[near], coarse[near], itself)
+        score[itself] = 0
         best = np.argsort(-score, kind="stable")[:count]
-        chosen.append([int(src) for src in best if score[src] > 0])
+        chosen.append([int(near[src]) for src in best if score[src] > 0])
     return chosen
+
+
+def _surface_spheres(sketches: Sequence[CoarseDepth], centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each view the middle (V, 3) and radius (V,) of a ball with all places at which it shares a surface.
+
+    Two views share a place where their depths differ by less than ``_SAME_SURFACE``, beside a sample of both.
+    """
+    middle, reach = centers.copy(), np.full(len(sketches), -np.inf)
+    for i, sketch in enumerate(sketches):
+        if len(sketch.points_in_world):
+            middle[i] = sketch.points_in_world.mean(axis=0)
+            farthest = np.linalg.norm(sketch.points_in_world - centers[i], axis=1).max()
+            reach[i] = np.linalg.norm(sketch.points_in_world - middle[i], axis=1).max() + _SPHERE_MARGIN * farthest
+    return middle, reach
 
 
 def _overlap_scores(

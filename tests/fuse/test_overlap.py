@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nasrecon.fuse import overlap
 from nasrecon.fuse.overlap import CoarseDepth, median_footprint, neighbors
 
 from .worlds import (
@@ -16,6 +17,7 @@ from .worlds import (
     look_at,
     render,
     ring,
+    scaled,
     small_camera,
 )
 
@@ -93,3 +95,15 @@ def test_hidden_surface_does_not_count_as_overlap() -> None:
     ball = (Sphere((0, 0, 0), 0.9),)
     views = [look_at("a", (0, 0, -2.5), (0, 0, 0), camera), look_at("b", (0, 0, 2.5), (0, 0, 0), camera)]
     assert neighbors([sketch(ball, v) for v in views], 3) == [[], []]
+
+
+def test_views_left_out_by_their_distance_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rooms far apart, and one view of nothing: the same neighbours as when every pair is compared."""
+    near = [sketch((BALL, *ROOM), view) for view in ring(4)]
+    moved = [scaled(render((BALL, *ROOM), view), 1.0, (40, 0, 0)) for view in ring(4)]
+    nothing = CoarseDepth.of(near[0].view, np.zeros((120, 160), np.float32))
+    sketches = [*near, nothing, *(CoarseDepth.of(e.view, e.depth) for e in moved)]
+    chosen = neighbors(sketches, 8)
+    assert chosen[4] == [] and all(set(each) <= {0, 1, 2, 3} for each in chosen[:4]) and chosen[0]
+    monkeypatch.setattr(overlap, "_SPHERE_MARGIN", 1e6)
+    assert neighbors(sketches, 8) == chosen
