@@ -17,7 +17,7 @@ from nasrecon.inference.adapter import Photo, in_scene_units, poses_exact, to_es
 from nasrecon.inference.ensemble import fuse_stages
 from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
 from nasrecon.nas.precision import autocast, device_of
-from nasrecon.nas.resize import enlarged, shrunk
+from nasrecon.nas.resize import enlarged, shrink_batch
 from nasrecon.types import Estimate
 
 Poses = Literal["refined", "given"]
@@ -110,7 +110,7 @@ def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Pred
     size = (batch.ref_image.shape[-2], batch.ref_image.shape[-1])
     if side is None or max(size) <= side:
         return network(batch)
-    return enlarged(network(shrunk(batch, side / max(size), network.size_multiple)), size)
+    return enlarged(network(shrink_batch(batch, side / max(size), network.size_multiple)), size)
 
 
 def _as_given(photo: Photo) -> Photo:

@@ -36,11 +36,11 @@ def refine(network: Network, batch: StereoBatch) -> Prediction:
     depth, normal = batch.prior_depth, batch.prior_normal
     assert depth is not None and normal is not None
     batch = replace(batch, prior_depth=None, prior_normal=None)
-    own = getattr(network, "refine", None)
-    if own is None and network.name not in _REFINERS:
+    method = getattr(network, "refine", None)
+    if method is None and network.name not in _REFINERS:
         raise InputError(f"the network {network.name} does not refine given depth; use lite or paper")
     prediction = (
-        own(batch, depth, normal) if own is not None else _REFINERS[network.name](network, batch, depth, normal)
+        method(batch, depth, normal) if method is not None else _REFINERS[network.name](network, batch, depth, normal)
     )
     known = depth > 0
     return replace(

@@ -30,7 +30,7 @@ from nasrecon.nas.heads import expected_label
 from nasrecon.nas.lite_parts import Consistency, ContextAggregation, Features, Hourglass, NormalHead
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
 from nasrecon.nas.pyramid import Hint, agreed
-from nasrecon.nas.resize import shrunk
+from nasrecon.nas.resize import shrink_batch
 from nasrecon.nas.surface import (
     full_precision,
     label_slopes,
@@ -135,7 +135,7 @@ class LiteNetwork(nn.Module):
         if not batch.poses_exact or batch.src_images.shape[1] == 1:
             # The finest look is often surer than it has reason to be: all looks have their say.
             sides = sorted({min(side, longer) for side in _UNSURE})
-            seen = [batch if s == longer else shrunk(batch, s / longer, self.size_multiple) for s in sides]
+            seen = [batch if s == longer else shrink_batch(batch, s / longer, self.size_multiple) for s in sides]
             said = agreed([look for smaller in seen for look in self.looks(smaller)])
         else:
             said = agreed(self.looks(batch)[-1:])
@@ -159,7 +159,7 @@ class LiteNetwork(nn.Module):
         size = batch.ref_image.shape[-2:]
         if max(size) <= _ONE_LOOK:
             return [self.stages(batch)]
-        coarser = self.looks(shrunk(batch, 0.5, self.size_multiple))
+        coarser = self.looks(shrink_batch(batch, 0.5, self.size_multiple))
         hint = self.hint_from(coarser[-1], [side // 4 for side in size], batch.src_images.shape[1])
         return [*coarser, self.stages(batch, hint)]
 

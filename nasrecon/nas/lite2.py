@@ -165,8 +165,8 @@ class Lite2Network(nn.Module):
         volume = _channels_last(volume)
         r = self.hourglass(volume, ref.context8)
         cost = _score(r, self.score)
-        cost2 = self.aggregate(cost, ref.context8)
-        prob = cost2.softmax(dim=1)
+        aggregated = self.aggregate(cost, ref.context8)
+        prob = aggregated.softmax(dim=1)
         K8 = scaled_K(batch.ref_K, 8, corner_aligned=False)
         normal = unit(self.normals(r, volume, K8, ref.context8).float())
         size4 = ref.context4.shape[-2:]
@@ -176,7 +176,7 @@ class Lite2Network(nn.Module):
             prob4 = upsample_distribution(prob, edges)
         surface = torch.cat([up(_expected(r, prob.detach())).to(ref.context4.dtype), ref.context4], dim=1)
         out = {
-            "cost": cost, "cost2": cost2, "normal": normal, "edges": edges,
+            "cost": cost, "cost2": aggregated, "normal": normal, "edges": edges,
             "label_initial": expected_label(cost.softmax(dim=1)), "label": expected_label(prob),
         }  # fmt: skip
         matching4 = features.matching4.unflatten(0, (B, S + 1))
@@ -201,9 +201,9 @@ class Lite2Network(nn.Module):
         label = hypotheses[:, 0]
         if given is not None:
             label, normal = _start_from(*given, label, normal)
-        at_hypotheses, seen = correlate(hypotheses, learns=False)
+        at_hypotheses, visible = correlate(hypotheses, learns=False)
         dtype = surface.dtype
-        facts = torch.cat([masses, entropy / 4, apart, at_hypotheses, seen], dim=1)
+        facts = torch.cat([masses, entropy / 4, apart, at_hypotheses, visible], dim=1)
         fixed = self.consistency.enter_fixed(torch.cat([surface, facts.to(dtype)], dim=1))
         offsets = torch.tensor(_OFFSETS, device=label.device).view(1, -1, 1, 1)
         labels, normals, spreads, hidden = [], [], [], None

@@ -19,7 +19,7 @@ class Sweep(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.view_weight = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(16, 1, 3, 1, 1))
-        self.sharpness = nn.Parameter(torch.tensor(2.0))
+        self.gain = nn.Parameter(torch.tensor(2.0))
 
     def forward(
         self, features: torch.Tensor, cameras: Cameras, inv_depth: torch.Tensor
@@ -31,21 +31,21 @@ class Sweep(nn.Module):
         """
         ref_K, src_K, src_from_ref = cameras
         (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
-        total, seen, weights = None, 1e-3, []
+        total, weight_sum, weights = None, 1e-3, []
         for s, source in enumerate(sources):
             grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, size)
             correlation = _correlate_planes(ref, source, grid)
             inside = inside.float()
             weight = self._weigh(correlation.mean(dim=1), inside)
-            seen = seen + inside[:, None] * weight[:, :, None]
+            weight_sum = weight_sum + inside[:, None] * weight[:, :, None]
             total = _add(total, correlation, weight[:, :, None])
             weights.append(weight)
         assert total is not None
-        return total / seen, torch.cat(weights, dim=1)
+        return total / weight_sum, torch.cat(weights, dim=1)
 
     def _weigh(self, similarity: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Return the weight (B, 1, h, w) of a source at each pixel, from how peaked its correlation (B, D, h, w) is."""
-        prob = (similarity * self.sharpness.exp()).softmax(dim=1)
+        prob = (similarity * self.gain.exp()).softmax(dim=1)
         facts = torch.stack([prob.amax(dim=1), similarity.amax(dim=1), inside.mean(dim=1)], dim=1)
         return torch.sigmoid(self.view_weight(facts).float())
 
@@ -84,13 +84,13 @@ def correlate_near(
     ref_K, src_K, src_from_ref = cameras
     (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
     ref = ref * (groups / features.shape[2])
-    N, totals, seen = inv_depth.shape[1], [None] * inv_depth.shape[1], 1e-3
+    N, totals, weight_sum = inv_depth.shape[1], [None] * inv_depth.shape[1], 1e-3
     for s, source in enumerate(sources):
         grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth.flatten(2), size)
         weight = weights[:, s, None]
         for n in range(N):  # one at a time: what is sampled stays in the cache of the processor
             sampled = sample_on_planes(source, grid[:, n : n + 1])[:, :, 0]
             totals[n] = _add(totals[n], (ref * sampled).unflatten(1, (groups, -1)).sum(dim=2), weight)
-        seen = seen + inside * weight
-    correlation = torch.stack([total for total in totals if total is not None], dim=2) / seen[:, None]
-    return correlation.flatten(1, 2), seen.mean(dim=1, keepdim=True)
+        weight_sum = weight_sum + inside * weight
+    correlation = torch.stack([total for total in totals if total is not None], dim=2) / weight_sum[:, None]
+    return correlation.flatten(1, 2), weight_sum.mean(dim=1, keepdim=True)

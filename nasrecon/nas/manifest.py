@@ -75,18 +75,18 @@ def find_weights(name_or_path: str | Path) -> WeightsEntry:
     if isinstance(name_or_path, Path) or str(name_or_path).endswith(".safetensors"):
         return _entry_of_file(Path(name_or_path))
     known = list_weights()
-    found = [entry for entry in known if entry.name == name_or_path]
-    if not found:
+    entries = [entry for entry in known if entry.name == name_or_path]
+    if not entries:
         names = ", ".join(sorted({entry.name for entry in known})) or "none"
         where = ", ".join(dict.fromkeys(str(folder) for folder in [*weights_folders(), user_folder()]))
         raise WeightsError(
             f"no weights are named {str(name_or_path)!r}; known: {names} (looked in {where}); "
             f"or give the path of a .safetensors file"
         )
-    if len({entry.sha256 for entry in found}) > 1:
-        paths = " and ".join(str(entry.path) for entry in found)
+    if len({entry.sha256 for entry in entries}) > 1:
+        paths = " and ".join(str(entry.path) for entry in entries)
         raise WeightsError(f"{name_or_path!r} stands for two different weights, {paths}; give the path of one of them")
-    return found[0]
+    return entries[0]
 
 
 def list_weights() -> tuple[WeightsEntry, ...]:
@@ -102,8 +102,8 @@ def weights_folders() -> list[Path]:
     """Return the folders that hold a manifest: the shipped one (in the package, else the checkout), then the user's."""
     package = Path(__file__).resolve().parents[1]
     shipped = [package / "weights", package.parent / "weights"]
-    found = [folder for folder in shipped if (folder / MANIFEST).is_file()][:1]
-    return found + [folder for folder in [user_folder()] if (folder / MANIFEST).is_file() and folder not in found]
+    folders = [folder for folder in shipped if (folder / MANIFEST).is_file()][:1]
+    return folders + [folder for folder in [user_folder()] if (folder / MANIFEST).is_file() and folder not in folders]
 
 
 def user_folder() -> Path:
@@ -188,13 +188,13 @@ def check_file(entry: WeightsEntry) -> str:
     """
     if not entry.file or not entry.path.is_file():
         raise WeightsError(f"{entry.path}: the file of weights {entry.name!r} is missing; install or import it again")
-    found = sha256_of(entry.path)
-    if entry.sha256 and found != entry.sha256:
+    digest = sha256_of(entry.path)
+    if entry.sha256 and digest != entry.sha256:
         raise WeightsError(
-            f"{entry.path}: damaged or exchanged: found sha256 {found} ({entry.path.stat().st_size} bytes), "
+            f"{entry.path}: damaged or exchanged: found sha256 {digest} ({entry.path.stat().st_size} bytes), "
             f"{MANIFEST} expects {entry.sha256} ({entry.bytes} bytes); install or import it again"
         )
-    return found
+    return digest
 
 
 def sha256_of(path: Path) -> str:

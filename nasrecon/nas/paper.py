@@ -190,8 +190,8 @@ class MVDNet(nn.Module):
         for pool in (self.pool1, self.pool2, self.pool3)[: self.pool_slices]:
             x = pool(x)
         slices = x.transpose(1, 2).flatten(0, 1)
-        votes = torch.cat([self.n_convs(part) for part in slices.split(SLICES_AT_ONCE)])
-        return votes.unflatten(0, (len(x), -1)).sum(1)
+        normals = torch.cat([self.n_convs(part) for part in slices.split(SLICES_AT_ONCE)])
+        return normals.unflatten(0, (len(x), -1)).sum(1)
 
     def coordinates(self, rays: torch.Tensor) -> torch.Tensor:
         """Return each voxel's place (B, 3, D, h, w) in the reference camera over 2 D min_depth, clamped to [-1, 1].

@@ -67,7 +67,7 @@ def import_published(
         except WeightsError as e:
             swapped = tensors[part].keys() == getattr(template, other).state_dict().keys()
             raise WeightsError(f"{e}{'; the two files are swapped' if swapped else ''}") from e
-    pool_slices = {"pool3": 3, "pool1": 1}.get(variant) or _told_poolings(tensors["mvdnet"], parts["mvdnet"])
+    pool_slices = {"pool3": 3, "pool1": 1}.get(variant) or _stated_poolings(tensors["mvdnet"], parts["mvdnet"])
     options = {"planes": 64, "pool_slices": pool_slices, "trained_min_depth": float(trained_min_depth)}
     network = PaperNetwork(**options)
     network.load_state_dict(template.state_dict())
@@ -102,14 +102,14 @@ def used_poolings(mvdnet: Mapping[str, torch.Tensor]) -> int | None:
     return None
 
 
-def _told_poolings(mvdnet: Mapping[str, torch.Tensor], path: Path) -> int:
-    found = used_poolings(mvdnet)
-    if found is None:
+def _stated_poolings(mvdnet: Mapping[str, torch.Tensor], path: Path) -> int:
+    present = used_poolings(mvdnet)
+    if present is None:
         raise WeightsError(
             f"{path}: cannot tell from its tensors whether this network used three depth poolings or one; say "
             f"--variant pool3 (ScanNet) or --variant pool1 (DeMoN)"
         )
-    return found
+    return present
 
 
 def _refuse_shipped(name: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from nasrecon.nas.network import Prediction, StereoBatch
 
 
-def shrunk(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
+def shrink_batch(batch: StereoBatch, factor: float, multiple: int) -> StereoBatch:
     """Shrink the images of a batch by about a factor, sides rounded to multiples; K follows, each axis by itself."""
     H, W = batch.ref_image.shape[-2:]
     h, w = (max(multiple, round(side * factor / multiple) * multiple) for side in (H, W))

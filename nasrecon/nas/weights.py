@@ -120,7 +120,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 def verify_weights() -> list[tuple[WeightsEntry, str]]:
     """Check sha256 and tensors of every known weights file: return (entry, problem), "" where there is none."""
-    found = []
+    report = []
     for entry in list_weights():
         problem = ""
         try:
@@ -128,8 +128,8 @@ def verify_weights() -> list[tuple[WeightsEntry, str]]:
             load_tensors(build_network(entry.network, entry.options), _read_tensors(entry.path), str(entry.path))
         except WeightsError as e:
             problem = str(e)
-        found.append((entry, problem))
-    return found
+        report.append((entry, problem))
+    return report
 
 
 def weights_digest(name_or_path: str | Path) -> str:
@@ -209,19 +209,21 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], source
     Raises:
         WeightsError: naming ``source`` and the keys that are missing, unexpected or of another shape.
     """
-    own = network.state_dict()
+    tensors_of_network = network.state_dict()
     problems = {
-        "missing": [key for key in own if key not in tensors],
-        "unexpected": [key for key in tensors if key not in own],
+        "missing": [key for key in tensors_of_network if key not in tensors],
+        "unexpected": [key for key in tensors if key not in tensors_of_network],
         "of another shape": [
-            f"{key} ({shape_in_words(tensors[key])}, expected {shape_in_words(own[key])})"
-            for key in own
-            if key in tensors and tensors[key].shape != own[key].shape
+            f"{key} ({shape_in_words(tensors[key])}, expected {shape_in_words(tensors_of_network[key])})"
+            for key in tensors_of_network
+            if key in tensors and tensors[key].shape != tensors_of_network[key].shape
         ],
     }
     if any(problems.values()):
         summary = "; ".join(f"{len(keys)} {what}: {some_names(keys)}" for what, keys in problems.items() if keys)
-        raise WeightsError(f"{source}: does not fit {type(network).__name__}, which has {len(own)} tensors: {summary}")
+        raise WeightsError(
+            f"{source}: does not fit {type(network).__name__}, which has {len(tensors_of_network)} tensors: {summary}"
+        )
     if spoilt := [key for key, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise WeightsError(f"{source}: {len(spoilt)} tensors hold values that are not finite: {some_names(spoilt)}")
     network.load_state_dict(dict(tensors), strict=True)
@@ -245,12 +247,14 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def checked_options(network: nn.Module, entry: WeightsEntry) -> dict[str, Any]:
     """Return the options to store: the network's own where it knows them, else the entry's."""
-    own = getattr(network, "options", None)
-    if own is None:
+    built_with = getattr(network, "options", None)
+    if built_with is None:
         return dict(entry.options)
-    if wrong := {key: value for key, value in entry.options.items() if key not in own or own[key] != value}:
-        raise WeightsError(f"{entry.name!r}: the entry says {wrong}, the network was built with {dict(own)}")
-    return dict(own)
+    if wrong := {
+        key: value for key, value in entry.options.items() if key not in built_with or built_with[key] != value
+    }:
+        raise WeightsError(f"{entry.name!r}: the entry says {wrong}, the network was built with {dict(built_with)}")
+    return dict(built_with)
 
 
 def _tensors_to_store(network: nn.Module, half: bool) -> dict[str, torch.Tensor]:

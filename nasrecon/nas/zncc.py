@@ -119,15 +119,15 @@ def match(
     kept = len(sources) if len(sources) <= 2 else (len(sources) + 1) // 2
     out = []
     for some in inv_depth.split(_PLANES_AT_ONCE, dim=1):
-        scores, seen = [], []
+        scores, visible = [], []
         for s, source in enumerate(sources):
             grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], some, size)
             warped = _Patches(sample_on_planes(source, grid)[0].transpose(0, 1))
             scores.append(torch.where(inside[0], patches.correlate(warped)[:, 0], -2))
-            seen.append(inside[0])
+            visible.append(inside[0])
         best, index = torch.stack(scores).topk(kept, dim=0)
-        there = torch.stack(seen).gather(0, index)
-        out.append((best * there).sum(dim=0) / there.sum(dim=0).clamp_min(1))
+        used = torch.stack(visible).gather(0, index)
+        out.append((best * used).sum(dim=0) / used.sum(dim=0).clamp_min(1))
     return torch.cat(out).permute(1, 2, 0).contiguous()
 
 
@@ -171,9 +171,9 @@ def _add_path(total: torch.Tensor, costs: torch.Tensor, grey: torch.Tensor, down
     path = costs[rows[0]]
     total[rows[0]] += path
     for before, row in itertools.pairwise(rows):
-        path, there = path.roll(right, 0), grey[before].roll(right)
+        path, neighbour = path.roll(right, 0), grey[before].roll(right)
         above_least = path - path.amin(dim=1, keepdim=True)
-        jump = JUMP / (1 + (grey[row] - there).abs() / EDGE)
+        jump = JUMP / (1 + (grey[row] - neighbour).abs() / EDGE)
         change = torch.minimum(above_least, jump.clamp_min(1.5 * STEP)[:, None])
         stepped = above_least + STEP
         change[:, 1:] = torch.minimum(change[:, 1:], stepped[:, :-1])
@@ -188,8 +188,8 @@ def best_label(costs: torch.Tensor) -> torch.Tensor:
     """Return the label (h, w) of the least of the costs (h, w, D), with the fraction that a parabola gives."""
     best = costs.argmin(dim=-1)
     middle = best.clamp(1, costs.shape[-1] - 2)
-    left, here, right = (costs.gather(-1, (middle + step)[..., None])[..., 0] for step in (-1, 0, 1))
-    bend = left - 2 * here + right
+    left, middle_cost, right = (costs.gather(-1, (middle + step)[..., None])[..., 0] for step in (-1, 0, 1))
+    bend = left - 2 * middle_cost + right
     fraction = (left - right) / (2 * bend.clamp_min(1e-9))
     return best + torch.where((best == middle) & (bend > 0), fraction.clamp(-0.5, 0.5), 0)
 

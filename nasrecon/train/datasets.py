@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nasrecon.errors import InputError
 from nasrecon.nas.network import StereoBatch
 from nasrecon.train.render import Rendered
-from nasrecon.train.sensor import shake
+from nasrecon.train.sensor import blur_views
 from nasrecon.train.world_files import load_file
 from nasrecon.train.worlds import rotation_from_vector
 
@@ -146,7 +146,7 @@ def disturb(
         normal = normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
         K[..., 0, 2] = W - 1 - K[..., 0, 2]
         src_from_ref = mirror @ src_from_ref @ mirror
-    images = shake((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
+    images = blur_views((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
     src_from_ref = _disturb(src_from_ref, options, generator)
     nearest, middle = (torch.stack([_quantile(item, share) for item in depth]) for share in (0.001, 0.5))
     min_depth = nearest * options.min_depth_low ** rand(B)

@@ -1,4 +1,4 @@
-"""What training asks of the lite network's stages (paper, section 3.4, and what makes a short schedule work)."""
+"""The loss of the stages of ``lite2`` (paper, section 3.4, with terms that make a short schedule work)."""
 
 from __future__ import annotations
 

@@ -134,10 +134,10 @@ def _options_of_run(run: Path, options: TrainOptions) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: expected the options of a run to resume, found no file")
     made = json.loads(path.read_text())
-    found, asked = (made["network"], made["trained"]["stage"]), (options.network, options.stage)
-    if found != asked:
+    trained, asked = (made["network"], made["trained"]["stage"]), (options.network, options.stage)
+    if trained != asked:
         raise InputError(
-            f"{run}: trains stage {found[1]} of {found[0]}, and was to be resumed as stage {asked[1]} of {asked[0]}"
+            f"{run}: trains stage {trained[1]} of {trained[0]}, and was to be resumed as stage {asked[1]} of {asked[0]}"
         )
     return made
 

@@ -1,4 +1,4 @@
-"""What training asks of the paper's network, in its two stages (paper, section 3.4 and supplement).
+"""The losses of the paper's network, in its two stages (paper, section 3.4 and supplement).
 
 Depths are in the units in which ``min_depth`` is the network's ``trained_min_depth``.
 """
@@ -32,7 +32,7 @@ def volume_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch.Tens
     scores, scores_in_context, found_normal = network.mvdnet(batch.stereo)
     labels = [expected_label(plane_probabilities(s.float(), size)) for s in (scores, scores_in_context)]
     # A label below 0.25 is "very far": its depth, and the gradient with it, would be without bounds.
-    z1, z2 = (_depth(found.clamp_min(0.25), network) for found in labels)
+    z1, z2 = (_depth(predicted.clamp_min(0.25), network) for predicted in labels)
     coarse = F.interpolate(label[:, None], scores.shape[-2:], mode="nearest")[:, 0]
     counts = F.interpolate(valid[:, None].float(), scores.shape[-2:], mode="nearest")[:, 0] > 0.5
     scale = _median(depth, valid)
@@ -126,8 +126,8 @@ def _median(depth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return median.nan_to_num(1.0)[:, None, None]
 
 
-def _huber(found: torch.Tensor, true: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return masked_mean(F.smooth_l1_loss(found, true, reduction="none"), mask.expand_as(found))
+def _huber(predicted: torch.Tensor, true: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return masked_mean(F.smooth_l1_loss(predicted, true, reduction="none"), mask.expand_as(predicted))
 
 
 def _total(

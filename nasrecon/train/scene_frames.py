@@ -121,8 +121,8 @@ class SceneFrames:
     def _crop(self, index: int, generator: torch.Generator) -> _Crop:
         """Read a view enlarged by its own factor, and a window of it at a random place, with its K (integer centres)."""
         view, (width, height) = self.scene.views[index], self._size
-        fit = max(width / view.camera.width, height / view.camera.height)
-        scale = fit * float(1 + (LARGEST_SCALE - 1) * torch.rand(1, generator=generator))
+        factor = max(width / view.camera.width, height / view.camera.height)
+        scale = factor * float(1 + (LARGEST_SCALE - 1) * torch.rand(1, generator=generator))
         full = [max(side, round(of * scale)) for side, of in ((width, view.camera.width), (height, view.camera.height))]
         rgb, view = read_view(view, *full)
         left, top = (

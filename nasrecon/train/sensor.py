@@ -46,7 +46,7 @@ def expose(
     return jpeg(image.clamp(0, 1), r((B, V), 0.0, 1.0), generator)
 
 
-def shake(image: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+def blur_views(image: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
     """Blur a share of the scenes as a moving or badly focused camera does, every view in its own way.
 
     Args:

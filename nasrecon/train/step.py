@@ -108,5 +108,5 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 def fast_bfloat16_cpu() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("amx_tile"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))

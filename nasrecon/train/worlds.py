@@ -104,7 +104,7 @@ def draw_worlds(
     turn = torch.where((mode >= 0.8)[..., None], r((B, P, 3), -2, 2), turn)
     turn = torch.where(wall[..., None], torch.zeros_like(turn), turn)
     _line_up(center, half, turn, boxes, room, generator)
-    away = _strew(center, half, turn, room, in_air, generator) if floating else None
+    away = _scatter(center, half, turn, room, in_air, generator) if floating else None
     turn[:, 0] = 0
     center[:, 0] = 0
     half[:, 0] = room
@@ -159,11 +159,11 @@ def _line_up(
     )
     half[:, row] = torch.where(use, pattern, half[:, row])
     center[:, row] = torch.where(use, moved, center[:, row])
-    upright = turn[:, 1:2] * torch.tensor([0.0, 1.0, 0.0], device=center.device)
-    turn[:, row] = torch.where(use, upright.expand(-1, n, -1), turn[:, row])
+    standing = turn[:, 1:2] * torch.tensor([0.0, 1.0, 0.0], device=center.device)
+    turn[:, row] = torch.where(use, standing.expand(-1, n, -1), turn[:, row])
 
 
-def _strew(
+def _scatter(
     center: torch.Tensor, half: torch.Tensor, turn: torch.Tensor, room: torch.Tensor, chosen: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nasrecon.nas.lite import LiteNetwork
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.pyramid import agreed
-from nasrecon.nas.resize import shrunk
+from nasrecon.nas.resize import shrink_batch
 from nasrecon.nas.surface import label_slopes, normal_from_slopes, slopes_from_normal, unit, upsample_planes
 from nasrecon.nas.volume import pixel_rays, scaled_K
 
@@ -137,7 +137,7 @@ def test_half_the_size_shows_the_same_rays(size: tuple[int, int]) -> None:
     K = torch.tensor([[[500.0, 0, 322.3], [0, 510, 215.9], [0, 0, 1]]])
     rays = pixel_rays(K, H, W).view(1, 3, H, W)
     batch = replace(stereo(sources=1), ref_image=rays, src_images=rays[:, None], ref_K=K, src_K=K[:, None])
-    small = shrunk(batch, 0.5, 16)
+    small = shrink_batch(batch, 0.5, 16)
     h, w = small.ref_image.shape[-2:]
     assert h % 16 == w % 16 == 0 and abs(h - H / 2) <= 8 and abs(w - W / 2) <= 8
     for image, small_K in ((small.ref_image, small.ref_K), (small.src_images[:, 0], small.src_K[:, 0])):
@@ -174,10 +174,10 @@ def test_unsure_views_are_seen_at_two_sizes_and_answered_at_their_own(
     views = replace(stereo(sources=sources, side=704), poses_exact=not rough)
     with torch.inference_mode():
         found = network(views)
-        sized = [shrunk(views, side / 704, 16) for side in (416, 640)]
+        sized = [shrink_batch(views, side / 704, 16) for side in (416, 640)]
         said = agreed([look for batch in sized for look in network.looks(batch)])
-        small = network(shrunk(views, 256 / 704, 16)).refined_depth
-        alone = network.stages(shrunk(views, 256 / 704, 16))["refined_label"]
+        small = network(shrink_batch(views, 256 / 704, 16)).refined_depth
+        alone = network.stages(shrink_batch(views, 256 / 704, 16))["refined_label"]
     full = lambda x: torch.nn.functional.interpolate(x, (704, 704), mode="bilinear")  # noqa: E731
     torch.testing.assert_close(found.refined_depth, 0.7 * 64 / full(said["refined_label"])[:, 0])
     # A fifth of the refined normals is the volume's.

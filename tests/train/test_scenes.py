@@ -13,7 +13,7 @@ from nasrecon.train.cameras import draw_rig
 from nasrecon.train.datasets import BatchOptions, WorldFiles, _disturb, draw_batch
 from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
 from nasrecon.train.render import Rendered, render_views
-from nasrecon.train.sensor import jpeg, shake
+from nasrecon.train.sensor import jpeg, blur_views
 from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
 from nasrecon.train.world_files import WorldOptions, load_file, render_worlds
 from nasrecon.train.worlds import draw_worlds
@@ -168,13 +168,13 @@ def test_shaken_views_are_blurred_each_in_its_way_and_stay_in_place() -> None:
     """A bright dot keeps its place and its light and is spread by up to several px; scenes not chosen stay to the last bit."""
     image = torch.zeros(40, 2, 3, 41, 41)
     image[..., 20, 20] = 100.0
-    same = shake(image, 0.0, torch.Generator().manual_seed(1))
+    same = blur_views(image, 0.0, torch.Generator().manual_seed(1))
     assert torch.equal(same, image)
-    some = shake(image, 0.4, torch.Generator().manual_seed(1))
+    some = blur_views(image, 0.4, torch.Generator().manual_seed(1))
     touched = (some != image).flatten(1).any(dim=1)
     assert 0.15 < touched.float().mean() < 0.65
 
-    shaken = shake(image, 1.0, torch.Generator().manual_seed(1)).mean(dim=2) / 100
+    shaken = blur_views(image, 1.0, torch.Generator().manual_seed(1)).mean(dim=2) / 100
     light = torch.where(shaken > 2e-3, shaken, 0)  # without the noise
     total = light.sum((-1, -2))
     assert 0.9 < total.min() and total.max() < 1.01

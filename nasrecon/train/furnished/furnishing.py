@@ -37,10 +37,10 @@ class Furnishing:
     def _tables(self, count: int) -> None:
         rng, composer, half = self.rng, self.composer, self.room.half
         for _ in range(count):
-            found, seat = composer.pick("table"), composer.pick("seat")
-            if found is None or max(found[1].size[0], found[1].size[2]) > 1.6 * half.min():
+            result, seat = composer.pick("table"), composer.pick("seat")
+            if result is None or max(result[1].size[0], result[1].size[2]) > 1.6 * half.min():
                 continue
-            entry, model = found
+            entry, model = result
             for _ in range(6):
                 at = np.array([rng.uniform(-0.8, 0.8) * half[0], 0, rng.uniform(-0.8, 0.8) * half[1]])
                 yaw = rng.integers(4) * math.pi / 2 + (rng.uniform(-0.5, 0.5) if rng.random() < 0.4 else 0)
@@ -75,10 +75,10 @@ class Furnishing:
         for i in range(4):
             length = room.length(i)
             for _ in range(int(np.ceil(crowded * length * 1.6))):
-                found = composer.pick("furniture", "furniture", "furniture", "table", "seat", "shrub")
-                if found is None or found[1].size[0] > 2 * length - 0.1:
+                result = composer.pick("furniture", "furniture", "furniture", "table", "seat", "shrub")
+                if result is None or result[1].size[0] > 2 * length - 0.1:
                     continue
-                entry, model = found
+                entry, model = result
                 along = rng.uniform(-1, 1) * (length - model.size[0] / 2)
                 style = composer.style_of(model)
                 row = int(rng.integers(2, 6)) if rng.random() < 0.2 else 1
@@ -95,11 +95,11 @@ class Furnishing:
         rng, composer, room = self.rng, self.composer, self.room
         for _ in range(count):
             i = int(rng.integers(4))
-            found = composer.pick("wall") if rng.random() < 0.4 else None
-            if found is None:
+            result = composer.pick("wall") if rng.random() < 0.4 else None
+            if result is None:
                 self._picture(i)
                 continue
-            entry, model = found
+            entry, model = result
             if model.size[0] < 2 * room.length(i) and entry.elevation + model.size[1] < room.height:
                 along = rng.uniform(-1, 1) * (room.length(i) - model.size[0] / 2)
                 at, yaw = room.against(model, i, along, entry.elevation, 0.005)
@@ -132,10 +132,10 @@ class Furnishing:
         """Put rugs, plants, people, bags and toys about the floor."""
         rng, composer, half = self.rng, self.composer, self.room.half
         for _ in range(count):
-            found = composer.pick(["rug", "shrub", "person", "small", "seat", "furniture"][rng.integers(6)])
-            if found is None:
+            result = composer.pick(["rug", "shrub", "person", "small", "seat", "furniture"][rng.integers(6)])
+            if result is None:
                 continue
-            entry, model = found
+            entry, model = result
             for _ in range(4):
                 at = np.array([rng.uniform(-0.9, 0.9) * half[0], 0, rng.uniform(-0.9, 0.9) * half[1]])
                 yaw = rng.uniform(-math.pi, math.pi)
@@ -175,10 +175,10 @@ class Furnishing:
 
     def _thing_on(self, top: Placed) -> None:
         rng, composer = self.rng, self.composer
-        found = composer.pick("small")
-        if found is None:
+        result = composer.pick("small")
+        if result is None:
             return
-        entry, model = found
+        entry, model = result
         for _ in range(4):
             at, yaw = self._spot(top, max(model.size[0], model.size[2]) / 2), rng.uniform(-math.pi, math.pi)
             if at is None:
@@ -230,10 +230,10 @@ class Furnishing:
         """Hang lamps; in some rooms, lay beams or pipes below the ceiling."""
         rng, composer, room = self.rng, self.composer, self.room
         for _ in range(rng.integers(0, 4)):
-            found = composer.pick("ceiling")
-            if found is None or found[1].size[1] > 1.2:
+            result = composer.pick("ceiling")
+            if result is None or result[1].size[1] > 1.2:
                 continue
-            entry, model = found
+            entry, model = result
             x, z = rng.uniform(-0.7, 0.7, 2) * room.half
             at = np.array([x, -room.height + model.size[1] + 0.001, z])
             if composer.free(composer.box_of(model, at, 0.0), 0.0):

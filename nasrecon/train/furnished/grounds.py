@@ -213,10 +213,10 @@ class Ground:
 
     def _thing(self, *roles: str) -> None:
         rng, composer = self.rng, self.composer
-        found = self.composer.pick(*roles)
-        if found is None:
+        result = self.composer.pick(*roles)
+        if result is None:
             return
-        entry, model = found
+        entry, model = result
         limit = self.front - 0.3 if self.front is not None else 15.0
         for _ in range(5):
             x, z = rng.uniform(-7, 7), rng.uniform(-2, limit)

@@ -102,8 +102,8 @@ class Heap:
             return
         at, away = self._spot(near, far)
         scale = away * math.exp(rng.uniform(math.log(0.15), math.log(1.0))) / max(model.size)
-        upright = rng.random() < 0.35
-        R = rotation([0, rng.uniform(-math.pi, math.pi), 0]) if upright else rotation(rng.uniform(-3, 3, 3))
+        standing = rng.random() < 0.35
+        R = rotation([0, rng.uniform(-math.pi, math.pi), 0]) if standing else rotation(rng.uniform(-3, 3, 3))
         if np.linalg.norm(at) - 0.6 * max(model.size) * scale < 0.4 * near:
             return
         composer.place(entry, model, at, scale=scale, rotation=R)

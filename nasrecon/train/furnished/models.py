@@ -101,14 +101,14 @@ def _properties(folder: Path) -> list[tuple[str, str]]:
         raise InputError(f"{folder}: expected a furniture archive with {CATALOGUE}, found none")
     out = []
     for line in path.read_text(encoding="latin-1").splitlines():
-        key, found, value = line.partition("=")
-        if found and not line.startswith(("#", "!")):
+        key, result, value = line.partition("=")
+        if result and not line.startswith(("#", "!")):
             out.append((key.strip(), _unescaped(value.strip())))
     return out
 
 
 def _unescaped(value: str) -> str:
-    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), value)
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda result: chr(int(result[1], 16)), value)
 
 
 def _entry(folder: Path, number: int, row: dict[str, str]) -> Entry:
@@ -280,16 +280,16 @@ class ModelLibrary:
 def find_archives(folder: Path, cache: Path) -> list[Path]:
     """Return the folders of the unzipped archives in ``folder``, unzipping ``*.sh3f`` files into ``cache`` first."""
     folder = Path(folder)
-    found = sorted(path.parent for path in folder.glob(f"*/{CATALOGUE}"))
+    result = sorted(path.parent for path in folder.glob(f"*/{CATALOGUE}"))
     for archive in sorted(folder.glob("*.sh3f")):
         target = cache / archive.stem
         if not (target / CATALOGUE).exists():
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(target)
-        found.append(target)
-    if not found:
+        result.append(target)
+    if not result:
         raise InputError(
             f"{folder}: expected furniture archives (*.sh3f, or folders with {CATALOGUE}), found none; "
             "Debian's package sweethome3d-furniture has them in /usr/share/sweethome3d/furniture"
         )
-    return found
+    return result

@@ -78,22 +78,22 @@ def render_view(
     centers = torch.stack([x, y], dim=-1).view(-1, 2)
     eye, R = world_from_cam[:3, 3], world_from_cam[:3, :3]
     spread = float(1 / K[0, 0])
-    seen = _cast(scene, centers, K, eye, R)
-    visible = _light_reaching(scene, seen, size)
-    color = _shade(scene, seen, visible, spread)
-    edge = _edges(seen, size).nonzero()[:, 0]
+    surface = _cast(scene, centers, K, eye, R)
+    visible = _light_reaching(scene, surface, size)
+    color = _shade(scene, surface, visible, spread)
+    edge = _edges(surface, size).nonzero()[:, 0]
     if len(edge):
-        color[edge] = _shade_edges(scene, seen, visible, centers, edge, K, eye, R, size)
-    depth = torch.where(seen.hit, seen.t, FAR_DEPTH)
-    normal = torch.where(seen.hit[:, None], seen.normal @ R, torch.tensor([0.0, 0.0, -1.0]))
+        color[edge] = _shade_edges(scene, surface, visible, centers, edge, K, eye, R, size)
+    depth = torch.where(surface.hit, surface.t, FAR_DEPTH)
+    normal = torch.where(surface.hit[:, None], surface.normal @ R, torch.tensor([0.0, 0.0, -1.0]))
     return color.T.reshape(3, H, W), depth.view(H, W), normal.T.reshape(3, H, W)
 
 
 def _cast(scene: MeshScene, pixels: torch.Tensor, K: torch.Tensor, eye: torch.Tensor, R: torch.Tensor) -> _Surface:
     ray = F.pad(pixels, (0, 1), value=1.0) @ torch.linalg.inv(K).T @ R.T  # z = 1 in the camera: t is z-depth
     hit = scene.cast(torch.cat([eye.expand_as(ray), ray], dim=1))
-    found = torch.isfinite(hit["t"])
-    t = torch.where(found, hit["t"], 1.0)
+    is_hit = torch.isfinite(hit["t"])
+    t = torch.where(is_hit, hit["t"], 1.0)
     toward = _unit(ray)
     face = hit["face"]
     normal = hit["normal"]
@@ -101,77 +101,77 @@ def _cast(scene: MeshScene, pixels: torch.Tensor, K: torch.Tensor, eye: torch.Te
     smooth = _unit(_blend(scene.normals[face], hit["at"]))
     smooth = torch.where((_dot(smooth, normal) < 0)[:, None], -smooth, smooth)
     return _Surface(
-        hit=found, t=t, face=face, material=scene.material[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
+        hit=is_hit, t=t, face=face, material=scene.material[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
         smooth=smooth, toward=toward, uv=_blend(scene.uv[face], hit["at"]),
     )  # fmt: skip
 
 
-def _light_reaching(scene: MeshScene, seen: _Surface, size: tuple[int, int]) -> torch.Tensor:
+def _light_reaching(scene: MeshScene, surface: _Surface, size: tuple[int, int]) -> torch.Tensor:
     """Return the shares (N, 1 + L) of ambient light and of each light that reach the hit points."""
     H, W = size
     ball, sphere = _pattern()
     tile = ((torch.arange(H)[:, None] % 4) * 4 + torch.arange(W) % 4).view(-1)
-    start = seen.point + seen.normal * (1e-3 * seen.t.clamp(0.3, 30))[:, None]
+    start = surface.point + surface.normal * (1e-3 * surface.t.clamp(0.3, 30))[:, None]
     open_sky = torch.zeros(len(tile))
     for turn in (tile, (tile + 7) % 16):
-        around = _unit(seen.normal * 1.02 + sphere[turn])
+        around = _unit(surface.normal * 1.02 + sphere[turn])
         open_sky += ~scene.blocked(torch.cat([start, around], dim=1), scene.sky.shelter)
     free = [_BOUNCED + (1 - _BOUNCED) / 2 * open_sky]
     for light in scene.lights:
         to_light = torch.from_numpy(light.at).float() + ball[tile] * light.radius - start
         free.append(~scene.blocked(torch.cat([start, to_light], dim=1), 0.999))
     maps = torch.stack([share.float() for share in free]).view(-1, H, W)
-    return _smooth_within(maps, seen, size).flatten(1).T
+    return _smooth_within(maps, surface, size).flatten(1).T
 
 
-def _smooth_within(maps: torch.Tensor, seen: _Surface, size: tuple[int, int]) -> torch.Tensor:
+def _smooth_within(maps: torch.Tensor, surface: _Surface, size: tuple[int, int]) -> torch.Tensor:
     """Average maps (C, H, W) over 4x4 pixels (rows, then columns) that lie on the same smooth surface."""
     H, W = size
-    point, normal, slack = seen.point.view(H, W, 3), seen.normal.view(H, W, 3), (0.01 * seen.t).view(H, W)
+    point, normal, slack = surface.point.view(H, W, 3), surface.normal.view(H, W, 3), (0.01 * surface.t).view(H, W)
     for axis in (0, 1):
         total, weights = maps.clone(), torch.ones(H, W)
         for step, share in ((1, 1.0), (2, 0.5)):
             n = size[axis]
-            here, there = (slice(None),) * axis + (slice(0, n - step),), (slice(None),) * axis + (slice(step, n),)
-            flat = _dot(point[there] - point[here], normal[here]).abs() < slack[here]
-            same = (flat & (_dot(normal[there], normal[here]) > 0.8)).float() * share
-            total[:, *here] += maps[:, *there] * same
-            total[:, *there] += maps[:, *here] * same
-            weights[here] += same
-            weights[there] += same
+            before, after = (slice(None),) * axis + (slice(0, n - step),), (slice(None),) * axis + (slice(step, n),)
+            flat = _dot(point[after] - point[before], normal[before]).abs() < slack[before]
+            same = (flat & (_dot(normal[after], normal[before]) > 0.8)).float() * share
+            total[:, *before] += maps[:, *after] * same
+            total[:, *after] += maps[:, *before] * same
+            weights[before] += same
+            weights[after] += same
         maps = total / weights
     return maps
 
 
-def _shade(scene: MeshScene, seen: _Surface, visible: torch.Tensor, spread: float) -> torch.Tensor:
+def _shade(scene: MeshScene, surface: _Surface, visible: torch.Tensor, spread: float) -> torch.Tensor:
     """Return the radiance (N, 3) towards the camera; ``spread`` is a pixel's width at z = 1."""
-    material, sky = seen.material, scene.sky
-    cosine = _dot(seen.normal, seen.toward).abs().clamp_min(0.05)
-    texels = scene.density[seen.face] * seen.t * spread / cosine.sqrt()
+    material, sky = surface.material, scene.sky
+    cosine = _dot(surface.normal, surface.toward).abs().clamp_min(0.05)
+    texels = scene.density[surface.face] * surface.t * spread / cosine.sqrt()
     albedo = scene.bias[material]
     textured = scene.textured[material].nonzero()[:, 0]
     if len(textured):
         at = material[textured]
-        painted = scene.sample(scene.base[at], seen.uv[textured], torch.log2(texels[textured].clamp_min(1e-3)) - 0.2)
+        painted = scene.sample(scene.base[at], surface.uv[textured], torch.log2(texels[textured].clamp_min(1e-3)) - 0.2)
         albedo[textured] = torch.addcmul(albedo[textured], painted**2.2, scene.gain[at]).clamp(0, 1)
-    up = (0.5 - 0.5 * seen.smooth[:, 1:2]) * visible[:, :1]
+    up = (0.5 - 0.5 * surface.smooth[:, 1:2]) * visible[:, :1]
     ambient, below = (torch.from_numpy(x).float() for x in (sky.ambient, sky.below))
     out = albedo * (ambient * up + below * (visible[:, :1] - up))
     gloss, shine = scene.gloss[material], scene.shine[material]
     for i, light in enumerate(scene.lights, start=1):
-        to_light = torch.from_numpy(light.at).float() - seen.point
+        to_light = torch.from_numpy(light.at).float() - surface.point
         square = _dot(to_light, to_light)
         to_light = to_light * square.rsqrt()[:, None]
         strength = visible[:, i] * (light.reach**2 / (square + 0.2 * light.reach**2 * (light.reach < 100)))
-        lambert = _dot(to_light, seen.smooth).clamp_min(0) * strength
-        halfway = _unit(to_light - seen.toward)
-        highlight = gloss * _dot(halfway, seen.smooth).clamp_min(0) ** shine * strength
+        lambert = _dot(to_light, surface.smooth).clamp_min(0) * strength
+        halfway = _unit(to_light - surface.toward)
+        highlight = gloss * _dot(halfway, surface.smooth).clamp_min(0) ** shine * strength
         color = torch.from_numpy(light.color).float()
         out += (albedo * lambert[:, None] + highlight[:, None]) * color
     out += scene.glow[material]
-    miss = (~seen.hit).nonzero()[:, 0]
+    miss = (~surface.hit).nonzero()[:, 0]
     if len(miss):
-        out[miss] = _sky(scene, seen.toward[miss])
+        out[miss] = _sky(scene, surface.toward[miss])
     return out
 
 
@@ -187,25 +187,25 @@ def _sky(scene: MeshScene, toward: torch.Tensor) -> torch.Tensor:
     return color
 
 
-def _edges(seen: _Surface, size: tuple[int, int]) -> torch.Tensor:
+def _edges(surface: _Surface, size: tuple[int, int]) -> torch.Tensor:
     """Return the pixels (N,) beside which the material, the normal or the plane changes."""
     H, W = size
-    material = torch.where(seen.hit, seen.material, -1).view(H, W)
-    point, normal, slack = seen.point.view(H, W, 3), seen.smooth.view(H, W, 3), (0.02 * seen.t).view(H, W)
+    material = torch.where(surface.hit, surface.material, -1).view(H, W)
+    point, normal, slack = surface.point.view(H, W, 3), surface.smooth.view(H, W, 3), (0.02 * surface.t).view(H, W)
     edge = torch.zeros(H, W, dtype=torch.bool)
     for axis in (0, 1):
         n = size[axis]
-        here, there = (slice(None),) * axis + (slice(0, n - 1),), (slice(None),) * axis + (slice(1, n),)
-        other = material[here] != material[there]
-        other |= _dot(normal[here], normal[there]) < 0.9
-        other |= _dot(point[there] - point[here], normal[here]).abs() > slack[here]
-        edge[here] |= other
-        edge[there] |= other
+        before, after = (slice(None),) * axis + (slice(0, n - 1),), (slice(None),) * axis + (slice(1, n),)
+        other = material[before] != material[after]
+        other |= _dot(normal[before], normal[after]) < 0.9
+        other |= _dot(point[after] - point[before], normal[before]).abs() > slack[before]
+        edge[before] |= other
+        edge[after] |= other
     return edge.view(-1)
 
 
 def _shade_edges(
-    scene: MeshScene, seen: _Surface, visible: torch.Tensor, centers: torch.Tensor, edge: torch.Tensor, K: torch.Tensor,
+    scene: MeshScene, surface: _Surface, visible: torch.Tensor, centers: torch.Tensor, edge: torch.Tensor, K: torch.Tensor,
     eye: torch.Tensor, R: torch.Tensor, size: tuple[int, int],
 ) -> torch.Tensor:  # fmt: skip
     """Return the mean radiance (E, 3) of four points of each pixel of ``edge`` (E,).
@@ -221,9 +221,11 @@ def _shade_edges(
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         at = (row + dy * corner[:, 1]).clamp(0, H - 1) * W + (column + dx * corner[:, 0]).clamp(0, W - 1)
         at = at.view(-1)
-        off = seen.point[at] - points.point
+        off = surface.point[at] - points.point
         gap = (
-            _dot(off, points.normal).abs() + 0.2 * _dot(off, off).sqrt() + 1e3 * (seen.material[at] != points.material)
+            _dot(off, points.normal).abs()
+            + 0.2 * _dot(off, off).sqrt()
+            + 1e3 * (surface.material[at] != points.material)
         )
         closer = gap < best
         best, source = torch.where(closer, gap, best), torch.where(closer, at, source)

@@ -73,36 +73,36 @@ def _probe(scene: MeshScene, K: np.ndarray, pose: np.ndarray, size: tuple[int, i
     return {"depth": t, "material": scene.material[hit["face"]].numpy(), "point": point, "facing": np.abs(toward)}
 
 
-def _worth(seen: dict[str, np.ndarray], room: float) -> float:
+def _worth(visible: dict[str, np.ndarray], room: float) -> float:
     """Rate a first view: many things, nothing against the lens, not all sky; negative if it is useless."""
-    found = np.isfinite(seen["depth"])
-    if found.mean() < 0.55:
+    result = np.isfinite(visible["depth"])
+    if result.mean() < 0.55:
         return -1.0
-    depth = np.where(found, seen["depth"], 1000.0)
+    depth = np.where(result, visible["depth"], 1000.0)
     near, median = np.percentile(depth, 4), np.median(depth)
     if near < 0.12 or median < 0.3 or median > 200:
         return -1.0
-    counts = np.unique(seen["material"][found], return_counts=True)[1]
+    counts = np.unique(visible["material"][result], return_counts=True)[1]
     things = float((counts >= 2).sum())
     largest = counts.max() / len(depth)
     return things * (1.3 - largest) + 4 * min(np.log(np.percentile(depth, 85) / near), 1.5) + room
 
 
 def overlap(
-    scene: MeshScene, seen: dict[str, np.ndarray], K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
+    scene: MeshScene, visible: dict[str, np.ndarray], K: np.ndarray, pose: np.ndarray, size: tuple[int, int]
 ) -> float:
     """Return the share of the first view's probed points that another camera sees."""
-    found = np.isfinite(seen["depth"])
-    inside = (seen["point"] - pose[:3, 3]) @ pose[:3, :3]
+    result = np.isfinite(visible["depth"])
+    inside = (visible["point"] - pose[:3, 3]) @ pose[:3, :3]
     pixel = inside @ K.T
     at = pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)
-    shown = found & (inside[:, 2] > 0.05) & (at > 0).all(1) & (at < [size[1], size[0]]).all(1)
+    shown = result & (inside[:, 2] > 0.05) & (at > 0).all(1) & (at < [size[1], size[0]]).all(1)
     if not shown.any():
         return 0.0
-    points = seen["point"][shown]
+    points = visible["point"][shown]
     rays = np.concatenate([np.broadcast_to(pose[:3, 3], points.shape), points - pose[:3, 3]], axis=1)
     hidden = scene.blocked(torch.from_numpy(rays.astype(np.float32)), 0.99).numpy()
-    return float((~hidden).sum() / found.sum())
+    return float((~hidden).sum() / result.sum())
 
 
 def draw_rig(
@@ -124,14 +124,14 @@ def draw_rig(
     best, best_worth, ref = None, 0.0, None
     for view in viewpoints:
         pose = look_at(view.eye, view.target, roll)
-        seen = _probe(scene, K[0], pose, size)
-        worth = _worth(seen, rng.uniform(0, 2))
+        visible = _probe(scene, K[0], pose, size)
+        worth = _worth(visible, rng.uniform(0, 2))
         if worth > best_worth:
-            best, best_worth, ref = seen, worth, pose
+            best, best_worth, ref = visible, worth, pose
     if best is None or ref is None:
         return None
-    found = np.isfinite(best["depth"])
-    median = float(np.median(best["depth"][found]))
+    result = np.isfinite(best["depth"])
+    median = float(np.median(best["depth"][result]))
     base = math.exp(rng.uniform(math.log(0.02), math.log(0.5)))
     middle = np.linalg.inv(K[0]) @ [size[1] / 2, size[0] / 2, 1.0]
     focus = ref[:3, 3] + ref[:3, :3] @ middle * median * math.exp(rng.uniform(-0.4, 0.5))
@@ -145,11 +145,11 @@ def draw_rig(
 
 
 def _source(
-    scene: MeshScene, seen: dict[str, np.ndarray], K: np.ndarray, ref: np.ndarray, middle: np.ndarray,
+    scene: MeshScene, visible: dict[str, np.ndarray], K: np.ndarray, ref: np.ndarray, middle: np.ndarray,
     focus: np.ndarray, median: float, base: float, size: tuple[int, int], rng: np.random.Generator,
 ) -> np.ndarray | None:  # fmt: skip
     """Draw a source camera ``base`` median depths from the first until one sees enough of what the first sees."""
-    enough = rng.uniform(0.35, 0.6)
+    sufficient = rng.uniform(0.35, 0.6)
     walked = rng.random() < 0.25
     for trial in range(14):
         along = rng.uniform(-1, 1, 3) * ([0.35, 0.25, 1.0] if walked else [1.0, 0.7, 0.4])
@@ -172,6 +172,6 @@ def _source(
         depth = np.where(np.isfinite(probe["depth"]), probe["depth"], 1000)
         if np.percentile(depth, 3) < 0.1:
             continue
-        if overlap(scene, seen, K, pose, size) >= enough:
+        if overlap(scene, visible, K, pose, size) >= sufficient:
             return pose
     return None

@@ -74,11 +74,11 @@ class Room:
         """Put doors and windows into the walls; return the holes that windows need: wall -> (left, right, low, high)."""
         rng, composer, holes = self.rng, self.composer, {}
         for _ in range(rng.integers(1, 5)):
-            found = composer.pick("opening")
+            result = composer.pick("opening")
             i = int(rng.integers(WALLS))
-            if found is None or found[1].size[0] > 2 * self.length(i) - 0.2 or found[1].size[1] > self.height - 0.05:
+            if result is None or result[1].size[0] > 2 * self.length(i) - 0.2 or result[1].size[1] > self.height - 0.05:
                 continue
-            entry, model = found
+            entry, model = result
             along = rng.uniform(-1, 1) * (self.length(i) - model.size[0] / 2 - 0.05)
             bottom = min(entry.elevation, self.height - model.size[1] - 0.02)
             square = is_window(entry) and "arched" not in entry.name.lower()
