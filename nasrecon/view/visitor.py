@@ -232,6 +232,7 @@ class Visitor:
         matching = [name for name in names if name == text] or [name for name in names if text and name.endswith(text)]
         if len(matching) == 1:
             self._go_to(matching[0])
+            self.controls.go_to.value = ""  # so that the same name is a change again
 
     def _go_to(self, name: str) -> None:
         """Choose a view, and put the visitor in its place."""

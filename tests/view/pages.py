@@ -109,3 +109,43 @@ def place_of_camera(page, visitor, view, box):
     tan_y = np.tan(frustum.fov / 2)
     far = frustum.scale / np.cbrt(tan_y * tan_y * frustum.aspect / 3)  # viser gives all frustums the same volume
     return on_page(page_from_cam[:3, 3] + far * page_from_cam[:3, 2], visitor.client.camera, box)
+
+
+class Client:
+    """A client of a live page without a browser: it sends what viser's page would, and reads nothing.
+
+    Args:
+        page: the live page, fed elsewhere.
+    """
+
+    def __init__(self, page, width=1300, height=640):
+        import viser
+        from websockets.sync.client import connect
+
+        before = set(page.visitors)
+        address = f"ws://127.0.0.1:{page.port}"
+        version = f"viser-v{viser.__version__}"
+        self._socket = connect(address, subprotocols=[version], max_size=None, proxy=None, ping_interval=None)
+        camera = {"wxyz": (1.0, 0, 0, 0), "position": (3.0, 3.0, 3.0), "fov": 0.8, "near": 0.01, "far": 1000.0}
+        window = {"image_width": width, "image_height": height}
+        self.send("ViewerCameraMessage", **camera, **window, look_at=(0.0, 0, 0), up_direction=(0.0, 0, 1))
+        until(lambda: set(page.visitors) - before)
+        (number,) = set(page.visitors) - before
+        self.visitor = page.visitors[number]
+
+    def send(self, kind, **content):
+        import msgspec
+
+        self._socket.send(msgspec.msgpack.encode({"type": kind, **content}))
+
+    def set(self, widget, value):
+        """Do what a visitor does with a widget."""
+        self.send("GuiUpdateMessage", uuid=widget._impl.uuid, updates={"value": value})
+
+    def click(self, origin, direction):
+        """Click on what a ray meets."""
+        ray = {"ray_origin": tuple(map(float, origin)), "ray_direction": tuple(map(float, direction))}
+        self.send("ScenePointerMessage", event_type="click", **ray, screen_pos=((0.5, 0.5),), modifier=None)
+
+    def close(self):
+        self._socket.close()

@@ -29,7 +29,6 @@ from .pages import (
     colored,
     needs_browser,
     newest,
-    on_page,
     opened,
     place_of_camera,
     press,
@@ -172,42 +171,6 @@ def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_pa
         browser.wait("document.querySelector('#nasrecon-enlarged .name').textContent === 'hills/0000.jpg'", 30)
         press(browser, "Escape")
         assert browser.evaluate("document.querySelector('#nasrecon-enlarged')") is None and browser.errors == []
-
-
-@needs_browser
-def test_measuring_and_clipping_on_the_live_page(browser, hills):
-    with serving(hills[0]) as page:
-        visitor = opened(page, browser)
-        until(lambda: browser.evaluate("1") and visitor.layers.mesh_shown is not None)
-        ends = np.array([[-1.2, -1.0], [1.1, 0.9]])
-        ends = np.concatenate([ends, HillWorld().height(ends)[:, None]], axis=-1)
-        visitor.controls.cameras.value = False
-        visitor.controls.measure.value = True
-        box = canvas_box(browser)
-        for point, said in zip(page.data.frame.points(ends), ("Click on the other end", "Distance"), strict=True):
-            for _ in range(5):  # a slow machine may not have drawn the mesh yet
-                browser.click(*on_page(point, visitor.client.camera, box))
-                with contextlib.suppress(AssertionError):
-                    until(lambda said=said: browser.evaluate("1") and said in visitor.controls.distance.content, 5)
-                    break
-        distance = float(re.search(r"Distance ([\d.]+) m", visitor.controls.distance.content)[1])
-        assert distance == pytest.approx(np.linalg.norm(ends[1] - ends[0]), rel=0.03)
-        assert visitor.client.scene.get_handle_by_name("/measured/label").text == f"{distance:g} m"
-        assert re.fullmatch(r"[125]0* m|0\.0*[125] m", visitor.client.scene.get_handle_by_name("/scale_bar/label").text)
-        visitor.controls.measure.value = False
-        until(lambda: visitor.client.scene.get_handle_by_name("/measured/label") is None)
-
-        points, faces = visitor.layers.points_shown, len(visitor.layers.mesh_shown[1])
-        visitor.controls.clip.value = True
-        until(lambda: visitor.client.scene.get_handle_by_name("/clipping/upper") is not None)
-        assert visitor.layers.points_shown == points and len(visitor.layers.mesh_shown[1]) == faces
-        visitor.box.move(1, np.array([0, *visitor.box.corners[1, 1:]]))
-        visitor.box.changed()
-        assert 0.3 * faces < len(visitor.layers.mesh_shown[1]) < 0.7 * faces
-        assert 0.3 * points < visitor.layers.points_shown < 0.7 * points
-        visitor.controls.clip.value = False
-        until(lambda: visitor.layers.points_shown == points)
-        assert browser.errors == []
 
 
 @needs_browser
