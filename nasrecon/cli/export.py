@@ -54,10 +54,10 @@ def export(
     if as_json:
         print(json.dumps({"out": str(out), "format": format, "views": len(estimates), "notes": lines}))
     else:
-        print("\n".join([f"{out}: {lines[0]}", *lines[1:], *_next(format, out)]))
+        print("\n".join([f"{out}: {lines[0]}", *lines[1:], *next_command(format, out)]))
 
 
-def _next(format: str, out: Path) -> list[str]:
+def next_command(format: str, out: Path) -> list[str]:
     """Return the line with the command that takes the files, where it is known."""
     if format != "colmap":
         return []

@@ -164,8 +164,7 @@ def fuse(
         min_component_faces=min_component_faces,
     )
     with Bar() as bar:
-        opened = open_results(results)
-        fusion = fuse_results(opened, options, mesh=out, cloud=cloud, progress=bar)
+        fusion = fuse_results(opened := open_results(results), options, mesh=out, cloud=cloud, progress=bar)
         for note in fusion.stats.notes():
             bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}

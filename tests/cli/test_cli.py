@@ -13,6 +13,7 @@ from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD, SweepNetwor
 
 from nasrecon import __version__, cli
 from nasrecon.cli.console import rate, table
+from nasrecon.cli.export import next_command
 from nasrecon.errors import NasReconError, in_words
 
 
@@ -179,8 +180,9 @@ def test_export(run, files, tmp_path):
     assert said[0] == f"{tmp_path / 'e'}: 5 depth maps, 16-bit PNG, 0.001 scene units a step, as given"
     assert "depths lie beyond 65.535 and have no value here" in said[1]
     assert len(list((tmp_path / "e" / "depth").iterdir())) == 5
-    code, stdout, _ = run("export", tmp_path / "r", "--format", "colmap", "--out", tmp_path / "in COLMAP")
-    assert code == 0 and f"next: colmap stereo_fusion --workspace_path '{tmp_path / 'in COLMAP'}'" in stdout
+    (line,) = next_command("colmap", tmp_path / "in COLMAP")
+    assert line.startswith(f"next: colmap stereo_fusion --workspace_path '{tmp_path / 'in COLMAP'}'")
+    assert next_command("exr", tmp_path) == []
     code, stdout, _ = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x", "--json")
     assert code == 0 and json.loads(stdout)["views"] == 5
     code, _, stderr = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x")
