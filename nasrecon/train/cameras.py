@@ -1,4 +1,4 @@
-"""Where the cameras of a procedural world stand: free, looking at things, a baseline of 1 to 50 % of the depth apart."""
+"""Where the cameras of a procedural world stand: free, turned to things, with baselines of 1 to 50 % of the depth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CANDIDATES = 10
 
 
 def look_at(eye: torch.Tensor, target: torch.Tensor, roll: torch.Tensor) -> torch.Tensor:
-    """Return world_from_cam rotations (B, 3, 3) of upright cameras (world y down) at ``eye`` facing ``target`` (B, 3)."""
+    """Return world_from_cam rotations (B, 3, 3) of upright cameras (y down) at ``eye`` that face ``target`` (B, 3)."""
     forward = F.normalize(target - eye, dim=-1)
     down = torch.tensor([0.0, 1.0, 0.0], device=eye.device).expand_as(forward)
     right = F.normalize(torch.linalg.cross(down, forward), dim=-1)
@@ -110,7 +110,7 @@ def _source(
     worlds: Worlds, ref: torch.Tensor, middle: torch.Tensor, focus: torch.Tensor, median: torch.Tensor,
     base: torch.Tensor, generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
-    """Return world_from_cam (B, 4, 4) of a camera about ``base`` median depths away that looks at about the same thing."""
+    """Return world_from_cam (B, 4, 4) of a camera about ``base`` median depths away, turned to the same place."""
     B, device = len(ref), ref.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     R0, eye0 = ref[:, :3, :3], ref[:, :3, 3]

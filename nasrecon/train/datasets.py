@@ -95,7 +95,7 @@ class WorldFiles:
 def draw_batch(
     rendered: Rendered, chosen: torch.Tensor, options: BatchOptions, generator: torch.Generator
 ) -> TrainingBatch:
-    """Mirror and disturb: one training batch from chosen worlds of a file. All items have the same number of sources."""
+    """Mirror and disturb: one batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *(side // 16 * 16 for side in rendered.images.shape[3:])
     order = torch.argsort(rand(len(chosen), V), dim=1)[:, : 1 + draw_sources(options, V - 1, generator)]
@@ -183,7 +183,7 @@ def _disturb(src_from_ref: torch.Tensor, options: BatchOptions, generator: torch
 
 
 def _recolor(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change brightness, contrast and gamma a little per view and the order of the colours per batch; images in [-1, 1]."""
+    """Change brightness, contrast and gamma per view and the order of colours per batch; images in [-1, 1]."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     B, V = images.shape[:2]
     if rand(1) < 0.3:

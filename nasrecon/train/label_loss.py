@@ -8,7 +8,7 @@ from nasrecon.train.datasets import TrainingBatch
 
 
 def true_label(batch: TrainingBatch, planes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the true labels (B, H, W) and where they count (B, H, W) bool: a depth, no nearer than the nearest plane."""
+    """Return the true labels (B, H, W) and where they count (bool): a depth, no nearer than the nearest plane."""
     label = batch.stereo.min_depth[:, None, None] * planes / batch.depth.clamp_min(1e-9)
     valid = (batch.depth > 0) & (label <= planes - 1)
     return torch.where(valid, label, 1.0), valid

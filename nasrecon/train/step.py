@@ -100,7 +100,7 @@ def _average(state: TrainState, decay: float) -> None:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return the bfloat16 context where the device computes in it faster than in float32, else one that does nothing."""
+    """Return the bfloat16 context where the device computes faster in it, else one that does nothing."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16_cpu())

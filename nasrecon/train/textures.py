@@ -43,7 +43,7 @@ class TextureBank:
     def make(
         cls, count: int, generator: torch.Generator, device: torch.device | str, folder: Path | None = None
     ) -> TextureBank:
-        """Draw ``count`` procedural textures and add every JPEG or PNG of ``folder``; the same generator gives the same bank."""
+        """Draw ``count`` procedural textures and add those of ``folder``; the same generator gives the same bank."""
         drawn = [draw_texture(generator) for _ in range(count)]
         if folder is not None:
             drawn += read_textures(folder)
@@ -98,7 +98,7 @@ def read_textures(folder: Path) -> list[torch.Tensor]:
 
 
 def draw_texture(generator: torch.Generator, kind: str | None = None) -> torch.Tensor:
-    """Draw one texture (3, SIDE, SIDE) in [0, 1] that repeats without a seam; ``kind`` is a key of ``KINDS``, None any."""
+    """Draw one texture (3, SIDE, SIDE) in [0, 1] that repeats without a seam; ``kind``: of ``KINDS``, None any."""
     if kind is None:
         kind = list(KINDS)[int(torch.randint(len(KINDS), (1,), generator=generator))]
     return KINDS[kind](generator).clamp(0, 1).expand(3, SIDE, SIDE).contiguous()

@@ -24,7 +24,7 @@ def export_run(
     notes: str = "",
     scores: dict | None = None,
 ) -> WeightsEntry:
-    """Write the averaged weights of ``run`` to ``out/name.safetensors`` (float16 where that costs nothing) and its manifest.
+    """Write the averaged weights of ``run`` to ``out/name.safetensors`` (mostly float16) and its manifest.
 
     Raises:
         InputError: if the run has no checkpoint.
@@ -42,9 +42,14 @@ def export_run(
         "textures": textures,
     }
     entry = {
-        "name": name, "network": made["network"], "options": made["options"], "licence": licence, "trained": trained,
-        "scores": scores if scores is not None else {"held-out worlds": _last_validation(run / "log.csv")}, "notes": notes,
-    }  # fmt: skip
+        "name": name,
+        "network": made["network"],
+        "options": made["options"],
+        "licence": licence,
+        "trained": trained,
+        "scores": scores if scores is not None else {"held-out worlds": _last_validation(run / "log.csv")},
+        "notes": notes,
+    }
     return save_weights(state.average, (out or user_folder()) / f"{name}.safetensors", entry, half=True)
 
 

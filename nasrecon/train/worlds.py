@@ -19,7 +19,7 @@ from nasrecon.train.textures import TextureBank
 
 @dataclass(frozen=True, kw_only=True)
 class Worlds:
-    """B worlds of P primitives: first the room (a box seen from inside), then boxes, ellipsoids, cylinders (axis y), meshes.
+    """B worlds of P primitives: the room (a box from inside), then boxes, ellipsoids, cylinders (axis y), meshes.
 
     Attributes:
         counts: (boxes with the room, ellipsoids, cylinders, meshes), which adds up to P.
@@ -69,7 +69,7 @@ def draw_worlds(
     *,
     floating: float = 0.0,
 ) -> Worlds:
-    """Draw furnished rooms (two thirds) and open places (one third); a share ``floating`` of them has things in the air instead."""
+    """Draw rooms (two thirds) and open places (one third); a share ``floating`` of them has things in the air."""
     device = generator.device
     r = lambda shape, low, high: uniform(shape, low, high, generator)  # noqa: E731
     ellipsoids, cylinders = round_ones // 2, round_ones - round_ones // 2
@@ -167,7 +167,7 @@ def _scatter(
     center: torch.Tensor, half: torch.Tensor, turn: torch.Tensor, room: torch.Tensor, chosen: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
-    """Throw the things of the chosen worlds into the air, in place, at all distances from the origin; return those (B, P).
+    """Throw the things of the chosen worlds into the air, in place, at all distances from the origin: (B, P).
 
     What is far is as large in the image as what is near, so that depths of one image differ twentyfold, as they do in
     renderings of objects in front of a backdrop. Some stand on the floor.

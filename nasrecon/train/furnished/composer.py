@@ -38,7 +38,7 @@ class Composer:
 
     Attributes:
         builder: takes the triangles. placed: the things that stand in it. budget: triangles that may still be added.
-        restyled: share of the models that get other materials than their own. vivid: share of saturated paint among them.
+        restyled: share of the models that get other materials than theirs. vivid: share of saturated paint in them.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Composer:
         return textured(rng, self.palette.pick(rng, *kinds), contrast, tint)
 
     def colored_material(self, color: np.ndarray, *kinds: str) -> Material:
-        """Return a textured material whose mean is about ``color`` (3,), linear, of muted textures where they are drawn."""
+        """Return a textured material whose mean is about ``color`` (3,), linear; drawn textures are muted."""
         rng = self.rng
         pyramid = self.palette.pick(rng, *(kind if kind == "tile" else f"muted {kind}" for kind in kinds))
         mean = (pyramid[-1:].view(np.uint8)[:3] / 255) ** 2.2

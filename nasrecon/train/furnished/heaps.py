@@ -32,13 +32,24 @@ class Heap:
         for _ in range(rng.integers(0, 14)):
             self._box(near, far)
         level = rng.uniform(0.15, 0.6)
-        sky = Sky(zenith=paint(rng), horizon=paint(rng), ambient=np.full(3, level), below=np.full(3, level * rng.uniform(0.4, 1)),
-                  shelter=rng.uniform(0.5, 3))  # fmt: skip
+        sky = Sky(
+            zenith=paint(rng),
+            horizon=paint(rng),
+            ambient=np.full(3, level),
+            below=np.full(3, level * rng.uniform(0.4, 1)),
+            shelter=rng.uniform(0.5, 3),
+        )
         lights = []
         for _ in range(rng.integers(1, 4)):
             at = rng.uniform(-1, 1, 3) * [0.5, 0.3, 0.3] * far + [0, -0.3 * min(far, 10), 0]
-            lights.append(Light(at=at, color=rng.uniform(0.2, 0.9) * (1 + rng.uniform(-0.1, 0.1, 3)), reach=0.4 * far + 1,
-                                radius=rng.uniform(0.005, 0.03) * far))  # fmt: skip
+            lights.append(
+                Light(
+                    at=at,
+                    color=rng.uniform(0.2, 0.9) * (1 + rng.uniform(-0.1, 0.1, 3)),
+                    reach=0.4 * far + 1,
+                    radius=rng.uniform(0.005, 0.03) * far,
+                )
+            )
         views = [Viewpoint(eye=rng.uniform(-0.3, 0.3, 3) * near, target=self._aim(far)) for _ in range(8)]
         return composer.builder.build(lights, sky), views
 

@@ -1,6 +1,6 @@
-"""CAD models of furniture, plants and people: read from Sweet Home 3D archives, in metres, with their textures and licences.
+"""CAD models of furniture, plants and people from Sweet Home 3D archives: metres, textures, licences.
 
-Archives are the ``*.sh3f`` files of Debian's package sweethome3d-furniture (/usr/share/sweethome3d/furniture), zipped or
+Archives are the ``*.sh3f`` files of Debian's sweethome3d-furniture (/usr/share/sweethome3d/furniture), zipped or
 unzipped: a catalogue (PluginFurnitureCatalog.properties) and OBJ files. A model's frame is y down, the front at -z, the
 origin in the middle of its footprint.
 """
@@ -225,7 +225,7 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _mean_by_point(corner: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Return unit means (P, 3) of what the corners (F, 3) of faces bring to their points: normals (F, 3, 3) times area."""
+    """Return unit means (P, 3) of the normals times areas (F, 3, 3) that the corners (F, 3) of faces bring."""
     total = np.stack([np.bincount(corner.ravel(), normals[..., i].ravel()) for i in range(3)], axis=1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
 

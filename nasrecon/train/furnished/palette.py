@@ -40,7 +40,7 @@ class Palette:
         self.kinds = {kind: pyramids for kind, pyramids in self.kinds.items() if pyramids}
 
     def pick(self, rng: np.random.Generator, *kinds: str) -> np.ndarray:
-        """Return a pyramid of one of the kinds that there are, of any kind without a name (photographs more often than not)."""
+        """Return a pyramid of a kind, of any kind without a name (photographs in more than half of the draws)."""
         names = [kind for kind in kinds or _USUAL if kind in self.kinds] or list(self.kinds)
         chosen = self.kinds[names[rng.integers(len(names))]]
         return chosen[rng.integers(len(chosen))]

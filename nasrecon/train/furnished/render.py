@@ -21,7 +21,7 @@ _BOUNCED = 0.25  # of the ambient light: what reaches sheltered places from thin
 
 @dataclass(frozen=True, kw_only=True)
 class _Surface:
-    """Hit points of N rays: hit (N,), point (N, 3), geometric normal towards the camera, shading normal, direction (unit)."""
+    """Hit points of N rays: hit (N,), point (N, 3), normal towards the camera, shading normal, unit direction."""
 
     hit: torch.Tensor
     t: torch.Tensor
@@ -70,7 +70,7 @@ def render_view(
         K: (3, 3) [px], half-pixel centres. world_from_cam: (4, 4). size: (H, W).
 
     Returns:
-        linear radiance (3, H, W), z-depth (H, W) (``FAR_DEPTH`` where nothing is hit) and normals (3, H, W) in the camera
+        linear radiance (3, H, W), z-depth (H, W) (``FAR_DEPTH`` where no ray hits) and normals (3, H, W) in the camera
         frame, facing the camera.
     """
     H, W = size
@@ -101,9 +101,16 @@ def _cast(scene: MeshScene, pixels: torch.Tensor, K: torch.Tensor, eye: torch.Te
     smooth = _unit(_blend(scene.normals[face], hit["at"]))
     smooth = torch.where((_dot(smooth, normal) < 0)[:, None], -smooth, smooth)
     return _Surface(
-        hit=is_hit, t=t, face=face, material=scene.material[face], point=torch.addcmul(eye, ray, t[:, None]), normal=normal,
-        smooth=smooth, toward=toward, uv=_blend(scene.uv[face], hit["at"]),
-    )  # fmt: skip
+        hit=is_hit,
+        t=t,
+        face=face,
+        material=scene.material[face],
+        point=torch.addcmul(eye, ray, t[:, None]),
+        normal=normal,
+        smooth=smooth,
+        toward=toward,
+        uv=_blend(scene.uv[face], hit["at"]),
+    )
 
 
 def _light_reaching(scene: MeshScene, surface: _Surface, size: tuple[int, int]) -> torch.Tensor:
@@ -205,9 +212,16 @@ def _edges(surface: _Surface, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _shade_edges(
-    scene: MeshScene, surface: _Surface, visible: torch.Tensor, centers: torch.Tensor, edge: torch.Tensor, K: torch.Tensor,
-    eye: torch.Tensor, R: torch.Tensor, size: tuple[int, int],
-) -> torch.Tensor:  # fmt: skip
+    scene: MeshScene,
+    surface: _Surface,
+    visible: torch.Tensor,
+    centers: torch.Tensor,
+    edge: torch.Tensor,
+    K: torch.Tensor,
+    eye: torch.Tensor,
+    R: torch.Tensor,
+    size: tuple[int, int],
+) -> torch.Tensor:
     """Return the mean radiance (E, 3) of four points of each pixel of ``edge`` (E,).
 
     The light that reaches a point is that of the pixel, among its own and those beside it, whose surface is nearest.

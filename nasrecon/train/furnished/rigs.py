@@ -22,7 +22,7 @@ class Viewpoint:
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """Return world_from_cam (4, 4) of a camera at ``eye`` facing ``target``, upright (world y down) but for its roll."""
+    """Return world_from_cam (4, 4) of a camera at ``eye`` facing ``target``, upright (y down) but for its roll."""
     forward = target - eye
     forward = forward / max(np.linalg.norm(forward), 1e-9)
     right = np.cross([0.0, 1.0, 0.0], forward)
@@ -45,7 +45,7 @@ def rotation(vector: np.ndarray) -> np.ndarray:
 
 
 def draw_intrinsics(rng: np.random.Generator, views: int, size: tuple[int, int]) -> np.ndarray:
-    """Return K (V, 3, 3) [px], half-pixel centres: focal lengths of 0.6 to 1.6 image widths, the principal point off centre."""
+    """Return K (V, 3, 3) [px], half-pixel centres: focals of 0.6 to 1.6 image widths, principal point off centre."""
     H, W = size
     K = np.zeros((views, 3, 3))
     vary = 0.12 if rng.random() < 0.3 else 0.0

@@ -23,7 +23,7 @@ _NOT_TABLES = re.compile("lamp|tennis bat|table fan|changing|bedside|tablet", re
 
 @functools.cache
 def role_of(entry: Entry) -> str:
-    """Return ceiling, opening, tree, shrub, seat, table, rug, person, vehicle, outdoor, wall, small, furniture or ignored."""
+    """Return the role of a model: ceiling, opening, tree, shrub, seat, table, rug, person ... or ignored."""
     name, (width, height, depth) = entry.name, entry.size
     is_a = lambda role: bool(_PATTERNS[role].search(name))  # noqa: E731
     if is_a("ignored") or max(entry.size) < 0.04:

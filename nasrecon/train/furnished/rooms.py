@@ -44,7 +44,7 @@ class Room:
         return self.composer.builder.build(self._lights(), self._sky()), self._viewpoints()
 
     def wall(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the middle of wall i at the floor, the direction along it, and the yaw of a thing with its back to it."""
+        """Return the middle of wall i at the floor, the direction along it, and the yaw of things with backs to it."""
         x, z = self.half
         middle = np.array([[0, 0, z], [0, 0, -z], [x, 0, 0], [-x, 0, 0]][i], float)
         along = np.array([1.0, 0, 0]) if i < 2 else np.array([0, 0, 1.0])
@@ -71,7 +71,7 @@ class Room:
         return bool((box.low > low).all() and (box.high < limit).all())
 
     def _openings(self) -> dict[int, list[float]]:
-        """Put doors and windows into the walls; return the holes that windows need: wall -> (left, right, low, high)."""
+        """Put doors and windows into the walls; return the holes of windows: wall -> (left, right, low, high)."""
         rng, composer, holes = self.rng, self.composer, {}
         for _ in range(rng.integers(1, 5)):
             result = composer.pick("opening")
@@ -100,7 +100,7 @@ class Room:
         rng = self.rng
         middle, direction, _ = self.wall(i)
         center = middle + direction * ((at - middle) @ direction) + self.inward(i) * 0.004
-        center = center + [0, at[1] - model.size[1] / 2, 0]
+        center = [*center, 0, at[1] - model.size[1] / 2, 0]
         glow = np.full(3, rng.uniform(0.02, 1.2)) * [0.93, 1.0, 1.08]
         material = Material(bias=np.full(3, 0.02), glow=glow)
         if rng.random() < 0.4:

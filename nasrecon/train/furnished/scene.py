@@ -107,9 +107,14 @@ class SceneBuilder:
         self.triangles += len(faces)
 
     def add_quad(
-        self, center: np.ndarray, half_a: np.ndarray, half_b: np.ndarray, material: Material, repeat: tuple[float, float],
+        self,
+        center: np.ndarray,
+        half_a: np.ndarray,
+        half_b: np.ndarray,
+        material: Material,
+        repeat: tuple[float, float],
         offset: tuple[float, float] = (0.0, 0.0),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add a parallelogram of half sides a and b; the texture repeats ``repeat`` times along each."""
         c, a, b = (np.asarray(x, np.float64) for x in (center, half_a, half_b))
         vertices = np.array([c - a - b, c + a - b, c + a + b, c - a + b])
@@ -142,7 +147,7 @@ class SceneBuilder:
 def tube(
     path: np.ndarray, radius: float, sides: int = 6
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a tube around a path (N, 3) as ``SceneBuilder.add_mesh`` takes it: vertices, faces, normals, uv, material 0."""
+    """Return a tube around a path (N, 3) for ``SceneBuilder.add_mesh``: vertices, faces, normals, uv, material 0."""
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     aside = np.cross(along, np.where(np.abs(along[:, 1:2]) < 0.9, [[0.0, 1, 0]], [[1.0, 0, 0]]))

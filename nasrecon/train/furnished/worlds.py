@@ -1,4 +1,4 @@
-"""Worlds of real things: rooms, heaps and grounds made of CAD models, rendered into the views that networks train on."""
+"""Worlds of real things: rooms, heaps and grounds made of CAD models, rendered into views for training."""
 
 from __future__ import annotations
 
