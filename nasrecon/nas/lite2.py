@@ -22,6 +22,7 @@ import hashlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,7 @@ class Lite2Network(nn.Module):
     size_multiple = 16
     min_side = 64
     prefers_bfloat16 = True
+    spread_factor: torch.Tensor
     folds_normalization = True
     inexact_pair_side = 320
 
@@ -118,7 +120,7 @@ class Lite2Network(nn.Module):
         label = torch.where(depth > 0, label.clamp(0, self.planes - 1.0), 0.0)
         return self._prediction(batch, self.stages(batch, given=(label, normal)))
 
-    def _prediction(self, batch: StereoBatch, stages: dict[str, torch.Tensor]) -> Prediction:
+    def _prediction(self, batch: StereoBatch, stages: dict[str, Any]) -> Prediction:
         size = batch.ref_image.shape[-2:]
         full = lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=False)  # noqa: E731
         depth = lambda label: depth_from_label(label.clamp_min(MIN_LABEL), batch.min_depth, self.planes)  # noqa: E731
@@ -140,7 +142,7 @@ class Lite2Network(nn.Module):
         batch: StereoBatch,
         steps: int | None = None,
         given: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """Run the network.
 
         Args:
@@ -186,7 +188,7 @@ class Lite2Network(nn.Module):
     def _refine(
         self, batch: StereoBatch, ref: Features, matching: torch.Tensor, weights: torch.Tensor, surface: torch.Tensor,
         prob: torch.Tensor, normal: torch.Tensor, steps: int | None, given: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> dict[str, torch.Tensor]:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         """Alternate matching near the current surface with steps of the consistency module; then upsample."""
         cameras, K = _cameras(batch, 4), scaled_K(batch.ref_K, 4, corner_aligned=False)
         weights = F.interpolate(weights, matching.shape[-2:], mode="bilinear", align_corners=False)
@@ -206,7 +208,8 @@ class Lite2Network(nn.Module):
         facts = torch.cat([masses, entropy / 4, apart, at_hypotheses, visible], dim=1)
         fixed = self.consistency.enter_fixed(torch.cat([surface, facts.to(dtype)], dim=1))
         offsets = torch.tensor(_OFFSETS, device=label.device).view(1, -1, 1, 1)
-        labels, normals, spreads, hidden = [], [], [], None
+        labels, normals, spreads = [], [], []
+        hidden: torch.Tensor | None = None
         steps = self.steps if steps is None else steps
         for k in range(steps):
             label, normal = label.detach(), normal.detach()
@@ -230,6 +233,7 @@ class Lite2Network(nn.Module):
             labels.append(label)
             normals.append(normal)
             spreads.append(step[:, 6].clamp(-7, 2) - 2)
+        assert hidden is not None
         folded = torch.cat([F.pixel_unshuffle(ref.half, 2), F.pixel_unshuffle(batch.ref_image, 4).to(dtype)], dim=1)
         mask = self.mask(torch.cat([hidden.to(dtype), ref.context4, self.fine(folded)], dim=1))
         slopes = limited_slopes(label.detach(), slopes_from_normal(label, normal, K))
@@ -266,7 +270,7 @@ def _digest(image: torch.Tensor) -> bytes:
     """Return a digest of an image (3, H, W) and of its size, the device and the precision that it is computed with."""
     bits = image.detach().cpu().contiguous().numpy()
     setting = f"{bits.shape} {image.device} {torch.is_autocast_enabled(image.device.type)}"
-    return hashlib.sha1(bits, usedforsecurity=False).digest() + setting.encode()
+    return hashlib.sha1(bits.data, usedforsecurity=False).digest() + setting.encode()
 
 
 def _unit_length(features: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,12 @@ def conv3(
     )
 
 
+def zero_bias(layer: nn.Conv2d) -> None:
+    """Start a layer without a bias of its output."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
 def resize_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Resample x linearly to the size of ``like``, pixel corners aligned."""
     mode = "bilinear" if x.dim() == 4 else "trilinear"
@@ -138,7 +144,7 @@ class ContextAggregation(nn.Module):
         self.leave2, self.leave1 = Residual(b), Residual(a)
         self.out = nn.Conv2d(a, planes, 3, 1, 1)
         nn.init.normal_(self.out.weight, std=1e-3)
-        nn.init.zeros_(self.out.bias)
+        zero_bias(self.out)
 
     def forward(self, cost: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return the sharper cost (B, D, h, w), float32."""
@@ -202,7 +208,7 @@ class Consistency(nn.Module):
         self.out = nn.Conv2d(a, self.outputs, 3, 1, 1)
         nn.init.zeros_(self.recur.weight)
         nn.init.normal_(self.out.weight, std=1e-3)
-        nn.init.zeros_(self.out.bias)
+        zero_bias(self.out)
 
     def enter_fixed(self, x: torch.Tensor) -> torch.Tensor:
         """Return the share (B, 96, h, w) of what is the same in all steps."""
@@ -222,8 +228,8 @@ class Consistency(nn.Module):
         quarter = self.enter(state)
         eighth = self.down8(quarter)
         eighth = self.leave8(eighth + resize_like(self.up8(self.down16(eighth)), eighth))
-        hidden = self.leave4(quarter + resize_like(self.up4(eighth), quarter))
-        return self.out(hidden).float(), hidden
+        state = self.leave4(quarter + resize_like(self.up4(eighth), quarter))
+        return self.out(state).float(), state
 
 
 class Sharpener(nn.Module):
@@ -239,7 +245,7 @@ class Sharpener(nn.Module):
         self.body = nn.Sequential(conv(4 + 12 + CHANNELS[0], width), conv(width, width))
         self.out = nn.Conv2d(width, 4, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero_bias(self.out)
 
     def forward(self, label: torch.Tensor, image: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
         four = F.pixel_unshuffle(label[:, None], 2)

@@ -84,7 +84,8 @@ def correlate_near(
     ref_K, src_K, src_from_ref = cameras
     (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
     ref = ref * (groups / features.shape[2])
-    N, totals, weight_sum = inv_depth.shape[1], [None] * inv_depth.shape[1], 1e-3
+    N, weight_sum = inv_depth.shape[1], torch.full_like(weights[:, :1], 1e-3)
+    totals: list[torch.Tensor | None] = [None] * N
     for s, source in enumerate(sources):
         grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth.flatten(2), size)
         weight = weights[:, s, None]

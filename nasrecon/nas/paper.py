@@ -13,7 +13,7 @@ live at h x w.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -242,6 +242,6 @@ class ConsistencyModule(nn.Module):
         return x[:, 0], F.normalize(x[:, 1:], dim=1)
 
 
-def plane_probabilities(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def plane_probabilities(scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Bring scores (B, D, h, w) to the image's size (trilinear; D stays, so bilinear), then softmax over the planes."""
-    return F.interpolate(scores, size, mode="bilinear", align_corners=False).softmax(dim=1)
+    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False).softmax(dim=1)

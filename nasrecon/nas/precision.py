@@ -16,9 +16,9 @@ def channels_last(network: nn.Module) -> nn.Module:
     """Lay out the weights of all convolutions channels-last, in place; their outputs follow. Changes no value."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+            module.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
     return network
 
 

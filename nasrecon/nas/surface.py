@@ -81,11 +81,11 @@ def upsample_distribution(prob: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     B, D, h, w = prob.shape
     weights = mask.softmax(dim=1).view(B, 9, h, 2, w, 2)
     padded = F.pad(prob, (1, 1, 1, 1), mode="replicate")
-    out = None
+    out = torch.zeros(())
     for k, weight in enumerate(weights.split(1, dim=1)):
         y, x = divmod(k, 3)
         part = padded[:, :, y : y + h, None, x : x + w, None]
-        if out is None:
+        if k == 0:
             out = part * weight
         else:
             out = out.addcmul(part, weight) if torch.is_grad_enabled() else out.addcmul_(part, weight)

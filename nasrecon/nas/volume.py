@@ -5,6 +5,8 @@ Geometry is computed in the precision that comes in, under autocast too: bfloat1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -54,8 +56,8 @@ def plane_sample_grid(
     src_K: torch.Tensor,
     src_from_ref: torch.Tensor,
     inv_depth: torch.Tensor,
-    size: tuple[int, int],
-    src_size: tuple[int, int] | None = None,
+    size: Sequence[int],
+    src_size: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Say where each voxel of the reference's plane sweep falls in the source.
 
@@ -87,7 +89,7 @@ def plane_sample_grid(
 
 
 def _in_source(
-    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: tuple[int, int]
+    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: Sequence[int]
 ) -> torch.Tensor:
     """Return where voxels fall in the source, homogeneous (B, 3, D, h*w); z is the depth there over the depth here.
 
@@ -97,13 +99,13 @@ def _in_source(
     with torch.autocast(ref_K.device.type, enabled=False):
         # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
         infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
-        turned = infinite.to(ref_K.dtype) @ _pixels(*size, ref_K)
+        turned = infinite.to(ref_K.dtype) @ _pixels(size[0], size[1], ref_K)
         moved = src_K @ src_from_ref[:, :3, 3:]
     return turned[:, :, None] + moved[:, :, None] * inv_depth.reshape(B, 1, D, -1)
 
 
 def pixels_apart(
-    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: tuple[int, int]
+    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: Sequence[int]
 ) -> torch.Tensor:
     """Return how far apart (B, h, w) [px] two planes, inv_depth (B, 2), are in the source; 0 where one is behind it.
 

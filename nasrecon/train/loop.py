@@ -192,7 +192,8 @@ def progress_bar(steps: int) -> Iterator[Callable[[int, dict], None]]:
 
         def on_step(step: int, logged: dict) -> None:
             for name in ("loss", "abs_rel", "angle"):
-                smooth[name] = 0.98 * smooth.get(name, logged[name]) + 0.02 * logged[name]
+                value = float(logged[name])
+                smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
             text = f"loss {smooth['loss']:.3f}  abs rel {smooth['abs_rel']:.3f}  normals {smooth['angle']:.1f} deg"
             bar.update(task, completed=step, description=text)
 

@@ -134,7 +134,7 @@ def _total(
     terms: dict[str, torch.Tensor], depth: torch.Tensor, normal: torch.Tensor,
     true_depth: torch.Tensor, true_normal: torch.Tensor, valid: torch.Tensor,
 ) -> tuple[torch.Tensor, dict[str, float]]:  # fmt: skip
-    total = sum(terms.values())
+    total = torch.stack(list(terms.values())).sum()
     logged = {name: float(term.detach()) for name, term in terms.items()}
     scores = {"abs_rel": _abs_rel(depth, true_depth, valid), "angle": _angle(normal, true_normal, valid)}
     return total, logged | scores | {"loss": float(total.detach())}

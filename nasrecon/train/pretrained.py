@@ -30,9 +30,8 @@ def load_pretrained(encoder: Encoder) -> None:
         )
     tensors = torch.load(files[0], weights_only=True, map_location="cpu")
     _fold(encoder.stem, tensors, "_conv_stem", "_bn0")
-    blocks = [block for stage in encoder.stages for block in stage]
+    blocks = [module for module in encoder.modules() if isinstance(module, InvertedResidual)]
     for i, block in enumerate(blocks):
-        assert isinstance(block, InvertedResidual)
         at = f"_blocks.{i}."
         if block.expand is not None:
             _fold(block.expand, tensors, at + "_expand_conv", at + "_bn0")

@@ -82,6 +82,7 @@ def new_state(
     pretrained = options.pretrained and known is None and options.network == "lite2"
     network = make_network(options.network, options.stage, network_options, pretrained)
     if known is not None:
+        assert isinstance(known, nn.Module)
         load_tensors(network, known.state_dict(), str(init))
     network = channels_last(network.to(device))
     optimizers = make_optimizers(network, options.learning_rate)

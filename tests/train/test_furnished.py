@@ -105,7 +105,7 @@ def seen(scene: MeshScene, width: int = 48, height: int = 32) -> tuple[torch.Ten
 
 
 def test_catalogues_are_read_in_metres_with_what_placing_needs(archives: Path) -> None:
-    table, chair, vase, window, *_ = read_catalogue(archives / "Shapes")
+    table, chair, _, window, *_ = read_catalogue(archives / "Shapes")
     assert table.size == (1.2, 0.74, 0.6) and table.top == 0.72 and chair.top < 0
     assert window.opening and window.elevation == 0.85 and window.creator == "Zoé"
     roles = [role_of(entry) for entry in read_catalogue(archives / "Shapes")]
@@ -166,7 +166,7 @@ def test_normals_are_smooth_on_round_things_and_sharp_on_boxes(library: ModelLib
 
 
 def test_depth_and_normals_of_planes_and_boxes_are_exact() -> None:
-    """A slanted plane behind a box: z and normal of every pixel from the equations of their planes; nothing is far off."""
+    """A slanted plane behind a box: z and normal of every pixel from the equations of their planes."""
     builder = SceneBuilder()
     across, up = np.array([0.8, 0, 0.6]), np.array([0.0, -1, 0])
     builder.add_quad(np.array([0, 0, 5.0]), across * 2, up * 9, Material(), (1, 1))

@@ -13,7 +13,7 @@ from nasrecon.train.cameras import draw_rig
 from nasrecon.train.datasets import BatchOptions, WorldFiles, _disturb, draw_batch
 from nasrecon.train.meshes import cast_meshes, draw_meshes, face_normals
 from nasrecon.train.render import Rendered, render_views
-from nasrecon.train.sensor import jpeg, blur_views
+from nasrecon.train.sensor import blur_views, jpeg
 from nasrecon.train.textures import KINDS, SIDE, TextureBank, draw_texture
 from nasrecon.train.world_files import WorldOptions, load_file, render_worlds
 from nasrecon.train.worlds import draw_worlds
@@ -76,7 +76,7 @@ def test_cameras_step_aside_and_ahead_level_and_rolled(bank: TextureBank) -> Non
 
 
 def test_floating_worlds_are_deep_and_others_stay_as_they_are(bank: TextureBank) -> None:
-    """Things in the air in front of a backdrop: within one image depths differ many times more than in rooms and fields."""
+    """Things in the air before a backdrop: depths of one image differ many times more than in rooms and fields."""
     ratio = {}
     for share in (0.0, 1.0):
         generator = torch.Generator().manual_seed(8)
@@ -102,7 +102,7 @@ def test_normals_are_those_of_the_depth(rendered: Rendered) -> None:
         assert (np.sum(true * rays, axis=-1) < 0).all()
 
 
-def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:  # noqa: ANN001
+def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:
     options = WorldOptions(width=48, height=32, views=2, worlds_per_file=1, drawn_textures=4)
     first = render_worlds(tmp_path / "a", 2, 5, options)
     again = render_worlds(tmp_path / "b", 1, 5, options, first=1)
@@ -113,7 +113,7 @@ def test_a_seed_says_everything(tmp_path, bank: TextureBank) -> None:  # noqa: A
 
 
 def test_meshes_are_hit_where_open3d_hits_them() -> None:
-    """Distances and faces of rays against free forms, beside an independent ray caster; forms are closed and of all kinds."""
+    """Distances and faces of rays against free forms equal those of another ray caster; forms are closed."""
     import open3d as o3d
     import trimesh
 
@@ -141,7 +141,7 @@ def test_meshes_are_hit_where_open3d_hits_them() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_textures_repeat_without_a_seam(kind: str) -> None:
     texture = draw_texture(torch.Generator().manual_seed(2), kind)
-    assert texture.shape == (3, SIDE, SIDE) and 0 <= texture.min() and texture.max() <= 1
+    assert texture.shape == (3, SIDE, SIDE) and texture.min() >= 0 and texture.max() <= 1
     for axis in (1, 2):
         steps = (texture - texture.roll(1, dims=axis)).abs().mean(dim=(0, 3 - axis))
         # The step over the seam is one step among others; random marks differ by a third.
@@ -165,7 +165,7 @@ def test_jpeg_leaves_alone_at_strength_zero_and_coarsens_else() -> None:
 
 
 def test_shaken_views_are_blurred_each_in_its_way_and_stay_in_place() -> None:
-    """A bright dot keeps its place and its light and is spread by up to several px; scenes not chosen stay to the last bit."""
+    """A bright dot stays in place and as bright, spread by some px; scenes not chosen stay to the last bit."""
     image = torch.zeros(40, 2, 3, 41, 41)
     image[..., 20, 20] = 100.0
     same = blur_views(image, 0.0, torch.Generator().manual_seed(1))
@@ -177,7 +177,7 @@ def test_shaken_views_are_blurred_each_in_its_way_and_stay_in_place() -> None:
     shaken = blur_views(image, 1.0, torch.Generator().manual_seed(1)).mean(dim=2) / 100
     light = torch.where(shaken > 2e-3, shaken, 0)  # without the noise
     total = light.sum((-1, -2))
-    assert 0.9 < total.min() and total.max() < 1.01
+    assert total.min() > 0.9 and total.max() < 1.01
     at = torch.arange(41.0) - 20
     x, y = (light.sum(-2) @ at) / total, (light.sum(-1) @ at) / total
     assert torch.stack([x, y]).abs().max() < 0.15
@@ -186,7 +186,7 @@ def test_shaken_views_are_blurred_each_in_its_way_and_stay_in_place() -> None:
     assert ((spread[:, 0] / spread[:, 1]).log().abs() > 0.02).float().mean() > 0.8
 
 
-def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
+def test_batches_carry_consistent_geometry(tmp_path) -> None:
     """Sampling a source at the true depth shows the reference, for mirrors and every unit; a wrong depth less."""
     from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
 
@@ -199,7 +199,7 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
         batch = draw_batch(load_file(paths[0]), torch.arange(6), options, torch.Generator().manual_seed(seed))
         s = batch.stereo
 
-        def alike(factor: float, batch=batch, s=s) -> torch.Tensor:  # noqa: ANN001
+        def alike(factor: float, batch=batch, s=s) -> torch.Tensor:
             """Correlation of each reference with its first source, warped at so many times the true depth."""
             inv_depth = (1 / (batch.depth * factor)).flatten(1)[:, None]
             grid, inside = plane_sample_grid(
@@ -213,7 +213,7 @@ def test_batches_carry_consistent_geometry(tmp_path) -> None:  # noqa: ANN001
     assert torch.cat(wins).float().mean() > 0.75  # some sources see little of the reference
 
 
-def test_the_nearest_depth_becomes_the_unit(tmp_path) -> None:  # noqa: ANN001
+def test_the_nearest_depth_becomes_the_unit(tmp_path) -> None:
     """Planes without end and no guess: the nearest depth, but for a thousandth of the pixels, becomes 1."""
     paths = render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
     options = BatchOptions(min_depth_low=1.0, planes=1_000_000)
@@ -222,7 +222,7 @@ def test_the_nearest_depth_becomes_the_unit(tmp_path) -> None:  # noqa: ANN001
     assert (share_nearer < 0.0011).all() and (batch.depth.flatten(1).amin(dim=1) > 0.3).all()
 
 
-def test_a_batch_has_as_many_items_as_its_pixels_allow(tmp_path) -> None:  # noqa: ANN001
+def test_a_batch_has_as_many_items_as_its_pixels_allow(tmp_path) -> None:
     render_worlds(tmp_path, 1, 8, WorldOptions(width=W, height=H, views=2, worlds_per_file=4, drawn_textures=4))
     for items in (1, 3):
         worlds = WorldFiles(tmp_path, BatchOptions(pixels=items * W * H + 7))
@@ -243,7 +243,7 @@ def test_poses_are_off_as_often_and_as_far_as_asked() -> None:
     assert torch.equal(exact, src_from_ref)
 
 
-def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:  # noqa: ANN001
+def test_an_empty_folder_of_worlds_is_an_error(tmp_path) -> None:
     from nasrecon.errors import InputError
 
     with pytest.raises(InputError, match="nasrecon train render"):

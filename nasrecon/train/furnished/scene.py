@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 
 TEXTURE_SIDE = 256
 _SIDES = [TEXTURE_SIDE >> level for level in range(9)]
@@ -108,9 +109,9 @@ class SceneBuilder:
 
     def add_quad(
         self,
-        center: np.ndarray,
-        half_a: np.ndarray,
-        half_b: np.ndarray,
+        center: ArrayLike,
+        half_a: ArrayLike,
+        half_b: ArrayLike,
         material: Material,
         repeat: tuple[float, float],
         offset: tuple[float, float] = (0.0, 0.0),
@@ -125,10 +126,11 @@ class SceneBuilder:
         self.add_mesh(vertices, faces, normals, uv[faces], np.zeros(2, np.int32), [material])
 
     def add_box(
-        self, center: np.ndarray, half: np.ndarray, material: Material, scale: float, turn: np.ndarray | None = None
+        self, center: ArrayLike, half: ArrayLike, material: Material, scale: float, turn: np.ndarray | None = None
     ) -> None:
         """Add a box of half extents (3,) turned by a rotation; the texture repeats ``scale`` times a metre."""
-        center, axes = np.asarray(center, float), np.eye(3) if turn is None else turn.T
+        center, half = np.asarray(center, float), np.asarray(half, float)
+        axes = np.eye(3) if turn is None else turn.T
         for i, j, k in ((0, 2, 1), (1, 0, 2), (2, 0, 1)):
             for sign in (-1, 1):
                 self.add_quad(
