@@ -99,11 +99,13 @@ def make_world(generator: torch.Generator) -> tuple[Worlds, TextureBank]:
     bank = TextureBank(torch.stack([draw_texture(generator, kind) for kind in LOOKS]), "cpu")
     count = len(things)
     world = Worlds(
-        counts=(len(kinds[0]), len(kinds[1]), len(kinds[2])),
+        counts=(len(kinds[0]), len(kinds[1]), len(kinds[2]), 0),
         center=column(0),
         half=column(1),
         rotation=rotation_from_vector(turn),
         outdoor=torch.zeros(1, dtype=torch.bool),
+        floating=torch.zeros(1, dtype=torch.bool),
+        triangles=torch.zeros(1, 0, 1, 3, 3),
         texture=textures,
         scale=column(4),
         offset=torch.zeros(1, count, 3, 2),
