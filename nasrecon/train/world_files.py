@@ -110,11 +110,11 @@ def render_worlds(
     """
     paths = [folder / f"worlds_{seed:04d}_{i:05d}.pt" for i in range(first, first + files)]
     missing = [(i, path) for i, path in enumerate(paths, start=first) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(folder)
     if not missing:
         return paths
     renderer = WorldRenderer(seed, options, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(folder)
     for i, path in missing:
         render_file(path, seed * 1_000_003 + i, renderer)
     return paths

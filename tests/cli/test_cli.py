@@ -81,7 +81,15 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert code == 0, stderr
     names = [line.split("  ")[0] for line in stdout.splitlines()]
     assert names[:4] == ["views", "pixels", "with depth", "confident"] and "views agree" in names[4]
-    assert names[5:11] == ["merged points", "least confirmed", "voxel", "vertices", "faces", "seconds"]
+    assert names[5:11] == [
+        "merged points",
+        "least confirmed",
+        "largest epipolar error",
+        "voxel",
+        "vertices",
+        "faces",
+        "seconds",
+    ]
     assert names[11:13] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
     assert f"{5 * 96 * 64:,}" in stdout
     cloud = load_cloud(tmp_path / "c.ply")
