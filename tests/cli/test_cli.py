@@ -81,7 +81,7 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert code == 0, stderr
     names = [line.split("  ")[0] for line in stdout.splitlines()]
     assert names[:4] == ["views", "pixels", "with depth", "confident"] and "views agree" in names[4]
-    assert names[5:11] == [
+    assert names[5:12] == [
         "merged points",
         "least confirmed",
         "largest epipolar error",

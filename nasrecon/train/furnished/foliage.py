@@ -44,7 +44,7 @@ def add_leaves(
 ) -> None:
     """Add a leaf of about ``size`` [m], two triangles, at each place (N, 3), facing a direction (3,) or any."""
     rng, n = composer.rng, len(at)
-    rib = [*rng.normal(size=(n, 3)), 0, 0.5, 0]
+    rib = rng.normal(size=(n, 3)) + [0, 0.5, 0]
     rib /= np.linalg.norm(rib, axis=1, keepdims=True)
     out = rng.normal(size=(n, 3)) if facing is None else facing + 0.35 * rng.normal(size=(n, 3))
     across = np.cross(rib, out)
@@ -57,7 +57,7 @@ def add_leaves(
         axis=1,
     )
     first = np.arange(n)[:, None] * 4
-    faces = np.concatenate([[*first, 0, 1, 2], [*first, 0, 2, 3]])
+    faces = np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
     _add(composer, corners.reshape(-1, 3), faces, np.tile(rng.integers(len(materials), size=n), 2), materials)
 
 

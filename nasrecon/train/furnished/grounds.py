@@ -119,7 +119,7 @@ class Ground:
         scale = math.exp(rng.uniform(math.log(0.4), math.log(1.2)))
         middle = np.array([rng.uniform(-3, 3), 0.5 - tall / 2, self.front + deep])
         composer.builder.add_box(middle, np.array([wide, tall / 2 + 0.5, deep]), material, scale)
-        composer.placed.append(Placed(middle - [wide, tall, deep], [*middle, wide, tall, deep]))
+        composer.placed.append(Placed(middle - [wide, tall, deep], middle + [wide, tall, deep]))
         trim = plain(rng, paint(rng, 0.1, 0.85, 0.05))
         if rng.random() < 0.6:
             composer.builder.add_box(

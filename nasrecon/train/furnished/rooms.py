@@ -100,7 +100,7 @@ class Room:
         rng = self.rng
         middle, direction, _ = self.wall(i)
         center = middle + direction * ((at - middle) @ direction) + self.inward(i) * 0.004
-        center = [*center, 0, at[1] - model.size[1] / 2, 0]
+        center = center + [0, at[1] - model.size[1] / 2, 0]
         glow = np.full(3, rng.uniform(0.02, 1.2)) * [0.93, 1.0, 1.08]
         material = Material(bias=np.full(3, 0.02), glow=glow)
         if rng.random() < 0.4:
