@@ -90,7 +90,7 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
         "faces",
         "seconds",
     ]
-    assert names[11:13] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
+    assert names[12:14] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
     assert f"{5 * 96 * 64:,}" in stdout
     cloud = load_cloud(tmp_path / "c.ply")
     # The sweep is right to 0.4 % of depths of about 3.
