@@ -135,9 +135,9 @@ def press_tab(browser, name):
     tab = f"[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === '{name}')"
 
     def selected():
-        x, y = browser.evaluate(
-            f"(() => {{ const r = {tab}.getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]; }})()"
-        )
+        box = f"(() => {{ const r = {tab}.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; }})()"
+        left, top, width, height = browser.evaluate(box)
+        x, y = left + width / 2, top + height / 2
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
         return browser.evaluate(f"{tab}.getAttribute('aria-selected') === 'true'")
