@@ -31,6 +31,7 @@ from .pages import (
     newest,
     opened,
     place_of_camera,
+    press,
     serving,
     stands_at_overview,
     until,
@@ -145,8 +146,8 @@ def press_tab(browser, name):
     until(selected, 20)
 
 
-def test_quality_table_of_the_live_page(browser, hills, tmp_path):
-    """A view with nothing confirmed comes first, is marked, and a click goes there."""
+def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_path):
+    """A view with nothing confirmed comes first, is marked, and a click goes there; its maps state their values."""
     folder = tmp_path / "run"
     shutil.copytree(hills[0], folder)
     facts = json.loads((folder / "fusion.json").read_text())
@@ -165,6 +166,27 @@ def test_quality_table_of_the_live_page(browser, hills, tmp_path):
         until(lambda: browser.evaluate("1") and visitor.cameras.chosen == "hills/0005.jpg")
         press_tab(browser, "View")
         browser.wait("document.querySelector('.nasrecon-view')?.innerText.startsWith('hills/0005.jpg')", 30)
+        browser.wait("document.querySelector('figure[data-kind=depth] .map')?.onclick !== null", 20)
+        browser.evaluate("document.querySelector('figure[data-kind=depth] .map').click()")
+        browser.wait("document.querySelector('#nasrecon-enlarged .on')?.textContent === 'Depth'", 20)
+        middle = "(() => { const r = document.querySelector('#nasrecon-enlarged canvas').getBoundingClientRect();"
+        x, y = browser.evaluate(middle + " return [r.left + r.width / 2 + 1, r.top + r.height / 2 + 1]; })()")
+
+        def values():
+            browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+            said = browser.evaluate("document.querySelector('#nasrecon-enlarged .readout').textContent")
+            return re.search(r"depth ([\d.]+) m, sigma ([\d.]+) m, confidence ([\d.]+), normal", said)
+
+        until(values, 20)
+        depth, sigma, confidence = map(float, values().groups())
+        estimate = Results.open(folder)[5]
+        assert depth == pytest.approx(estimate.depth[48, 64], rel=0.02)
+        assert sigma == pytest.approx(0.01 * depth, rel=0.1)
+        assert confidence == pytest.approx(estimate.confidence[48, 64], abs=0.02)
+        press(browser, "ArrowRight")
+        browser.wait("document.querySelector('#nasrecon-enlarged .name').textContent === 'hills/0000.jpg'", 30)
+        press(browser, "Escape")
+        assert browser.evaluate("document.querySelector('#nasrecon-enlarged')") is None and browser.errors == []
 
 
 @needs_browser
