@@ -1,4 +1,4 @@
-"""The errors that nasrecon raises on purpose. The command line turns them into a message and an exit code."""
+"""The errors that nasrecon raises on purpose, and words of its messages; the command line gives each an exit code."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ _PLACE_ERRORS = (
     errno.EISDIR,
     errno.ENAMETOOLONG,
 )
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun: "1 pair", "2 pairs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def is_place_at_fault(error: OSError) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 logger = logging.getLogger("nasrecon")
@@ -19,6 +21,14 @@ class Progress(Protocol):
 
     def skipped(self, name: str, reason: str) -> None:
         """Report that an input is left out, and why."""
+
+
+@contextmanager
+def under_way(progress: Progress, task: str) -> Iterator[None]:
+    """Report a task of one step, which begins and ends with the block."""
+    progress.update(task, 0, 1)
+    yield
+    progress.update(task, 1, 1)
 
 
 class LogProgress:

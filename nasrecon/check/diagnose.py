@@ -26,6 +26,7 @@ from nasrecon.check.photometric import photometric_share
 from nasrecon.check.principal_point import fit_center_shift
 from nasrecon.check.summary import facts
 from nasrecon.check.units import unit_finding
+from nasrecon.errors import plural
 from nasrecon.matching.features import FeatureStore
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
@@ -115,7 +116,7 @@ def _faults_first(findings: list[Finding]) -> tuple[Finding, ...]:
 def _unreadable(matches: Matches) -> list[Finding]:
     if not matches.problems:
         return []
-    what = f"{len(matches.problems)} image(s) cannot be read"
+    what = f"{plural(len(matches.problems), 'image')} cannot be read"
     evidence = tuple(f"{name}: {reason}" for name, reason in matches.problems[:5])
     return [Finding(name="unreadable", kind="note", what=what, evidence=evidence)]
 
@@ -235,7 +236,7 @@ class _DiagnosisState:
             name, what, fixes = "order", f"{len(names)} images have each other's transforms", ("order=matched",)
             rest = exchanged
         else:
-            name, what = "wrong-poses", f"{len(names)} view(s) have wrong poses, or images that are not theirs"
+            name, what = "wrong-poses", f"wrong poses, or images that are not theirs: {plural(len(names), 'view')}"
             fixes = tuple(f"drop={view}" for view in names)
             rest = apply_fixes(self.scene, fixes)
         if not self.matches.reindexed(self.scene, rest).pairs:
@@ -253,7 +254,7 @@ class _DiagnosisState:
         lonely = tuple(self.scene.views[i].name for i in self.matches.views if counts[i] < VOTES)
         if lonely and not self.quick:
             what = (
-                f"{len(lonely)} view(s) match fewer than {VOTES} others: whether their own poses are right "
+                f"fewer than {VOTES} others match {plural(len(lonely), 'view')}: whether their own poses are right "
                 "cannot be decided"
             )
             self.findings.append(Finding(name="lonely-views", kind="note", what=what, evidence=lonely, views=lonely))

@@ -9,6 +9,7 @@ import numpy as np
 
 from nasrecon.check.findings import Finding
 from nasrecon.check.motion import is_still, pairs_in_words
+from nasrecon.errors import plural
 from nasrecon.geometry import relative_pose, rotation_angle_deg
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
@@ -45,10 +46,10 @@ def duplicates(scene: Scene, matches: Matches, residuals: Residuals | None) -> l
     else:
         far, notes = wrong, []
     if far:
-        what = f"{len(far)} image(s) are there twice under other poses, or as copies of one file"
+        what = f"there twice under other poses, or as copies of one file: {plural(len(far), 'image')}"
         notes.append(_finding(scene, far, "duplicates", "fault", what))
     if harmless:
-        what = f"the camera stood still: {len(harmless)} image(s) show what another shows, and add nothing"
+        what = f"the camera stood still: {plural(len(harmless), 'image')} repeat another, and add nothing"
         finding = _finding(scene, harmless, "still-views", "note", what)
         notes.append(replace(finding, fixes=()))
     return notes

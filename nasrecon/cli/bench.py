@@ -75,8 +75,9 @@ def check(
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON, for scripts.")] = False,
 ) -> None:
-    """Break cameras that are right in known ways; count the right diagnoses and the false alarms. Exit code 1:
-    below 95 %.
+    """Break cameras that are right in known ways; count the right diagnoses and the false alarms.
+
+    Exit code 1: below 95 %.
 
     Example: nasrecon bench check livingroom1 --generated 2
     """

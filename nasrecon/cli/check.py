@@ -62,7 +62,8 @@ def check(
 
 def report(diagnosis: Diagnosis, arguments: Sequence[object] = ()) -> str:
     """Lay out a diagnosis for people; ``arguments``: of the command that made it, for the one to type next."""
-    from nasrecon.cli.console import plural, table
+    from nasrecon.cli.console import table
+    from nasrecon.errors import plural
 
     lines = [table(diagnosis.facts, right=())] if diagnosis.facts else []
     if diagnosis.given is not None:
@@ -83,22 +84,19 @@ def report(diagnosis: Diagnosis, arguments: Sequence[object] = ()) -> str:
 def _verdict(diagnosis: Diagnosis, arguments: Sequence[object]) -> list[str]:
     """Say whether the cameras fit, and what to type next."""
     from nasrecon.cli.console import next_lines
+    from nasrecon.errors import plural
 
     fixes = [word for fix in diagnosis.fixes for word in ("--fix", fix)]
     if diagnosis.faults:
         repaired = (
             f"; with the repairs: {diagnosis.error(diagnosis.repaired)}" if diagnosis.repaired is not None else ""
         )
-        lines = [f"the cameras do not fit the images: {_plural_faults(len(diagnosis.faults))}{repaired}"]
+        lines = [f"the cameras do not fit the images: {plural(len(diagnosis.faults), 'fault')}{repaired}"]
         return [*lines, *next_lines(("infer", [*arguments, *fixes], "with the repairs"))] if fixes else lines
     if diagnosis.given is None:
         return ["the images could not be compared, so nothing is known about the cameras"]
     lines = [f"cameras fit the images: {diagnosis.error(diagnosis.given)}"]
     return [*lines, *next_lines(("infer", [*arguments, *fixes], "depth, normals and confidence of every view"))]
-
-
-def _plural_faults(count: int) -> str:
-    return "1 fault" if count == 1 else f"{count} faults"
 
 
 def _finding_lines(finding: Finding) -> list[str]:

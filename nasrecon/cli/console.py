@@ -25,13 +25,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from nasrecon.errors import plural
+
 if TYPE_CHECKING:
     from nasrecon.fuse.fusion import Fusion
     from nasrecon.nas.manifest import WeightsEntry
 
 _REASONS_SHOWN = 10
 _TABLE_WIDTH = 10_000
-_WORST_SHOWN = 3
+_WORST_SHOWN, _WORST_ROOM, _NAME_SHOWN = 3, 60, 48
 LINE_EVERY_S = 10.0
 """Where stderr is no terminal, a task under way gets a line this often."""
 
@@ -52,16 +54,18 @@ TASKS = {
     "pairs": ("pairs scored", "pair"),
 }
 """What a task's bar is called, and the unit that it counts, by the name under which it reports."""
+PASSING = {
+    "load": "loading the network",
+    "surface": "making cloud and mesh",
+    "draw": "drawing the mesh",
+    "pack": "packing the scene",
+}
+"""Tasks of one step: what a terminal shows while they last, and nothing after."""
 
 
 def print_note(message: str) -> None:
     """Print a line for people on stderr, as it is."""
     print(message, file=sys.stderr, flush=True)
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: "1 pair", "2 pairs"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class RateColumn(ProgressColumn):
@@ -97,7 +101,7 @@ class _Lines:
     def update(self, task: str, done: int, total: int) -> None:
         now = time.monotonic()
         state = self.tasks.setdefault(task, _TaskState(started=now, written=now))
-        if state.is_done or not total:
+        if state.is_done or not total or task in PASSING:
             return
         label, unit = TASKS.get(task, (task, "step"))
         seconds = now - state.started
@@ -157,9 +161,14 @@ class Bar:
             self._lines.update(task, done, total)
             return
         self._progress.start()  # not before there is something to show: an error may come first
-        label, unit = TASKS.get(task, (task, "step"))
+        if task in PASSING and done >= total:
+            self._progress.remove_task(self._tasks.pop(task))
+            return
+        label, unit = TASKS.get(task, (PASSING.get(task, task), "step"))
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(label, total=total, unit=unit)
+            if task in PASSING:  # what follows may be one long call, such as an import
+                self._progress.refresh()
         self._progress.update(self._tasks[task], completed=done, total=total)
 
     def skipped(self, name: str, reason: str) -> None:
@@ -242,20 +251,30 @@ def fusion_table(fusion: Fusion, files: dict[str, str], epipolar_px: dict[str, f
     ]
     rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
     if len(stats.confirmed) > _WORST_SHOWN:
-        worst = sorted(stats.confirmed.items(), key=lambda item: item[1])[:_WORST_SHOWN]
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst)
-        rows.append(("least confirmed", "", shares))
+        worst = sorted(stats.confirmed.items(), key=lambda item: item[1])
+        rows.append(("least confirmed", "", _worst([(name, f"{100 * share:.0f} %") for name, share in worst])))
     if epipolar_px:
-        largest = sorted(epipolar_px.items(), key=lambda item: -item[1])[:_WORST_SHOWN]
-        errors = ", ".join(f"{name} {error:.2f} px" for name, error in largest)
-        rows.append(("largest epipolar error", "", f"{errors} ({plural(len(epipolar_px), 'view')} compared)"))
+        largest = sorted(epipolar_px.items(), key=lambda item: -item[1])
+        errors = _worst([(name, f"{error:.2f} px") for name, error in largest])
+        rows.append(("epipolar error", plural(len(epipolar_px), "view"), f"largest: {errors}"))
     if fusion.voxel is not None:
         rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))
     if fusion.mesh is not None:
         rows += [("vertices", f"{len(fusion.mesh.vertices):,}", ""), ("faces", f"{len(fusion.mesh.faces):,}", "")]
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in fusion.seconds.items())
-    rows.append(("seconds", f"{sum(fusion.seconds.values()):.1f}", parts))
+    parts = ", ".join(f"{name} {value:.{1 if value < 10 else 0}f}" for name, value in fusion.seconds.items())
+    rows.append(("time", f"{sum(fusion.seconds.values()):.1f} s", parts))
     return "\n".join([table(rows), *(f"{what}: {path}" for what, path in files.items())])
+
+
+def _worst(entries: Sequence[tuple[str, str]]) -> str:
+    """Write the first of (name, value), as many as have room in a table of 100 columns, one at least."""
+    texts = [
+        f"{name if len(name) <= _NAME_SHOWN else '...' + name[3 - _NAME_SHOWN :]} {value}" for name, value in entries
+    ]
+    count = _WORST_SHOWN
+    while count > 1 and len(", ".join(texts[:count])) > _WORST_ROOM:
+        count -= 1
+    return ", ".join(texts[:count])
 
 
 class Printer:

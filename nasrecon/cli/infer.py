@@ -35,6 +35,7 @@ from nasrecon.cli.threads import set_threads
 from nasrecon.errors import InputError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
+from nasrecon.progress import under_way
 from nasrecon.ranks import Ranks, as_ranks
 
 if TYPE_CHECKING:
@@ -190,13 +191,15 @@ def _run(
 def start(images: Path, out: Path, network: str, device: str, progress: Progress) -> NetworkType:
     """Report at once that work begins, set what an interrupted run reports, and load the network."""
     progress.note(f"reading {images}")
-    from nasrecon.cli.interrupt import on_interrupt
-    from nasrecon.nas.precision import device_of
-    from nasrecon.nas.weights import load_network
-    from nasrecon.results.reader import count_finished
+    with under_way(progress, "load"):
+        from nasrecon.cli.interrupt import on_interrupt
+        from nasrecon.nas.precision import device_of
+        from nasrecon.nas.weights import load_network
+        from nasrecon.results.reader import count_finished
 
-    on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
-    loaded = load_network(network, device=device)
+        words = "interrupted: {} finished views are in {}; the same command goes on"
+        on_interrupt(lambda: words.format(count_finished(out), out))
+        loaded = load_network(network, device=device)
     progress.note(f"network {loaded.name} on {device_of(loaded)}")
     return loaded
 
@@ -217,7 +220,8 @@ def print_summary(run: RunSummary, out: Path, as_json: bool) -> None:
 
 def summary_lines(run: RunSummary, out: Path) -> list[str]:
     """Lay out what was estimated, and what is odd about single views."""
-    from nasrecon.cli.console import duration, plural
+    from nasrecon.cli.console import duration
+    from nasrecon.errors import plural
 
     counts = [f"{plural(run.estimated, 'view')} estimated in {duration(run.seconds)}"]
     if run.kept:

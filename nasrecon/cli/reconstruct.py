@@ -79,7 +79,8 @@ def _facts(made: Reconstruction, out: Path) -> dict[str, object]:
 
 
 def _summary(made: Reconstruction, out: Path) -> str:
-    from nasrecon.cli.console import next_lines, plural, table
+    from nasrecon.cli.console import next_lines, table
+    from nasrecon.errors import plural
 
     mesh, cloud = made.fusion.mesh, made.fusion.cloud
     size = made.report.stat().st_size / 1e6

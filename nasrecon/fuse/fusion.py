@@ -21,7 +21,7 @@ from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.points import PointMerger
 from nasrecon.fuse.survey import Survey, survey_views
 from nasrecon.fuse.texture import texture_mesh
-from nasrecon.progress import LogProgress, Progress
+from nasrecon.progress import LogProgress, Progress, under_way
 from nasrecon.types import Estimate, Mesh, PointCloud, TexturedMesh, Unit
 
 Sink = PointMerger | BlockPoints | MeshBuilder | BlockMesh
@@ -85,7 +85,7 @@ def fuse_estimates(
     origin = np.median(np.concatenate([s.points_in_world for s in survey.sketches]), axis=0)
     cell = options.cell or _CELL_PIXELS * survey.footprint
     voxel = choose_voxel(survey.sketches, options) if mesh else None
-    clock.lap("survey")
+    clock.lap("read")
     with ThreadPoolExecutor(THREADS) as pool:
         averaged = _average_views(survey, options, stats, pool, progress)
         photos = survey.photos(averaged)
@@ -100,16 +100,17 @@ def fuse_estimates(
         clock.lap("filter")
         if stats.supported == stats.lone:
             raise EmptyResultError(_nothing_agrees(stats, options))
-        points = merger.cloud(unit) if merger else None
-        stats.merged = len(points) if cloud and points else None
-        clock.lap("points")
-        fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
-        if voxel is None:
-            return fusion
-        shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
-        vertices, faces = _finished(*shape, voxel.size, options)
-        clock.lap("mesh")
-        return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
+        with under_way(progress, "surface"):
+            points = merger.cloud(unit) if merger else None
+            stats.merged = len(points) if cloud and points else None
+            clock.lap("points")
+            fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
+            if voxel is None:
+                return fusion
+            shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
+            vertices, faces = _finished(*shape, voxel.size, options)
+            clock.lap("mesh")
+            return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
 
 
 def _split(survey: Survey, voxel: Voxel | None, options: FuseOptions, progress: Progress) -> Split | None:

@@ -21,7 +21,7 @@ import numpy as np
 from nasrecon.atomic import write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.save import load_cloud, load_mesh
-from nasrecon.progress import LogProgress, Progress
+from nasrecon.progress import LogProgress, Progress, under_way
 from nasrecon.results.preview import color_table, normal_legend, png_bytes
 from nasrecon.types import Estimate, Mesh, PointCloud, View
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
@@ -71,15 +71,16 @@ def write_report(
         InputError: if it is no results folder, a file of it is damaged, or the size is too small for so many views.
     """
     folder, path = Path(folder), Path(path)
-    contents = look(folder)
+    contents, progress = look(folder), progress or LogProgress()
     results = contents.results
+    progress.update("report", 0, len(results))
     survey = survey_depths(results)
     frame = choose_frame(results.views, survey.points_in_world)
     budget = max_mb * 1e6
     width = _picture_width(results[0], len(results), _PICTURES_SHARE * budget)
     cloud = load_cloud(contents.cloud) if contents.cloud else None
     points = points_of_cloud(cloud, MAX_POINTS) if cloud else None
-    collected = _visit(contents, survey, width, points, progress or LogProgress())
+    collected = _visit(contents, survey, width, points, progress)
     ranking = rank_views(collected.facts, contents.fusion, results.epipolar_px)
     points = points or concatenate(collected.parts)
     mesh = load_mesh(contents.mesh) if contents.mesh else None
@@ -93,7 +94,8 @@ def write_report(
         "words": {view.name: view.in_words() for view in ranking},
     }
     left = 0.97 * budget - len(json.dumps(data)) - len(_page({}, {}))
-    data["scene"], arrays = _scene(mesh, points, frame, survey, left)
+    with under_way(progress, "pack"):
+        data["scene"], arrays = _scene(mesh, points, frame, survey, left)
     data["scene"]["points"]["of"] = len(cloud) if cloud else len(points)
     page = _page(data, arrays).encode()
     if len(page) > budget:

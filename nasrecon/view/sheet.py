@@ -11,7 +11,7 @@ from nasrecon.atomic import write_atomically
 from nasrecon.errors import NasReconError
 from nasrecon.fuse.o3d import render_mesh_preview
 from nasrecon.fuse.save import load_mesh
-from nasrecon.progress import LogProgress, Progress
+from nasrecon.progress import LogProgress, Progress, under_way
 from nasrecon.results.preview import INVALID_RGB, color_table, depth_bar, normal_legend, png_bytes
 from nasrecon.types import Camera, Mesh
 from nasrecon.view.contents import Contents, Survey, look, survey_depths
@@ -40,10 +40,11 @@ def write_sheet(folder: Path | str, path: Path | str, *, progress: Progress | No
         NasReconError: if Open3D, which draws the mesh, cannot be loaded.
     """
     folder, path = Path(folder), Path(path)
-    contents = look(folder)
-    survey = survey_depths(contents.results)
-    parts = [_heading(contents), _mesh_part(contents, survey), _legend(contents, survey)]
-    parts += _view_rows(contents, survey, progress or LogProgress())
+    contents, progress = look(folder), progress or LogProgress()
+    with under_way(progress, "draw"):
+        survey = survey_depths(contents.results)
+        parts = [_heading(contents), _mesh_part(contents, survey), _legend(contents, survey)]
+    parts += _view_rows(contents, survey, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png_bytes(np.concatenate(parts)))
     return path

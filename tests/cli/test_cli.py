@@ -84,14 +84,15 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert names[5:12] == [
         "merged points",
         "least confirmed",
-        "largest epipolar error",
+        "epipolar error",
         "voxel",
         "vertices",
         "faces",
-        "seconds",
+        "time",
     ]
     assert names[12:14] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
     assert f"{5 * 96 * 64:,}" in stdout
+    assert max(len(line) for line in stdout.splitlines()[:12]) <= 100
     cloud = load_cloud(tmp_path / "c.ply")
     # The sweep is right to 0.4 % of depths of about 3.
     assert len(cloud) > 1500 and np.median(np.abs(off_plane(cloud.xyz))) < 0.02

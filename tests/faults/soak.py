@@ -30,8 +30,9 @@ from nasrecon.types import ImageSource, Scene, View
 GROWTH = 1.05
 
 
-def resident_mb() -> float:
-    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def memory_mb(line: str = "VmRSS") -> float:
+    """Return this process's memory; ``line``: VmRSS now, VmHWM at most since the start."""
+    return int(re.search(rf"{line}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def handles() -> int:
@@ -49,7 +50,7 @@ class Samples:
     def update(self, task: str, done: int, total: int) -> None:
         if task != "infer" or not done:
             return
-        self.memory.append(resident_mb())
+        self.memory.append(memory_mb())
         self.handles.append(handles())
         if done % max(1, total // self.shown) == 0:
             threads = threading.active_count()
@@ -79,14 +80,15 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> Scene:
     return Scene(root=folder, views=tuple(views))
 
 
-def soak(count: int, size: tuple[int, int], network: str, shown: int = 20) -> Samples:
+def soak(count: int, size: tuple[int, int], network: str, out: Path | None = None, shown: int = 20) -> Samples:
     samples = Samples(shown)
     with tempfile.TemporaryDirectory() as folder:
         scene = write_images(Path(folder), count, size)
         options = PrepareOptions(check=False, refine=False, min_depth=1.5, sources=2)
         prepared = prepare_scene(scene, options=options, progress=samples)
         loaded = SweepNetwork() if network == "sweep" else load_network(network)
-        estimate_to_folder(prepared, loaded, Path(folder) / "out", EstimateOptions(size=size), progress=samples)
+        out = out or Path(folder) / "out"
+        estimate_to_folder(prepared, loaded, out, EstimateOptions(size=size), progress=samples)
     return samples
 
 
@@ -96,11 +98,12 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--height", type=int, default=64)
     parser.add_argument("--network", default="sweep")
+    parser.add_argument("--out", type=Path, help="a folder for the results, which stay")
     asked = parser.parse_args()
-    found = soak(asked.views, (asked.width, asked.height), asked.network)
+    found = soak(asked.views, (asked.width, asked.height), asked.network, asked.out)
     quarter = len(found.memory) // 4
     second, last = found.memory[quarter : 2 * quarter], found.memory[-quarter:]
     ratio = statistics.median(last) / statistics.median(second)
     grown = max(found.handles[-quarter:]) - max(found.handles[quarter : 2 * quarter])
-    print(f"memory: last quarter over second {ratio:.4f}, peak {max(found.memory):.0f} MB; files: {grown:+d}")
+    print(f"memory: last quarter over second {ratio:.4f}, peak {memory_mb('VmHWM'):.0f} MB; files: {grown:+d}")
     sys.exit(ratio > GROWTH or grown > 0)

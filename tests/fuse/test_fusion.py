@@ -62,7 +62,7 @@ def test_the_stages_only_lose_pixels_and_all_is_reported(fusion: Fusion, estimat
     assert fusion.stats.views == 14
     assert fusion.stats.isolated_views == []
     assert fusion.stats.comparisons >= fusion.stats.near >= fusion.stats.consistent > 0
-    assert set(fusion.seconds) == {"survey", "average", "filter", "points", "mesh", "colors"}
+    assert set(fusion.seconds) == {"read", "average", "filter", "points", "mesh", "colors"}
 
 
 @pytest.mark.parametrize(("s", "shift"), [(1e-3, (0, 0, 0)), (1e3, (0, 0, 0)), (1.0, (3e6, -5e6, 200.0))])
@@ -143,7 +143,8 @@ def test_one_result_alone_is_that_of_both(fusion: Fusion, estimates: list[Estima
 def test_progress_counts_all_passes(estimates: list[Estimate]) -> None:
     recorder = Recorder()
     fuse_estimates(estimates[:4], mesh=False, progress=recorder)
-    assert recorder.updates == [(step, i, 4) for step in ("survey", "average", "fuse") for i in (1, 2, 3, 4)]
+    views = [(step, i, 4) for step in ("survey", "average", "fuse") for i in (1, 2, 3, 4)]
+    assert recorder.updates == [*views, ("surface", 0, 1), ("surface", 1, 1)]
 
 
 def test_a_single_view_is_taken_as_it_is_and_two_must_agree(estimates: list[Estimate]) -> None:

@@ -68,7 +68,7 @@ def test_several_cameras_and_subfolders(ending, tmp_path) -> None:
     worlds.write_colmap(truth, tmp_path, ending)
     scene = open_scene(tmp_path / "images", tmp_path / "sparse")
     assert [view.name for view in scene.views] == list(names)
-    assert "2 camera(s)" in scene.origin.notes[1]
+    assert "2 cameras" in scene.origin.notes[1]
     for found, true in zip(scene.views, truth.views, strict=True):
         np.testing.assert_allclose(found.cam_from_world, true.cam_from_world, atol=1e-12)
         np.testing.assert_allclose(found.camera.K, true.camera.K, atol=1e-12)

@@ -126,7 +126,7 @@ def test_fountain_points_reproject_onto_their_keypoints() -> None:
     folder = dataset("fountain")
     scene = open_scene(folder / "images", folder / "sparse" / "0")
     assert (scene.origin.format, scene.origin.images) == ("COLMAP model", "11 of 11 images")
-    assert scene.origin.notes == ("13951 sparse points", "11 camera(s) (PINHOLE)")
+    assert scene.origin.notes == ("13951 sparse points", "11 cameras (PINHOLE)")
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     ids = sorted(model.points3D)
     errors = []

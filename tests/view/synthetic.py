@@ -139,6 +139,6 @@ def write_results(folder, world, *, views, size, grid=0, points=0, finished=None
     if files:
         stages = {"pixels": 1000, "with depth": 900, "3 views agree": 700, "merged points": points}
         write_fusion(
-            folder, {**files, "stages": stages, "seconds": {"survey": 0.5, "mesh": 1.25}, "options": {"voxel": None}}
+            folder, {**files, "stages": stages, "seconds": {"read": 0.5, "mesh": 1.25}, "options": {"voxel": None}}
         )
     return all_views

@@ -130,7 +130,6 @@ def test_each_browser_has_its_own_page(browser, hills):
         until(lambda: len(page.visitors) == 1)
 
 
-@needs_browser
 def press_tab(browser, name):
     """Press a tab with the mouse, once the page listens to it."""
     tab = f"[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === '{name}')"
@@ -146,6 +145,7 @@ def press_tab(browser, name):
     until(selected, 20)
 
 
+@needs_browser
 def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_path):
     """A view with nothing confirmed comes first, is marked, and a click goes there; its maps state their values."""
     folder = tmp_path / "run"

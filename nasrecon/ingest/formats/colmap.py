@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.ingest.formats.base import Format, Request, image_root, rigid
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
@@ -87,7 +87,7 @@ def _read(request: Request, model: Path) -> Scene:
             intrinsics=f"cameras{ending}",
             notes=(
                 f"{len(points_in_world)} sparse points",
-                f"{len({image.camera_id for image in kept})} camera(s) ({', '.join(sorted(cameras))})",
+                f"{plural(len({image.camera_id for image in kept}), 'camera')} ({', '.join(sorted(cameras))})",
             ),
         ),
         dropped=tuple(dropped),
