@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +131,9 @@ def as_ranks() -> Iterator[Ranks]:
     guard.daemon = True
     guard.start()
     try:
-        torch.distributed.init_process_group("gloo", timeout=_CONNECTING)
+        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=_CONNECTING))
+        store = torch.distributed.PrefixStore(f"attempt {_agree_on_attempt(store, rank, size)}", store)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_CONNECTING)
         _set_pg_timeout(_LONGEST_WAIT, torch.distributed.group.WORLD)
     except (RuntimeError, ValueError) as error:
         raise NasReconError(
@@ -145,8 +149,31 @@ def as_ranks() -> Iterator[Ranks]:
         torch.distributed.destroy_process_group()
 
 
+def _agree_on_attempt(store: Any, rank: int, size: int) -> int:
+    """Return a number that no earlier set of these processes had.
+
+    ``torchrun`` keeps its store over restarts, and with it the addresses of processes that have ended; what this
+    attempt writes must not meet them. The first rank counts the attempts and answers the others; an answer names the
+    process that asked, so that none is taken from an earlier attempt.
+    """
+    if rank == 0:
+        attempt = store.add("attempt", 1)
+        for other in range(1, size):
+            asked = store.get(f"{attempt}/{other}").decode()
+            store.set(f"{attempt}/{other}/{asked}", "yes")
+        return attempt
+    me, until = uuid.uuid4().hex, time.monotonic() + _CONNECTING.total_seconds()
+    while time.monotonic() < until:
+        attempt = store.add("attempt", 0)
+        if store.check([f"{attempt}/{rank}/{me}"]):
+            return attempt
+        store.set(f"{attempt}/{rank}", me)
+        time.sleep(0.05)
+    raise RuntimeError(f"the first rank did not answer for {_CONNECTING.total_seconds():g} s")
+
+
 def _give_up(rank: int) -> None:
-    """End this process: after a restart gloo may wait for ever to connect, and torchrun then starts the job anew."""
+    """End this process where gloo waits for ever to connect; torchrun then starts the job anew."""
     os.write(2, f"rank {rank}: the processes of this job do not reach each other\n".encode())
     os._exit(1)
 

@@ -7,6 +7,9 @@ source examples/setup.sh "[test]"
 if ! command -v chromium chromium-browser google-chrome >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null || true
 fi
-# Two threads: more than a shared machine has only make each other wait.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# Without arguments two processes of one thread each share the files of tests.
+if [ $# = 0 ]; then
+  set -- -n 2 --dist loadfile
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+fi
 exec .venv/bin/python -m pytest "$@"

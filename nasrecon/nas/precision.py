@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain, pairwise
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -37,9 +39,12 @@ def fold_normalization(network: nn.Module) -> nn.Module:
 
 def device_of(network: Network) -> torch.device:
     """Return the device of a network's parameters, or of its buffers; the CPU for one that has neither."""
-    held = [getattr(network, kind, None) for kind in ("parameters", "buffers")]
-    first = next(chain.from_iterable(tensors() for tensors in held if callable(tensors)), None)
-    return torch.device("cpu") if first is None else first.device
+    for kind in ("parameters", "buffers"):
+        tensors: Any = getattr(network, kind, None)
+        if callable(tensors):
+            for tensor in cast(Iterable[torch.Tensor], tensors()):
+                return tensor.device
+    return torch.device("cpu")
 
 
 def autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:

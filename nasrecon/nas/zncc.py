@@ -52,6 +52,7 @@ class ZnccNetwork(nn.Module):
     name = "zncc"
     size_multiple = 4
     min_side = 32
+    grey: torch.Tensor
 
     def __init__(self, planes: int = 64) -> None:
         super().__init__()

@@ -40,6 +40,7 @@ def run_in_child(function: Callable[..., Any], *args: Any, progress: Progress) -
     process = subprocess.Popen(
         _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
+    assert process.stdin is not None and process.stdout is not None
     try:
         return _follow(process, task, progress)
     except (EOFError, BrokenPipeError) as error:
@@ -54,6 +55,7 @@ def run_in_child(function: Callable[..., Any], *args: Any, progress: Progress) -
 
 def _follow(process: subprocess.Popen[bytes], task: bytes, progress: Progress) -> Any:
     """Send the task, pass reports on until the result comes, and return it or raise the error."""
+    assert process.stdin is not None and process.stdout is not None
     with process.stdin as stdin:
         stdin.write(task)
     while True:

@@ -103,6 +103,7 @@ def _reference(
             better = score > best[0]
             for i, new in enumerate((score, eye, R, median)):
                 best[i] = torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, best[i])
+    assert best is not None
     return best[1], best[2], best[3]
 
 

@@ -79,3 +79,24 @@ def test_an_error_of_the_first_rank_is_raised_on_all():
 
     with pytest.raises(NasReconError, match="no images"):
         Broken(0, 2).from_first(fails)
+
+
+def test_an_attempt_after_a_restart_takes_no_answer_of_the_one_before():
+    """Two attempts over one store; in the second the first rank comes late."""
+    from threading import Thread
+
+    from torch.distributed import HashStore
+
+    from nasrecon.ranks import _agree_on_attempt
+
+    store, found = HashStore(), []
+    store.set("1/1", "ended before it was answered")
+    store.add("attempt", 1)
+    for attempt in (2, 3):
+        ranks = [Thread(target=lambda rank=rank: found.append(_agree_on_attempt(store, rank, 2))) for rank in (1, 0)]
+        for rank in ranks:
+            rank.start()
+            rank.join(timeout=0.3)
+        for rank in ranks:
+            rank.join(timeout=30)
+        assert found[-2:] == [attempt, attempt]
