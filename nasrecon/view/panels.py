@@ -20,6 +20,7 @@ from nasrecon.view.page_data import PageData, run_holds
 from nasrecon.view.pictures import css_gradient, data_uri, jpeg_bytes, view_pictures
 from nasrecon.view.points import Coloring
 from nasrecon.view.quality import COLUMNS, ViewFacts, ViewQuality
+from nasrecon.view.server import SHEET_PX
 from nasrecon.view.values import maps_of
 
 _PICTURE_PX = 640
@@ -27,6 +28,8 @@ _SMALL = "font-size:12px;line-height:1.35;opacity:.75"
 _WARNING = "margin-top:6px;padding:5px 8px;background:#fff4e0;color:#3a2a10;border-left:3px solid #e08a00"
 _FAULT = "#c86400"
 """Orange, for what needs attention and nothing else."""
+_SHEET = f"<style>@media (max-width:{SHEET_PX}px){{[style*='width: 20em']{{width:100%!important}}}}</style>"
+"""Makes viser's sheet of a narrow window as wide as the window; viser gives it 20 em."""
 _NO_VALUE = "#{:02x}{:02x}{:02x}".format(*INVALID_RGB)
 
 
@@ -37,7 +40,7 @@ def waiting_html(data: PageData) -> str:
         if run_holds(data.folder)
         else "No run is at work in this folder. The page fills once one is."
     )
-    return _box(f"<b>Waiting for the first view</b><br>{escape(str(data.folder))}<br>{state}")
+    return _SHEET + _box(f"<b>Waiting for the first view</b><br>{escape(str(data.folder))}<br>{state}")
 
 
 def status_html(data: PageData, points_shown: int | None = None) -> str:
@@ -66,7 +69,7 @@ def status_html(data: PageData, points_shown: int | None = None) -> str:
     state += [f"reading: {data.unread} views to go"] if data.unread else []
     lines = "<br>".join([*rows, *(escape(line) for line in (*state, *contents.missing))])
     warnings = (*contents.warnings, *data.problems.values())
-    return _box(lines + "".join(f"<div style='{_WARNING}'>{escape(warning)}</div>" for warning in warnings))
+    return _SHEET + _box(lines + "".join(f"<div style='{_WARNING}'>{escape(warning)}</div>" for warning in warnings))
 
 
 def _box(content: str) -> str:

@@ -130,6 +130,23 @@ def test_each_browser_has_its_own_page(browser, hills):
         until(lambda: len(page.visitors) == 1)
 
 
+@needs_browser
+def test_panels_are_as_wide_as_a_phone_and_the_scene_is_above_them(browser, hills):
+    browser.resize(390, 844)
+    try:
+        with serving(hills[0]) as page:
+            browser.open(f"http://127.0.0.1:{page.port}/")
+            fixed = "document.querySelectorAll('[style*=\"position: fixed\"]')"
+            sheet = f"[...{fixed}].find((e) => e.innerText.includes('Layers'))"
+            browser.wait(f"{sheet}?.getBoundingClientRect().width === 390", 60)
+            top = browser.evaluate(f"{sheet}.getBoundingClientRect().top")
+            assert top > 300
+            until(lambda: colored(browser.screenshot()[170 : int(top)]) > 0.08)
+            assert browser.errors == []
+    finally:
+        browser.resize(1300, 640)
+
+
 def press_tab(browser, name):
     """Press a tab with the mouse, once the page listens to it."""
     tab = f"[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === '{name}')"

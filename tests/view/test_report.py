@@ -76,6 +76,9 @@ def test_the_report_fits_windows_of_all_widths(browser, report):
             browser.resize(width, 900)
             browser.wait(f"window.innerWidth === {width}")
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            # The heads of the table stand in one line each, as do its cells.
+            heights = "[...document.querySelectorAll('#quality tr')].map((row) => row.clientHeight)"
+            assert max(browser.evaluate(heights)) < 40
     finally:
         browser.resize(1300, 640)
 
