@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nasrecon.cli.options import Device, Threads, parse_size
-from nasrecon.cli.threads import set_threads
+from nasrecon.cli.threads import prepare_for_networks
 
 app = typer.Typer(help="Speed of the networks on this machine; or check: faults injected into right cameras.")
 
@@ -43,7 +43,7 @@ def speed(
     """
     if context.invoked_subcommand is not None:
         return
-    set_threads(threads)
+    prepare_for_networks(threads)
     from dataclasses import asdict
 
     from nasrecon.bench.speed import SpeedOptions, measure, speed_rows

@@ -31,7 +31,7 @@ from nasrecon.cli.options import (
     Poses,
     Threads,
 )
-from nasrecon.cli.threads import set_threads
+from nasrecon.cli.threads import prepare_for_networks
 from nasrecon.errors import InputError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
@@ -135,7 +135,7 @@ def infer(
 
     Example: nasrecon infer photos --out results
     """
-    set_threads(threads)
+    prepare_for_networks(threads)
     prepare = PrepareOptions(
         every=every,
         fixes=tuple(fix or ()),

@@ -22,7 +22,7 @@ from nasrecon.cli.options import (
     Poses,
     Threads,
 )
-from nasrecon.cli.threads import set_threads
+from nasrecon.cli.threads import prepare_for_networks
 from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def reconstruct(
 
     Example: nasrecon reconstruct photos --out results
     """
-    set_threads(threads)
+    prepare_for_networks(threads)
     prepare = PrepareOptions(every=every, fixes=tuple(fix or ()))
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
     from nasrecon.cli.console import Bar

@@ -34,7 +34,7 @@ from nasrecon.cli.options import (
     Poses,
     Threads,
 )
-from nasrecon.cli.threads import set_threads
+from nasrecon.cli.threads import prepare_for_networks
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
 
@@ -89,7 +89,7 @@ def refine(
 
     Example: nasrecon refine dense/images --poses dense/sparse --depths dense --out results
     """
-    set_threads(threads)
+    prepare_for_networks(threads)
 
     from nasrecon.cli.console import Bar
     from nasrecon.cli.interrupt import on_interrupt

@@ -1,7 +1,8 @@
-"""How many threads compute, and how they wait for each other; set before torch is loaded."""
+"""Threads and memory of the process: how they are used is set before torch is loaded."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -16,10 +17,28 @@ def set_waiting() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def set_threads(count: int | None) -> None:
-    """Compute with so many threads; None leaves it to OMP_NUM_THREADS and the number of cores."""
-    if count is None:
+_KEEP_FREED = ((-1, 2**31 - 1), (-2, 2**26), (-4, 0))  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of mallopt
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what tensors free for the tensors to come, unless the user has set its parameters.
+
+    By default each large tensor is fresh memory from the system, page by page: inference takes a tenth to a fifth
+    longer, at the same peak of memory.
+    """
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
-    os.environ["OMP_NUM_THREADS"] = str(count)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        for parameter, value in _KEEP_FREED:
+            mallopt(parameter, value)
+
+
+def prepare_for_networks(threads: int | None) -> None:
+    """Compute with so many threads (None leaves it to OMP_NUM_THREADS and the number of cores); keep freed memory."""
+    _keep_freed_memory()
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(count)
+        sys.modules["torch"].set_num_threads(threads)

@@ -138,5 +138,5 @@ def png_bytes(rgb: np.ndarray) -> bytes:
     from PIL import Image
 
     out = BytesIO()
-    Image.fromarray(rgb).save(out, format="PNG", compress_level=3)
+    Image.fromarray(rgb).save(out, format="PNG", compress_level=1)
     return out.getvalue()
