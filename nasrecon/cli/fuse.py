@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -148,7 +149,7 @@ def fuse(
     from nasrecon.results.reader import open_results, read_fusion
 
     out, cloud = _checked_files(results, out, cloud, texture)
-    on_interrupt(lambda: f"interrupted: nothing of this fusion is written, the views in {results} are as they were")
+    on_interrupt(interrupted(results, [path for path in (cloud, out) if path is not None]))
     options = FuseOptions(
         min_confidence=min_confidence,
         max_relative_depth_error=max_relative_depth_error,
@@ -169,6 +170,26 @@ def fuse(
             bar.note(note)
     files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
     print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else _summary(fusion, files, opened))
+
+
+def interrupted(results: Path, files: Sequence[Path]) -> Callable[[], str]:
+    """Return the function that says which of the files are written since now."""
+
+    def stamp(path: Path) -> tuple[int, int] | None:
+        return (stat.st_mtime_ns, stat.st_ino) if path.is_file() and (stat := path.stat()) else None
+
+    before = [stamp(path) for path in files]
+
+    def words() -> str:
+        written = [str(path) for path, was in zip(files, before, strict=True) if stamp(path) != was]
+        missing = [str(path) for path, was in zip(files, before, strict=True) if stamp(path) == was]
+        state = "nothing of this fusion is written"
+        if written:
+            state = f"{' and '.join(written)} {'are' if len(written) > 1 else 'is'} written"
+            state += f", {missing[0]} is not" if missing else ""
+        return f"interrupted: {state}; the views in {results} are as they were"
+
+    return words
 
 
 def _checked_files(

@@ -111,6 +111,7 @@ def _reconstructed(
             progress=progress,
         )
         scene = open_scene(root, model, masks=masks)
-    kept = f"; use it elsewhere with --poses {shlex.quote(str(model))}" if work_dir else ""
-    progress.note(f"{scene.root}: {scene.origin.in_words()}{kept}")
+    if work_dir:
+        progress.note(f"cameras are in {shlex.quote(str(model))}: use them elsewhere with --poses")
+    progress.note(f"{scene.root}: {scene.origin.in_words()}")
     return replace(scene, origin=replace(scene.origin, found_cameras=True), dropped=dropped)

@@ -53,18 +53,17 @@ def status_html(data: PageData, points_shown: int | None = None) -> str:
     contents = data.contents
     if contents is None:
         return waiting_html(data)
-    points = sum(map(len, data.parts.values())) if points_shown is None else points_shown
+    points, faces = sum(map(len, data.parts.values())), len(data.mesh.faces) if data.mesh else 0
     pieces = (
-        ("views", len(contents.results) if data.frame else 0, contents.expected_views),
-        ("points", points, data.points),
-        ("faces", len(data.mesh.faces) if data.mesh else 0, data.mesh_faces),
+        ("views", len(contents.results) if data.frame else 0, contents.expected_views, False),
+        ("points", points if points_shown is None else points_shown, data.points, points < data.points),
+        ("faces", faces, data.mesh_faces, faces < data.mesh_faces),
     )
     rows = []
-    for name, shown, of in pieces:
+    for name, shown, of, is_thinned in pieces:
         if of:
             number = f"{shown:,}" if shown == of else f"{shown:,} of {of:,}"
-            thinned = " (thinned for the browser)" if name != "views" and shown < of else ""
-            rows.append(f"<b>{number}</b> {name}{thinned}")
+            rows.append(f"<b>{number}</b> {name}{' (thinned for the browser)' if is_thinned else ''}")
     state = ["infer has not finished: views appear as they do"] if contents.is_running else []
     state += [f"reading: {data.unread} views to go"] if data.unread else []
     lines = "<br>".join([*rows, *(escape(line) for line in (*state, *contents.missing))])

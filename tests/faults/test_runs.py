@@ -144,3 +144,27 @@ def test_an_interruption_while_the_command_line_is_loaded_ends_with_one_line(mon
     with pytest.raises(SystemExit) as end:
         __main__.main()
     assert end.value.code == interrupt.EXIT_CODE and "nothing was begun" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_does_not_wait_for_libraries_to_unload():
+    code = (
+        "import atexit, nasrecon.cli, nasrecon.__main__ as program\n"
+        "def run():\n    raise SystemExit(130)\n"
+        "nasrecon.cli.main = run\natexit.register(print, 'unloaded')\nprint('begun')\nprogram.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (interrupt.EXIT_CODE, "begun\n"), done.stderr
+
+
+def test_an_interrupted_fusion_names_the_files_that_are_written(tmp_path):
+    from nasrecon.atomic import write_atomically
+    from nasrecon.cli.fuse import interrupted
+
+    cloud, mesh = tmp_path / "cloud.ply", tmp_path / "mesh.ply"
+    cloud.write_bytes(b"an earlier one")
+    words = interrupted(tmp_path, [cloud, mesh])
+    assert "nothing of this fusion is written" in words()
+    write_atomically(cloud, b"an earlier one")
+    assert f"{cloud} is written, {mesh} is not; the views in {tmp_path}" in words()
+    write_atomically(mesh, b"mesh")
+    assert f"{cloud} and {mesh} are written; the views" in words()

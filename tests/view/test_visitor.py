@@ -92,5 +92,7 @@ def test_two_clicks_measure_and_a_box_clips(page, client):
     visitor.box.changed()
     assert 0.3 * faces < len(visitor.layers.mesh_shown[1]) < 0.7 * faces
     assert 0.3 * points < visitor.layers.points_shown < 0.7 * points
+    status = visitor.controls.status.content  # hidden, not thinned
+    assert f"<b>{visitor.layers.points_shown:,} of 9,000</b> points<br>" in status
     client.set(visitor.controls.clip, False)
     until(lambda: visitor.layers.points_shown == points)
