@@ -37,6 +37,16 @@ def test_files_and_functions_are_short() -> None:
     assert not long, long
 
 
+def test_files_of_the_tests_are_short() -> None:
+    """Their functions may be long: tables of cases and whole runs stand in one."""
+    lines = {
+        path.relative_to(TOP).as_posix(): path.read_text(encoding="utf-8").count("\n")
+        for path in sorted((TOP / "tests").rglob("*.py"))
+    }
+    long = [f"{name}: {count} lines" for name, count in lines.items() if count > MAX_LINES]
+    assert not long, long
+
+
 def test_only_the_command_line_prints() -> None:
     prints = [
         f"{name}:{node.lineno}"

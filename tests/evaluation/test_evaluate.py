@@ -1,4 +1,4 @@
-"""Protocols on worlds and networks whose scores are known beforehand, and the commands around them."""
+"""Pairs in the layout of DeMoN with scores known beforehand, and the commands of the evaluation."""
 
 from __future__ import annotations
 
@@ -9,92 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plane_world import make_view, photograph, plane_depth, plane_in_cam
+from plane_world import make_view, plane_depth, plane_in_cam
 from recorder import Recorder
 
+from evaluation.setups import (
+    FACTORS,
+    KnowingNetwork,
+    gate_opens,
+    refined,
+    write_pair,
+    write_sequence,
+)
 from nasrecon import cli
-from nasrecon.check.findings import Diagnosis
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.evaluation.demon import evaluate_demon
-from nasrecon.evaluation.frames import evaluate_frames
-from nasrecon.evaluation.keyframes import frame_plan, keyframes
-from nasrecon.evaluation.options import FrameOptions
 from nasrecon.evaluation.scoring import STAGES
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.passes import predict, predict_stages
-from nasrecon.matching.residuals import Residuals
-from nasrecon.nas.network import Prediction
-from nasrecon.nas.volume import pixel_rays
-from nasrecon.refine.poses import RefinedPoses
-from nasrecon.types import Scene
 
 torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
-
-
-class KnowingNetwork:
-    """Knows the plane of each reference, in the order it is asked, and is off by factors of its own.
-
-    Args:
-        planes_in_ref: (n, d) of each reference, in scene units. near: of the nearest plane, in scene units.
-        factors: of each reference's Z1, Z2 and refined depth. tilt_deg: of Z2's normals; the refined are exact.
-    """
-
-    name = "knowing"
-    planes = 64
-    size_multiple = 32
-    min_side = 32
-
-    def __init__(self, planes_in_ref, near, factors, tilt_deg=20.0):
-        self.planes_in_ref, self.near, self.factors, self.tilt_deg = planes_in_ref, near, factors, tilt_deg
-        self.batches = []
-
-    def __call__(self, batch):
-        n, d = self.planes_in_ref[len(self.batches)]
-        first, second, refined = self.factors[len(self.batches)]
-        self.batches.append(batch)
-        (H, W), unit = batch.ref_image.shape[-2:], float(batch.min_depth[0]) / self.near
-        rays = pixel_rays(batch.ref_K.double(), H, W)[0]
-        depth = (unit * d / (torch.from_numpy(n) @ rays)).view(1, H, W)
-        across = np.cross(n, [1.0, 0, 0]) / np.linalg.norm(np.cross(n, [1.0, 0, 0]))
-        tilt = np.radians(self.tilt_deg)
-        tilted = np.cos(tilt) * n + np.sin(tilt) * across
-        constant = lambda v: torch.from_numpy(np.array(v)).view(1, 3, 1, 1).expand(1, 3, H, W)  # noqa: E731
-        return Prediction(
-            depth_initial=first * depth,
-            depth=second * depth,
-            normal=constant(tilted),
-            refined_depth=refined * depth,
-            refined_normal=constant(n),
-            confidence=torch.full_like(depth, 0.5),
-            sigma=0.15 * depth,
-        )
-
-
-def straight(view):
-    """The view without the skew that the layouts of real sets cannot write down."""
-    K = view.camera.K.copy()
-    K[0, 1] = 0
-    return replace(view, camera=replace(view.camera, K=K))
-
-
-def write_image(path, view):
-    from PIL import Image
-
-    Image.fromarray(photograph(view)).save(path)
-
-
-def write_pair(folder, angle=0.0):
-    """Write a pair with exact depth and 640x480 images in the layout of DeMoN; returns the reference's plane."""
-    folder.mkdir(parents=True)
-    ref = straight(make_view("ref", 640, 480, 600, (4, -7 + angle, 2), (0.1, 0, 0)))
-    src = replace(make_view("src", 640, 480, 600, (1, -4, 0), (0.4, 0.05, 0)), camera=ref.camera)
-    for i, view in enumerate((ref, src)):
-        write_image(folder / f"{i:04d}.png", view)
-        np.save(folder / f"{i:04d}.npy", plane_depth(view).astype(np.float32))
-    np.savetxt(folder / "cam.txt", ref.camera.K)
-    np.savetxt(folder / "poses.txt", [view.cam_from_world[:3].ravel() for view in (ref, src)])
-    return plane_in_cam(ref)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +36,6 @@ def pairs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     names = ("indoor_test_1", "indoor_test_2", "made_test_1")
     return folder, [write_pair(folder / name, angle) for name, angle in zip(names, (0, 5, -4), strict=True)]
-
-
-FACTORS = [(1.5, 1.2, 1.1), (1.5, 1.4, 1.3), (0.5, 0.8, 1.0)]
 
 
 def test_demon_scores_each_stage_of_each_subset(pairs):
@@ -136,45 +67,6 @@ def test_demon_scores_each_stage_of_each_subset(pairs):
     assert all(view.pixels == 640 * 480 and view.missing == 0 and view.seconds > 0 for view in found.views)
 
 
-def refined(changed):
-    """Stand in for refining: the scenes in ``changed``, by their turn, get their last view moved by 1."""
-    calls = []
-
-    def refine(scene, progress=None, store=None):
-        calls.append(scene)
-        views = list(scene.views)
-        if len(calls) - 1 in changed:
-            moved = views[-1].cam_from_world.copy()
-            moved[0, 3] += 1
-            views[-1] = replace(views[-1], cam_from_world=moved)
-        still = np.zeros(len(views))
-        return RefinedPoses(
-            scene=scene.replace_views(views),
-            turn_rad=0.01,
-            turned_deg=still,
-            moved=still,
-            before_px=3.0,
-            after_px=0.3,
-            pairs=1,
-            changed=len(calls) - 1 in changed,
-        )
-
-    return refine
-
-
-def gate_opens(monkeypatch):
-    """Let the quick check find matches that are off."""
-    fit = Residuals(
-        error_px=np.array([3.0]),
-        pair_px=np.array([3.0]),
-        median_px=3.0,
-        cheirality_share=1.0,
-        tested=1,
-        depth_agreement=1.0,
-    )
-    monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=(), given=fit))
-
-
 def test_demon_takes_refined_poses_and_says_so(pairs, monkeypatch):
     folder, planes = pairs
     kept = KnowingNetwork(planes, 0.5, FACTORS)
@@ -194,21 +86,6 @@ def test_demon_takes_refined_poses_and_says_so(pairs, monkeypatch):
         for a, b in zip(used.batches[:2] + used.batches[3:], kept.batches, strict=True)
     ]
     assert off == pytest.approx([0, 1, 0], abs=1e-5)
-
-
-def test_frames_refines_the_frames_in_use_together(tmp_path, monkeypatch):
-    views = write_sequence(tmp_path)
-    planes, options = [plane_in_cam(views[4])], FrameOptions(every=4, offset=2, sources=4, min_depth=0.8, max_depth=30)
-    networks = [KnowingNetwork(planes, 0.8, [(1.5, 1.1, 1.0)]) for _ in range(2)]
-    refine = refined({0})
-    gate_opens(monkeypatch)
-    monkeypatch.setattr("nasrecon.prepare.prepare.refine_scene", refine)
-    assert "poses refined by the matches of the images" in evaluate_frames(tmp_path, networks[0], options).rules
-    assert "poses as given" in evaluate_frames(tmp_path, networks[1], options, keep_poses=True).rules
-    moved = [
-        (a != b).any(dim=-1).any(dim=-1) for a, b in zip(*(n.batches[0].src_from_ref for n in networks), strict=True)
-    ]
-    assert sum(int(view.sum()) for view in moved) == 1  # the last of the frames in use
 
 
 def test_demon_counts_true_depths_in_range_only(pairs):
@@ -262,88 +139,6 @@ def test_demon_says_what_it_cannot_score(tmp_path):
     (tmp_path / "set" / "b").mkdir()
     with pytest.raises(InputError, match=r"no poses.txt in b"):
         evaluate_demon(tmp_path / "set", None)
-
-
-def write_sequence(folder, count=9):
-    """Write a sequence with exact depth in Redwood's layout; returns its views."""
-    for name in ("image", "depth"):
-        (folder / name).mkdir(parents=True)
-    log, views = [], []
-    for i in range(count):
-        view = straight(make_view(f"{i:05d}.png", 96, 64, 95, (1, -2.0 * i, 0), (0.05 * i, 0, 0)))
-        views.append(view)
-        write_image(folder / "image" / view.name, view)
-        np.save(folder / "depth" / f"{i:05d}.npy", plane_depth(view))
-        rows = [" ".join(f"{x:.17g}" for x in row) for row in view.world_from_cam]
-        log += [f"{i} {i} {i + 1}", *rows]
-    (folder / "trajectory.log").write_text("\n".join(log) + "\n")
-    (fx, _, cx), (_, fy, cy), _ = views[0].camera.K
-    camera = {"width": 96, "height": 64, "fx": fx, "fy": fy, "cx": cx, "cy": cy, "pixel_center_of_first": 0.5}
-    (folder / "camera.json").write_text(json.dumps(camera))
-    return views
-
-
-def test_frames_takes_the_sources_of_the_rule_and_scores_them(tmp_path):
-    views = write_sequence(tmp_path)
-    network = KnowingNetwork([plane_in_cam(views[i]) for i in (2, 4, 6)], 0.8, [(1.5, 1.1, 1.0)] * 3)
-    found = evaluate_frames(tmp_path, network, FrameOptions(every=2, offset=1, sources=4, min_depth=0.8, max_depth=30))
-    assert [view.name for view in found.views] == ["00002.png", "00004.png", "00006.png"]
-    assert found.views[0].sources == ("00001.png", "00003.png", "00000.png", "00004.png")
-    assert network.batches[0].src_images.shape == (1, 4, 3, 64, 96)
-    for stage, off in {"Z1": 0.5, "Z2": 0.1, "refined": 0.0}.items():
-        assert found.stage(stage)["abs_rel"] == pytest.approx(off, abs=1e-5)
-    assert found.stage("Z2")["normal_median_deg"] == pytest.approx(20, abs=0.01)
-    assert found.subsets == ("all",)
-    assert "every 2 frames; sources: 1, 2 frames before and after" in found.rules[0]
-
-
-def test_frames_clamps_to_the_range_that_is_given(tmp_path):
-    views = write_sequence(tmp_path, 3)
-    depth = plane_depth(views[1])
-    most = float(depth.max())
-    network = KnowingNetwork([plane_in_cam(views[1])], 0.8, [(1.0, 1.0, 50.0)])
-    found = evaluate_frames(tmp_path, network, FrameOptions(every=1, offset=1, min_depth=0.8, max_depth=most + 1e-3))
-    expected = np.mean((most + 1e-3 - depth) / depth)
-    assert found.stage("refined")["abs_rel"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_protocol_of_livingroom1():
-    """211 frames, every 20th with those 10 before and after; a reference has all of its sources."""
-    view = make_view("v", 64, 64, 60, (0, 0, 0), (0, 0, 0))
-    scene = Scene(root=Path(), views=[replace(view, name=str(i)) for i in range(211)])
-    assert frame_plan(scene, FrameOptions()) == [(i, (i - 10, i + 10)) for i in range(20, 201, 20)]
-    four = [(i, (i - 10, i + 10, i - 20, i + 20)) for i in range(20, 181, 20)]
-    assert frame_plan(scene, FrameOptions(sources=4)) == four
-    assert frame_plan(scene.subset(range(211 - 10)), FrameOptions())[-1][0] == 180
-
-
-def test_keyframes_by_baseline_and_angle():
-    """0.03 a frame sideways for 12 frames, then turning on the spot by 5.5 degrees a frame, then sideways again."""
-    places = [(0.03 * i, 0.0) for i in range(13)] + [(0.36, 5.5 * i) for i in range(1, 9)]
-    places += [(0.36 + 0.03 * i, 44.0) for i in range(1, 9)]
-    views = [make_view(str(i), 64, 64, 60, (0, turn, 0), (x, 0, 0)) for i, (x, turn) in enumerate(places)]
-    scene = Scene(root=Path(), views=views)
-    # A tenth of a unit takes 4 frames, 15 degrees 3; after frame 18 it is the baseline again.
-    assert keyframes(scene, 0.1) == [0, 4, 8, 12, 15, 18, 24, 28]
-    # 12, 15 and 18 stand in one place; 12 and 18 have nobody within 30 degrees on one side.
-    plan = frame_plan(scene, FrameOptions(rule="baseline", min_depth=0.5))
-    assert plan == [(4, (0, 8)), (8, (4, 12)), (15, (8, 24)), (24, (18, 28))]
-    shrunk = FrameOptions(rule="baseline", min_depth=0.25)  # half the least depth: half the baseline
-    assert len(frame_plan(scene, shrunk)) > len(plan)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"rule": "best"}, {"every": 0}, {"offset": 0}, {"sources": 3}, {"sources": 0}, {"min_depth": 7.0}]
-)
-def test_frame_options_are_checked(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        FrameOptions(**wrong)
-
-
-def test_a_sequence_too_short_for_the_rule_is_bad_input(tmp_path):
-    write_sequence(tmp_path, 3)
-    with pytest.raises(InputError, match=r"no frame of 3 has 2 sources .*every 20 frames"):
-        evaluate_frames(tmp_path, KnowingNetwork([], 0.5, []), FrameOptions())
 
 
 @pytest.mark.parametrize("unit", [1.0, 1000.0])

@@ -8,7 +8,7 @@ import pytest
 from plane_world import SweepNetwork
 from recorder import Recorder
 
-from evaluation.test_evaluate import write_sequence
+from evaluation.setups import write_sequence
 from nasrecon.cli.eval import ProtocolName
 from nasrecon.errors import InputError
 from nasrecon.evaluation import protocols

@@ -6,7 +6,7 @@ import socket
 import urllib.request
 
 import pytest
-from evaluation.test_evaluate import write_sequence
+from evaluation.setups import write_sequence
 from plane_world import SweepNetwork
 from view.synthetic import HillWorld, write_results
 

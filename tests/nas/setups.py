@@ -1,4 +1,4 @@
-"""Networks with drawn parameters, batches with known geometry, and the golden fixtures."""
+"""Networks with drawn parameters, one that loads at once, batches with known geometry, the golden fixtures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from nasrecon.nas.manifest import WeightsEntry
 from nasrecon.nas.network import Prediction, StereoBatch
 from nasrecon.nas.paper import PaperNetwork
+from nasrecon.nas.weights import save_weights
 
 FIXTURES = Path(__file__).resolve().parents[2] / "../shared/fixtures"
 
@@ -127,3 +130,18 @@ def angle_deg(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Return the angles [degrees] between unit vectors along dimension 1; accurate where they are small."""
     half_chord = (found.double() - expected.double()).norm(dim=1) / 2
     return torch.rad2deg(2 * torch.asin(half_chord.clamp(max=1)))
+
+
+class TinyNetwork(nn.Module):
+    """A network that loads at once; ``width`` changes its shapes."""
+
+    name = "tiny"
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(2, width, 3), nn.BatchNorm2d(width))
+
+
+def save_tiny(folder: Path, name: str = "small", **entry: object) -> WeightsEntry:
+    torch.manual_seed(0)
+    return save_weights(TinyNetwork(), folder / f"{name}.safetensors", WeightsEntry(name=name, network="tiny", **entry))
