@@ -56,6 +56,7 @@ TASKS = {
 """What a task's bar is called, and the unit that it counts, by the name under which it reports."""
 PASSING = {
     "load": "loading the network",
+    "verify": "checking the weights",
     "surface": "making cloud and mesh",
     "draw": "drawing the mesh",
     "pack": "packing the scene",

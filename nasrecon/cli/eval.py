@@ -13,6 +13,7 @@ from nasrecon.atomic import write_atomically
 from nasrecon.cli.options import OUTPUT, Device, KeepPoses, Network
 from nasrecon.errors import InputError
 from nasrecon.evaluation.options import FrameOptions, ProtocolName, Rule
+from nasrecon.progress import under_way
 
 if TYPE_CHECKING:
     from nasrecon.evaluation.scoring import Evaluation
@@ -58,11 +59,13 @@ def by_protocol(
     _check_writable(json_file)
 
     from nasrecon.cli.console import Bar
-    from nasrecon.evaluation.protocols import evaluate_protocol
-    from nasrecon.nas.weights import load_network
 
-    loaded = load_network(network, device=device)
     with Bar() as bar:
+        with under_way(bar, "load"):
+            from nasrecon.evaluation.protocols import evaluate_protocol
+            from nasrecon.nas.weights import load_network
+
+            loaded = load_network(network, device=device)
         evaluation = evaluate_protocol(protocol, folder, loaded, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
 
@@ -116,14 +119,16 @@ def frames(
     _check_writable(json_file)
 
     from nasrecon.cli.console import Bar
-    from nasrecon.evaluation.frames import evaluate_frames
-    from nasrecon.nas.weights import load_network
 
     options = FrameOptions(
         rule=rule, every=every, offset=offset, sources=sources, min_depth=min_depth, max_depth=max_depth
     )
-    loaded = load_network(network, device=device)
     with Bar() as bar:
+        with under_way(bar, "load"):
+            from nasrecon.evaluation.frames import evaluate_frames
+            from nasrecon.nas.weights import load_network
+
+            loaded = load_network(network, device=device)
         evaluation = evaluate_frames(folder, loaded, options, keep_poses=keep_poses, progress=bar)
     _report(evaluation, network, json_file)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from nasrecon.cli.infer import (
     OverwriteOption,
     SourcesOption,
     print_summary,
+    start,
 )
 from nasrecon.cli.options import (
     CAMERAS,
@@ -37,6 +38,11 @@ from nasrecon.cli.options import (
 from nasrecon.cli.threads import prepare_for_networks
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.prepare.options import PrepareOptions
+
+if TYPE_CHECKING:
+    from nasrecon.inference.run import RunSummary
+    from nasrecon.nas.network import Network as NetworkType
+    from nasrecon.progress import Progress
 
 PREPARE, ESTIMATE = PrepareOptions(), EstimateOptions()
 
@@ -92,13 +98,6 @@ def refine(
     prepare_for_networks(threads)
 
     from nasrecon.cli.console import Bar
-    from nasrecon.cli.interrupt import on_interrupt
-    from nasrecon.inference.depth_maps import DepthMaps
-    from nasrecon.inference.refine import DepthRefiner, refine_to_folder
-    from nasrecon.inference.run import claimed
-    from nasrecon.nas.weights import load_network
-    from nasrecon.prepare.prepare import prepare_scene
-    from nasrecon.results.reader import count_finished
 
     prepare = PrepareOptions(
         every=every,
@@ -110,12 +109,34 @@ def refine(
     )
     side = ESTIMATE.max_side if max_side is None else max_side
     options = EstimateOptions(batch=batch, max_side=side, max_memory=max_memory)
-    maps = DepthMaps(depths, depth_scale)
     reading = {"intrinsics": intrinsics, "convention": convention, "format": format, "masks": masks}
-    on_interrupt(lambda: f"interrupted: {count_finished(out)} finished views are in {out}; the same command goes on")
-    with Bar() as bar, claimed(out):
-        loaded = load_network(network, device=device)
-        DepthRefiner(loaded)  # refuses a network without a consistency module before any work
-        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=bar, **reading)
-        run = refine_to_folder(scene, maps, loaded, out, options, overwrite=overwrite, progress=bar)
+    with Bar() as bar:
+        loaded = start(images, out, network, device, bar)
+        maps = depths, depth_scale
+        run = _refined(loaded, images, poses, maps, prepare, options, out, overwrite, bar, **reading)
     print_summary(run, out, as_json)
+
+
+def _refined(
+    network: NetworkType,
+    images: Path,
+    poses: Path | None,
+    maps: tuple[Path, float | None],
+    prepare: PrepareOptions,
+    options: EstimateOptions,
+    out: Path,
+    overwrite: bool,
+    progress: Progress,
+    **reading: Any,
+) -> RunSummary:
+    """Prepare the scene and refine its depth maps; ``maps``: their folder and its scale."""
+    from nasrecon.inference.depth_maps import DepthMaps
+    from nasrecon.inference.refine import DepthRefiner, refine_to_folder
+    from nasrecon.inference.run import claimed
+    from nasrecon.prepare.prepare import prepare_scene
+
+    opened = DepthMaps(*maps)
+    DepthRefiner(network)  # refuses a network without a consistency module before any work
+    with claimed(out):
+        scene = prepare_scene(images, poses, prepare, work_dir=out, overwrite=overwrite, progress=progress, **reading)
+        return refine_to_folder(scene, opened, network, out, options, overwrite=overwrite, progress=progress)

@@ -11,6 +11,7 @@ import typer
 from nasrecon.cli.options import (
     JsonFlag,
 )
+from nasrecon.progress import under_way
 
 if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry
@@ -41,10 +42,12 @@ def verify_weights(as_json: JsonFlag = False) -> None:
 
     Example: nasrecon weights verify
     """
-    from nasrecon.cli.console import table
-    from nasrecon.nas.weights import verify_weights as checked
+    from nasrecon.cli.console import Bar, table
 
-    results = checked()
+    with Bar() as bar, under_way(bar, "verify"):
+        from nasrecon.nas.weights import verify_weights as checked
+
+        results = checked()
     if as_json:
         print(json.dumps([_entry_facts(entry) | {"problem": problem} for entry, problem in results]))
     else:

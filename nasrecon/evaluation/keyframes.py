@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nasrecon.errors import plural
 from nasrecon.evaluation.options import FrameOptions
 from nasrecon.geometry import relative_pose, rotation_angle_deg
 from nasrecon.types import Scene, View
@@ -66,10 +67,11 @@ def rule_words(options: FrameOptions) -> str:
     """Say the rule in words."""
     half = options.sources // 2
     if options.sources == 1:
-        return f"references: every {options.every} frames; source: {options.offset} frames after"
+        return f"references: every {options.every} frames; source: {plural(options.offset, 'frame')} after"
     if options.rule == "every":
         steps = ", ".join(str(k * options.offset) for k in range(1, half + 1))
-        return f"references: every {options.every} frames; sources: {steps} frames before and after"
+        frames = "frame" if steps == "1" else "frames"
+        return f"references: every {options.every} frames; sources: {steps} {frames} before and after"
     moved = MOVED_IN_MIN_DEPTHS * options.min_depth
     return (
         f"references: keyframes, which moved {moved:g} or turned {TURNED_DEG:g} degrees since the last; sources: the "
