@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 
 class NasReconError(Exception):
@@ -78,6 +79,10 @@ def in_words(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, KeyError):
         return f"{error.args[0]} is missing" if error.args else "an entry is missing"
+    if isinstance(error, (AttributeError, TypeError)):
+        return "a value is of another kind than expected"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
+    if word := re.fullmatch(r"could not convert string to float: (.*)", str(error)):
+        return f"{word[1]} is not a number"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -36,7 +36,7 @@ def numbers(path: Path) -> np.ndarray:
     try:
         return np.array([float(word) for word in words])
     except ValueError as error:
-        raise InputError(f"{path}: expected numbers only, {error}") from error
+        raise InputError(f"{path}: expected numbers only, {in_words(error)}") from error
 
 
 def is_number(word: str) -> bool:

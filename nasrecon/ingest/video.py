@@ -115,7 +115,9 @@ def _properties_at(path: Path, changed_at: int) -> tuple[int, int, int]:
         return count or _packet_count(path), width, height
     except (OSError, ValueError, IndexError, StopIteration) as error:
         what = "cannot be read as a video" if path.is_file() else "no such file"
-        raise InputError(f"{path}: {what} ({in_words(error)})") from error
+        by_pyav = path.is_file() and _plugin(path) != "pillow"  # whose own words name the library's insides
+        reason = "PyAV finds no video in it: is the file whole?" if by_pyav else in_words(error)
+        raise InputError(f"{path}: {what} ({reason})") from error
 
 
 def _packet_count(path: Path) -> int:

@@ -128,7 +128,7 @@ def read_fusion(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        facts = dict(json.loads(path.read_text()))
+        facts = {**json.loads(path.read_text())}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         command = f"nasrecon fuse {shlex.quote(str(folder))}"
         raise InputError(f"{path}: damaged ({in_words(error)}); run `{command}` again") from error

@@ -259,5 +259,5 @@ def cloud_legend(coloring: Coloring, near: float, far: float, unit: Unit, suppor
         top = max(2, support)
         inner = _bar(["1", f"{(1 + top) / 2:g}", f"{top} or more"]) + "<span>views that agree on the point</span>"
     else:
-        inner = "<span>Support is known once the views are fused: run nasrecon fuse</span>"
+        inner = "<span>known once the views are fused: run nasrecon fuse</span>"
     return f"<div style='padding:0 12px 6px;{_SMALL}'>{inner}</div>"

@@ -11,7 +11,7 @@ from nasrecon.geometry import array_indices, transform
 from nasrecon.results.preview import color_scalar
 from nasrecon.types import Estimate, PointCloud
 
-Coloring = Literal["image", "normal", "depth", "confidence", "support"]
+Coloring = Literal["image", "normal", "depth", "confidence", "agreeing views"]
 COLORINGS: tuple[Coloring, ...] = get_args(Coloring)
 
 SAME_SURFACE = 0.03

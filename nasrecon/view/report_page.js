@@ -162,7 +162,7 @@ function controls() {
     el("div", { class: "wide soft", id: "counts", text: facts.join("; ") }),
     el("div", { class: "layers" }, check("mesh", "Mesh", !s.mesh), check("points", "Point cloud"), check("cameras", "Cameras"), check("backs", "Back sides"), check("dark", "Dark", false, setTheme)),
     select("surface", "Mesh", ["photo", "clay", "normals"]),
-    select("coloring", "Cloud by", ["image", "normal", "depth", "confidence", "support"], () => cloudLegend(legend)),
+    select("coloring", "Cloud by", ["image", "normal", "depth", "confidence", "agreeing views"], () => cloudLegend(legend)),
     legend,
     range("threshold", "Confidence", 0, 1, 0.01),
     range("pointSize", "Point size", 1, 20, 0.5),
@@ -214,7 +214,7 @@ function cloudLegend(where) {
   const top = Math.max(2, data.scene.points.support);
   const parts = [[], [ball(), "as the chosen view sees them"], [cloudDepthBar(), "in the nearest view that sees the point"],
     [bar(["0", "0.25", "0.5", "0.75", "1"]), "the highest of the views that see the point"],
-    data.scene.points.support ? [bar(["1", String((1 + top) / 2), `${top} or more`]), "views that agree on the point"] : ["support is known once the views are fused"],
+    data.scene.points.support ? [bar(["1", String((1 + top) / 2), `${top} or more`]), "views that agree on the point"] : ["known once the views are fused"],
   ];
   where.replaceChildren(...parts[scene.options.coloring]);
 }
@@ -315,12 +315,12 @@ function histograms() {
       "of the pixels with a depth", range(confidence, (x) => x.toFixed(2))),
   );
   if (!support.counts.length) {
-    where.append(el("div", {}, el("h3", { text: "Support, points of the cloud" }), el("div", { class: "soft", text: "known once the views are fused: run nasrecon fuse" })));
+    where.append(el("div", {}, el("h3", { text: "Agreeing views, points of the cloud" }), el("div", { class: "soft", text: "known once the views are fused: run nasrecon fuse" })));
     return;
   }
   const n = support.counts.length, top = Math.max(2, data.scene.points.support), every = Math.ceil(n / 10);
   const marks = support.counts.flatMap((_, i) => (i % every === 0 ? [[(i + 0.5) / n, String(i + 1)]] : []));
-  where.append(histogram("Support, points of the cloud", support.counts, (i) => color(i / (top - 1)), marks,
+  where.append(histogram("Agreeing views, points of the cloud", support.counts, (i) => color(i / (top - 1)), marks,
     n < support.last ? `views that agree on a point; the last bar: ${n} to ${support.last}` : "views that agree on a point", (i) => `${i + 1} views`));
 }
 

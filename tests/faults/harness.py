@@ -31,7 +31,8 @@ RERUN = f"infer photos {CAMERAS} {QUICK} --out results"
 # Texts of the interpreter, the system and the libraries that tell a user nothing.
 FORBIDDEN = (
     r"Traceback|\[Errno|errno|Broken pipe|weights_only|torch\.|numpy|np\.|RuntimeWarning|DecompressionBomb|PIL\.|"
-    r"pickle|RecursionError|OverflowError|codec can't|TypeError|ValueError|KeyError|IndexError|Permission denied"
+    r"pickle|RecursionError|OverflowError|codec can't|TypeError|ValueError|KeyError|IndexError|Permission denied|"
+    r"has no attribute|Check failed|unknown error occurred"
 )
 
 

@@ -38,7 +38,7 @@ def _left_out(name: str, *edits, says: tuple[str, ...], command: str = INFER) ->
 POSES = [
     _refused("pose: empty", write(POSE, ""), says=(POSE, "16 or 12 numbers", "found 0")),
     _refused("pose: 15 numbers", write(POSE, "1 " * 15), says=(POSE, "found 15")),
-    _refused("pose: words", write(POSE, "eins " * 16), says=(POSE, "expected numbers only")),
+    _refused("pose: words", write(POSE, "eins " * 16), says=(POSE, "expected numbers only, 'eins' is not a number")),
     _refused("pose: bytes", write(POSE, bytes(range(128, 256))), says=(POSE, "cannot be read as text")),
     _refused("pose: zeros", write(POSE, "0 " * 16), says=(POSE, "expected a rotation")),
     _refused("pose: a scaled rotation", write(POSE, _identity(r00=2.0, r11=2.0, r22=2.0)), says=(POSE, "no scale")),
@@ -60,7 +60,7 @@ POSES = [
     _refused("poses: one file, too few", write("all.txt", "1 0 0 0 0 1 0 0 0 0 1 0\n" * 3), says=("all.txt", "4 images", "found 36"), command=INFER.replace("--poses poses", "--poses all.txt")),
     _refused("poses: one file, a row short", write("all.txt", "0000.png 1 2 3\n"), says=("all.txt",), command=INFER.replace("--poses poses", "--poses all.txt")),
     _refused("poses: a name twice", write("all.txt", ("0000.png " + "1 0 0 0 0 1 0 0 0 0 1 0\n") * 2), says=("row 2", "there twice"), command=INFER.replace("--poses poses", "--poses all.txt")),
-    _refused("poses: names of other images", write("all.txt", "b.png 1 0 0 0 0 1 0 0 0 0 1 0\n"), says=("names no image",), command=INFER.replace("--poses poses", "--poses all.txt")),
+    _refused("poses: names of other images", write("all.txt", "b.png 1 0 0 0 0 1 0 0 0 0 1 0\n"), says=("names no image", "first 0000.png"), command=INFER.replace("--poses poses", "--poses all.txt")),
     _nothing("poses: all the same", every("poses/*.txt", lambda n: write(n, _identity())), says=("none of 4 views", "0000.png")),
     Row("poses: two the same", (copy(POSE, "poses/0001.txt"),), INFER, 0, ("4 views estimated", "0000.png", "0001.png", "one pose"), makes=("out",)),
     _refused("poses: a convention is missing", says=("give the convention",), command=INFER.replace("--convention cam-from-world", "")),

@@ -70,7 +70,7 @@ ROWS = [
     _refused("images: no such folder", says=("nowhere: no such",), command=INFER.replace("photos", "nowhere")),
     _refused("images: an empty folder", folder("empty"), says=("no cameras found",), command=INFER.replace("photos", "empty")),
     _refused("images: a broken video", write("clip.gif", b"GIF89a"), says=("clip.gif",), command=INFER.replace("photos", "clip.gif")),
-    _refused("images: an empty mp4", write("clip.mp4", b""), says=("clip.mp4",), command=INFER.replace("photos", "clip.mp4")),
+    _refused("images: an empty mp4", write("clip.mp4", b""), says=("clip.mp4", "finds no video"), command=INFER.replace("photos", "clip.mp4")),
     _remark("image: black", image(FIRST, value=0), says=("0000.png", "black")),
     _remark("image: blown out", image(FIRST, value=255), says=("0000.png", "white")),
     _remark("image: one grey", image(FIRST, value=128), says=("0000.png", "one colour")),

@@ -72,7 +72,7 @@ def test_live_page_shows_everything_and_asks_nobody_else(browser, hills):
         visitor.controls.cloud.value = True
         for coloring, said in (
             ("depth", "in the nearest view"),
-            ("support", "views that agree"),
+            ("agreeing views", "views that agree"),
             ("confidence", "the highest of"),
         ):
             visitor.controls.coloring.value = coloring

@@ -112,9 +112,20 @@ def read_model(folder: Path) -> Any:
         return pycolmap.Reconstruction(folder)
     except (ValueError, IndexError, KeyError, RuntimeError) as error:
         raise InputError(
-            f"{folder}: pycolmap cannot read this COLMAP model ({error}). "
+            f"{folder}: pycolmap cannot read this COLMAP model ({_reason(str(error))}). "
             "Is a file cut short, or written by a version newer than pycolmap? Export or copy it again."
         ) from error
+
+
+def _reason(text: str) -> str:
+    """Return what pycolmap refuses; of a failed check in its code, the file whose line it is."""
+    if "Check failed" not in text:
+        return text
+    if "VerifyParams" in text:
+        return "a camera has another number of parameters than its model"
+    words = {"point3D": "points3D.txt", "image_id": "images.txt", "camera": "cameras.txt"}
+    name = next((name for word, name in words.items() if word in text), "one of its files")
+    return f"a line of {name} has other fields than expected"
 
 
 def _siblings(model: Path) -> list[Path]:
@@ -141,8 +152,11 @@ def _views(images: list[Any], root: Path, model: Path) -> tuple[View, ...]:
     cameras = {}
     for image in images:
         if image.camera_id not in cameras:
-            lens = lens_from_colmap(image.camera)
-            cameras[image.camera_id] = (pinhole_camera(lens) if lens else camera_from_colmap(image.camera), lens)
+            try:
+                lens = lens_from_colmap(image.camera)
+                cameras[image.camera_id] = (pinhole_camera(lens) if lens else camera_from_colmap(image.camera), lens)
+            except InputError as error:
+                raise InputError(f"{model}: camera {image.camera_id}, of {image.name}: {error}") from error
     views = []
     for image in images:
         camera, lens = cameras[image.camera_id]

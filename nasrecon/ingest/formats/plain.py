@@ -136,7 +136,7 @@ def _named_rows(names: tuple[str, ...], table: list[list[str]], path: Path) -> t
     dropped += [(name, f"not named by {path.name}") for name in names if name not in listed]
     if not posed:
         raise InputError(
-            f"{path}: names no image of the folder ({table[0][0]!r} first; the folder's first: {names[:1]})"
+            f"{path}: names no image of the folder (its first is {table[0][0]}, the folder's first {names[0]})"
         )
     return sorted(posed, key=lambda item: item[0]), dropped
 

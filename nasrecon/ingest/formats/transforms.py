@@ -83,7 +83,11 @@ def _read(request: Request, path: Path) -> Scene:
     fields = _read_json(path)
     listed = fields.get("frames")
     if not isinstance(listed, list) or not all(isinstance(frame, dict) for frame in listed):
-        raise InputError(f"{path}: expected a list of frames, found {type(listed).__name__}")
+        kinds = {type(None): "none", list: "a list of other things", dict: "one block of fields"}
+        found = kinds.get(type(listed), repr(listed))
+        raise InputError(f"{path}: expected a list of frames, each with its fields, found {found}")
+    if not listed:
+        raise InputError(f"{path}: its list of frames is empty")
     undo, notes = _undo(fields, path)
     files, dropped = _files(listed, request, path)
     root = _root(request, list(files.values()))
