@@ -83,9 +83,8 @@ def _read(request: Request, path: Path) -> Scene:
     fields = _read_json(path)
     listed = fields.get("frames")
     if not isinstance(listed, list) or not all(isinstance(frame, dict) for frame in listed):
-        kinds = {type(None): "none", list: "a list of other things", dict: "one block of fields"}
-        found = kinds.get(type(listed), repr(listed))
-        raise InputError(f"{path}: expected a list of frames, each with its fields, found {found}")
+        what = "a list of other things" if isinstance(listed, list) else repr(listed)[:80]
+        raise InputError(f"{path}: expected a list of frames, each with its fields, found {what}")
     if not listed:
         raise InputError(f"{path}: its list of frames is empty")
     undo, notes = _undo(fields, path)
