@@ -9,6 +9,12 @@ import numpy as np
 from nasrecon.errors import InputError
 
 
+def not_finite(matrix: np.ndarray) -> str:
+    """Name the first entry of a matrix that is not finite, with its place counted from 1."""
+    row, column = np.argwhere(~np.isfinite(matrix))[0]
+    return f"{matrix[row, column]:g} in row {row + 1}, column {column + 1}"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
     """A pinhole camera: image size in pixels and ``K (3, 3) float64``, principal point in the half-pixel convention
@@ -28,8 +34,10 @@ class Camera:
         object.__setattr__(self, "K", K)
         if self.width <= 0 or self.height <= 0:
             raise InputError(f"camera size must be positive, found {self.width}x{self.height}")
-        if K.shape != (3, 3) or not np.isfinite(K).all():
-            raise InputError(f"K must be a finite 3x3 matrix, found shape {K.shape}:\n{K}")
+        if K.shape != (3, 3):
+            raise InputError(f"K must be a 3x3 matrix, found shape {K.shape}:\n{K}")
+        if not np.isfinite(K).all():
+            raise InputError(f"K must hold finite numbers, found {not_finite(K)}:\n{K}")
         if K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - (0, 0, 1)).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
             raise InputError(f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive fx and fy, found\n{K}")
 

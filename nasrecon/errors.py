@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 
 
@@ -59,6 +60,20 @@ _PLACE_ERRORS = (
 )
 
 
+_JSON_ERRORS = {
+    "Expecting value": "a value is missing",
+    "Expecting property name": "a name in double quotes is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Illegal trailing comma": "a comma is there with nothing after it",
+    "Unterminated string": "a text begins here whose closing quotation mark is missing",
+    "Extra data": "expected the end of the file, found more",
+    "Invalid": "a text holds a character that JSON does not permit",
+    "Unexpected UTF-8 BOM": "the file begins with a byte order mark; save it as UTF-8 without one",
+}
+"""What Python's reader of JSON refuses, by the beginning of its message."""
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun: "1 pair", "2 pairs"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -75,6 +90,8 @@ def in_words(error: BaseException) -> str:
         return _SYSTEM_ERRORS.get(error.errno, (error.strerror or "the system refused it").lower())
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not text in UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return _json_reason(error)
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, KeyError):
@@ -86,3 +103,13 @@ def in_words(error: BaseException) -> str:
     if word := re.fullmatch(r"could not convert string to float: (.*)", str(error)):
         return f"{word[1]} is not a number"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _json_reason(error: json.JSONDecodeError) -> str:
+    if not error.doc.strip():
+        return "the file is empty"
+    place = f"line {error.lineno}, column {error.colno}"
+    if error.pos >= len(error.doc.rstrip()):
+        return f"it ends at {place}, before its last closing bracket; is it cut short?"
+    reason = next((text for start, text in _JSON_ERRORS.items() if error.msg.startswith(start)), "it is no JSON")
+    return f"at {place}: {reason}"

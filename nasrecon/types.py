@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nasrecon.camera import Camera, Lens
+from nasrecon.camera import Camera, Lens, not_finite
 from nasrecon.errors import InputError
 
 __all__ = [
@@ -161,9 +161,11 @@ class View:
         if matrix.shape == (3, 4):
             matrix = np.vstack([matrix, (0, 0, 0, 1)])
         object.__setattr__(self, "cam_from_world", matrix)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        if matrix.shape != (4, 4):
+            raise InputError(f"{self.name}: cam_from_world must be a 4x4 matrix, found shape {matrix.shape}:\n{matrix}")
+        if not np.isfinite(matrix).all():
             raise InputError(
-                f"{self.name}: cam_from_world must be a finite 4x4 matrix, found shape {matrix.shape}:\n{matrix}"
+                f"{self.name}: cam_from_world must hold finite numbers, found {not_finite(matrix)}:\n{matrix}"
             )
         if np.abs(matrix).max() > MAX_TRANSLATION:
             raise InputError(

@@ -100,8 +100,19 @@ GOOD_K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     ids=["transposed", "negative", "2x3", "scaled", "fy=0", "nan"],
 )
 def test_camera_refuses_what_is_no_pinhole_matrix(K: np.ndarray) -> None:
-    with pytest.raises(InputError, match="K must be"):
+    with pytest.raises(InputError, match="K must"):
         Camera(width=640, height=480, K=K)
+
+
+def test_what_is_not_finite_is_named_with_its_place() -> None:
+    K, pose = GOOD_K.copy(), np.eye(4)
+    K[0, 2], pose[2, 3] = np.inf, np.nan
+    with pytest.raises(InputError, match="K must hold finite numbers, found inf in row 1, column 3"):
+        Camera(width=640, height=480, K=K)
+    with pytest.raises(
+        InputError, match=r"a.jpg: cam_from_world must hold finite numbers, found nan in row 3, column 4"
+    ):
+        make_view(cam_from_world=pose)
 
 
 def test_camera_refuses_an_empty_image() -> None:
@@ -132,7 +143,7 @@ def test_view_centre_and_inverse() -> None:
     ids=["scaled", "mirrored", "transposed", "nan", "3x3"],
 )
 def test_view_refuses_what_is_not_rigid(matrix: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"a.jpg: cam_from_world must be"):
+    with pytest.raises(InputError, match=r"a.jpg: cam_from_world must"):
         make_view(cam_from_world=matrix)
 
 

@@ -46,9 +46,9 @@ def with_masks(scene: Scene, folder: Path) -> Scene:
         views.append(view.with_image(mask_path=folder / mask if mask else None))
     if not used:
         raise InputError(
-            f"{folder}: no mask for any of the {len(scene.views)} views; it holds "
-            f"{', '.join(files[:3]) or 'no images'} ..., "
-            f"the views are {', '.join(view.name for view in scene.views[:3])} ... Name each mask after its image."
+            f"{folder}: no mask for any of the {len(scene.views)} views: "
+            f"{f'its images are {_some(list(files))}' if files else 'there is no image in the folder'}; the views are "
+            f"{_some([view.name for view in scene.views])}. Name each mask after its image."
         )
     words = f"masks of {len(used)} of {len(views)} views ({folder.name})"
     if without:

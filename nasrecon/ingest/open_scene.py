@@ -134,7 +134,10 @@ def _chosen(request: Request, able: list[Format]) -> tuple[Format, Path]:
         raise InputError(f"{request.images}: a video; {format.name} is read with a folder of images only")
     mark = format.find(request)
     if mark is None:
-        raise InputError(f"{request.place}: {format.name} was asked for, but there is no {format.looks_for}")
+        raise InputError(
+            f"{request.place}: --format {format.key} reads {format.name}, but there is no {format.looks_for}. "
+            "Name the folder that has it, or leave the format out to have it recognised."
+        )
     return format, mark
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +48,36 @@ def is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file.
+
+    Raises:
+        InputError: if it cannot be read as one object of JSON.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({in_words(error)})") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: expected a JSON object with named fields, found {type(fields).__name__}")
+    return fields
+
+
+def json_number(fields: Mapping[str, Any], key: str, path: Path) -> float:
+    """Return a field of a JSON file that must be a finite number.
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        value = float(fields[key])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {key} must be a number, found {fields[key]!r}") from error
+    if not np.isfinite(value):
+        raise InputError(f"{path}: {key} must be finite, found {value}")
+    return value
 
 
 def read_transform(path: Path) -> np.ndarray:

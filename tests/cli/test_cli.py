@@ -92,7 +92,7 @@ def test_format_masks_and_hints_reach_the_scene(run, files, tmp_path, monkeypatc
     assert [asked[0][key] for key in ("format", "use_hints", "masks")] == ["matrices", False, tmp_path / "masks"]
     assert json.loads((tmp_path / "o" / "manifest.json").read_text())["scene"]["sources_from"] == "overlap and angle"
     code, _, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "p", "--format", "kitti")
-    assert code == 2 and "KITTI sequence was asked for" in stderr
+    assert code == 2 and "--format kitti reads KITTI sequence" in stderr
 
 
 def test_images_without_cameras_get_them_by_structure_from_motion(run, tmp_path):

@@ -78,6 +78,7 @@ ROWS = [
     _remark("image: grey and alpha", image(FIRST, mode="LA", value=77), says=("0000.png", "one colour")),
     _remark("mask: keeps nothing", image("masks/0000.png", mode="L"), says=("0000.png", "mask", "no pixel"), command=MASKED),
     _remark("masks: none keeps anything", every("masks/*.png", lambda n: image(n, mode="L")), says=("0003.png", "no pixel"), command=MASKED),
+    _refused("masks: an empty folder", every("masks/*.png", remove), says=("masks: no mask for any of the 4 views: there is no image in the folder; the views are 0000.png",), command=MASKED),
     _remark("mask: gone", remove("masks/0000.png"), says=("0000.png",), command=MASKED),
     Row("mask: cut short", (cut("masks/0000.png", 0.7),), MASKED, 0,
         ("3 views estimated", "masks/0000.png", "cannot be read as a mask"), makes=("out",)),
@@ -86,7 +87,6 @@ ROWS = [
     _refused("mask: above the decoder's limit", write("masks/0000.png", _png_of_size(60000, 60000)), says=("masks/0000.png", "3600000000 pixels"), command=MASKED),
     _refused("mask: two for one", copy("masks/0000.png", "masks/0000.bmp"), says=("several masks",), command=MASKED),
     _refused("masks: of other names", every("masks/*.png", remove), image("masks/a.png"), says=("no mask for any",), command=MASKED),
-    _refused("masks: an empty folder", every("masks/*.png", remove), says=("no mask for any", "no images"), command=MASKED),
     _refused("masks: a file", write("m.png", "x"), says=("expected a folder with a mask",), command=f"{INFER} --masks m.png"),
     _refused("masks: no such folder", says=("nowhere: no such",), command=f"{INFER} --masks nowhere"),
 ]  # fmt: skip

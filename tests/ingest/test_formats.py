@@ -230,7 +230,7 @@ def test_two_layouts_that_fit_are_an_error_until_one_is_chosen(tmp_path) -> None
     ):
         found = open_scene(tmp_path, **given).views[3].cam_from_world
         np.testing.assert_allclose(found[:3, 3], scale * truth.views[3].cam_from_world[:3, 3], atol=1e-9)
-    with pytest.raises(InputError, match=r"KITTI sequence was asked for, but there is no calib.txt"):
+    with pytest.raises(InputError, match=r"--format kitti reads KITTI sequence, but there is no calib.txt"):
         open_scene(tmp_path, format="kitti")
     with pytest.raises(InputError, match=r"format 'colmapp' is not known; known are colmap, transforms, .*matrices"):
         open_scene(tmp_path, format="colmapp")

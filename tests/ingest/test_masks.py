@@ -60,7 +60,9 @@ def test_views_without_a_mask_and_masks_without_a_view_are_said(tmp_path) -> Non
     )
     with pytest.raises(InputError, match=r"left/0.png has several masks, left/0.png, left/0.png.png; keep one"):
         with_masks(named_scene(), put(tmp_path / "masks", "left/0.png.png"))
-    with pytest.raises(InputError, match=r"no mask for any of the 4 views; it holds 9.png .*left/0.png"):
+    with pytest.raises(
+        InputError, match=r"no mask for any of the 4 views: its images are 9.png; the views are left/0.png"
+    ):
         with_masks(named_scene(), put(tmp_path / "other", "9.png"))
 
 

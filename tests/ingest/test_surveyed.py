@@ -64,11 +64,20 @@ def test_pair_txt_lists_the_sources_unless_they_are_to_be_chosen(tmp_path) -> No
     assert scene_digest(scene) != scene_digest(own_choice)
 
 
-@pytest.mark.parametrize("text", ["", "5\n0\n2 4 9.5\n", "5\n0\n1 4 9.5\n", "5\n0\n"])
-def test_a_pair_txt_cut_short_is_named(text, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "the file is empty"),
+        ("5\n0\n2 4 9.5\n", "says 5 views, and the row of view 1 is not whole"),
+        ("5\n0\n1 4 9.5\n", "says 5 views, and the row of view 2 is not whole"),
+        ("5\n0\n", "is 5, but the file has only 2 numbers"),
+        ("-1\n", "its first number is -1, no number of views"),
+    ],
+)
+def test_a_pair_txt_cut_short_is_named(text, fault, tmp_path) -> None:
     worlds.write_mvsnet(worlds.small_scene(), tmp_path)
     (tmp_path / "pair.txt").write_text(text)
-    with pytest.raises(InputError, match=r"pair.txt: cut short"):
+    with pytest.raises(InputError, match=rf"pair.txt: .*{fault}"):
         open_scene(tmp_path)
 
 
@@ -147,6 +156,21 @@ def test_kitti_finds_the_poses_and_reads_one_camera_or_all(tmp_path) -> None:
     (sequence / "calib.txt").write_text(text.replace("P2:", "P3:"))
     with pytest.raises(InputError, match="there is no P2, but image_2/ has images"):
         open_scene(sequence, moved)
+
+
+def test_messages_name_the_poses_of_a_kitti_sequence_as_its_images_were_given(tmp_path, monkeypatch) -> None:
+    worlds.write_kitti(worlds.small_scene(), tmp_path)
+    poses = tmp_path / "poses" / "07.txt"
+    rows = poses.read_text().splitlines()
+    poses.write_text("\n".join(["9 " * 12, *rows[1:]]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^poses/07.txt, row 1: expected a rotation"):
+        open_scene("sequences/07/image_2")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/poses/07.txt, row 1: expected a rotation"):
+        open_scene(tmp_path / "sequences/07/image_2")
+    poses.write_text("\n".join([rows[0], "nan " * 12, *rows[2:]]))
+    (lost,) = open_scene("sequences/07").dropped
+    assert lost[1].startswith("poses/07.txt, row 2: the transform is not finite")
 
 
 def test_a_lost_scannet_frame_is_dropped_and_numbers_count_as_numbers(tmp_path) -> None:

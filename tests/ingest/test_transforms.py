@@ -100,7 +100,7 @@ def test_instant_ngps_fisheye_is_one_even_without_distortion(tmp_path) -> None:
     ("changes", "said"),
     [
         ({"k4": 0.1}, "k4 belongs to OPENCV_FISHEYE"),
-        ({"camera_model": "OPENCV_FISHEYE", "p1": 0.1}, "a fisheye has no p1, p2"),
+        ({"camera_model": "OPENCV_FISHEYE", "p1": 0.1}, "found p1 = 0.1: a fisheye has no p1 and p2"),
         ({"k1": "much"}, "k1 must be a number"),
         ({"applied_scale": 0}, "applied_scale must be positive"),
         ({"applied_transform": [[1, 0, 0], [0, 1, 0]]}, "applied_transform: expected a 4x4 or 3x4 matrix"),

@@ -6,6 +6,7 @@ of the undistorted image.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from nasrecon.types import ImageSource, Scene, SceneOrigin, View
 
 PLACES = ("", "sparse/0", "sparse", "0", "colmap/sparse/0", "dense/sparse")
 PARTS = ("cameras", "images", "points3D")
+RIGS = ("rigs", "frames")
+"""Written together since COLMAP 3.12; older models have neither."""
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -103,7 +106,9 @@ def read_model(folder: Path) -> Any:
     import pycolmap
 
     ending = _ending(folder)
-    missing = [f"{part}{ending}" for part in PARTS if not (folder / f"{part}{ending}").is_file()]
+    rigs = [part for part in RIGS if (folder / f"{part}{ending}").is_file()]
+    parts = (*PARTS, *(RIGS if rigs else ()))
+    missing = [f"{part}{ending}" for part in parts if not (folder / f"{part}{ending}").is_file()]
     if missing:
         raise InputError(f"{folder}: the COLMAP model lacks {', '.join(missing)}. Export it again with all its files.")
     if ending == ".bin":
@@ -112,17 +117,42 @@ def read_model(folder: Path) -> Any:
         return pycolmap.Reconstruction(folder)
     except (ValueError, IndexError, KeyError, RuntimeError) as error:
         raise InputError(
-            f"{folder}: pycolmap cannot read this COLMAP model ({_reason(str(error))}). "
+            f"{folder}: pycolmap cannot read this COLMAP model ({_reason(str(error), ending or '', bool(rigs))}). "
             "Is a file cut short, or written by a version newer than pycolmap? Export or copy it again."
         ) from error
 
 
-def _reason(text: str) -> str:
-    """Return what pycolmap refuses; of a failed check in its code, the file whose line it is."""
+ID_FILES = {
+    "rig": ("frames", "rigs"),
+    "camera": ("images", "cameras"),
+    "image": ("points3D", "images"),
+    "frame": ("images", "frames"),
+}
+"""The file that names a number, and the one that must have it."""
+
+
+def _reason(text: str, ending: str, has_rigs: bool) -> str:
+    """Return what pycolmap refuses; of a failed check in its code, the file whose line it is.
+
+    Args:
+        text: what pycolmap says.
+        ending: of the model's files.
+        has_rigs: whether the model has rigs and frames; without, each camera is a rig with the camera's number.
+    """
+    if unknown := re.search(r"(Rig|Image|Camera|Frame) with ID (\d+) does not exist", text):
+        kind, number = unknown[1].lower(), unknown[2]
+        if kind == "rig" and not has_rigs:
+            kind = "camera"
+        user, owner = ID_FILES[kind]
+        return f"{user}{ending} names {kind} {number}, which is not in {owner}{ending}"
+    if text.startswith("Camera model does not exist"):
+        return f"cameras{ending} names a camera model that pycolmap does not know"
+    if text == "unordered_map::at":
+        return "one of its files names a number that is in no other"
     if "Check failed" not in text:
         return text
     if "VerifyParams" in text:
-        return "a camera has another number of parameters than its model"
+        return "a camera has another number of parameters than its model, or one that is no number"
     words = {"point3D": "points3D.txt", "image_id": "images.txt", "camera": "cameras.txt"}
     name = next((name for word, name in words.items() if word in text), "one of its files")
     return f"a line of {name} has other fields than expected"

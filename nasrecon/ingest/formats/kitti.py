@@ -7,6 +7,7 @@ pinholes. Pixel centres: integer (the set's own development kit counts pixels fr
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -43,8 +44,10 @@ def _folders(request: Request) -> dict[int, Path]:
 
 def _poses(request: Request, sequence: Path) -> Path | None:
     """Return the file of the poses: as given, else poses.txt in the sequence, else poses/00.txt beside sequences/."""
-    name = f"{sequence.resolve().name}.txt"
-    beside = [sequence / "poses.txt", sequence.resolve().parent.parent / "poses" / name]
+    whole = sequence.resolve()
+    name = f"{whole.name}.txt"
+    of_set = whole.parent.parent / "poses" / name
+    beside = [sequence / "poses.txt", of_set if sequence.is_absolute() else Path(os.path.relpath(of_set))]
     given = request.poses
     candidates = beside if given in (None, sequence, request.images) else [given / name, given / "poses.txt", given]
     return next((path for path in candidates if path.is_file() and _is_poses(path)), None)
@@ -88,7 +91,7 @@ def _read(request: Request, path: Path) -> Scene:
                     name=name,
                     image=ImageSource(path=folder / file),
                     matrix=cam_from_cam0 @ matrix,
-                    origin=f"row {i + 1}",
+                    origin=f"{path}, row {i + 1}",
                 )
             )
     unused = [str(i + 1) for i in range(len(table)) if i not in used]

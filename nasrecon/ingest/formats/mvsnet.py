@@ -129,9 +129,10 @@ def _read_camera(path: Path) -> tuple[np.ndarray, Intrinsics, tuple[float, float
     values = [float(word) for word in words if is_number(word)]
     shaped = lower[:1] == ["extrinsic"] and lower[17:18] == ["intrinsic"] and len(values) == len(words) - 2
     if not shaped or len(values) not in (25, 27, 28, 29):
+        content = f"found {len(words)} words, the first {' '.join(words[:5])[:60]!r}" if words else "the file is empty"
         raise InputError(
             f"{path}: expected the word extrinsic, a 4x4, the word intrinsic, a 3x3, and depth_min interval "
-            f"[num depth_max]; found {len(words)} words, {' '.join(words)[:60]!r} ..."
+            f"[num depth_max]; {content}"
         )
     matrix, K, depths = np.array(values[:16]).reshape(4, 4), np.array(values[16:25]).reshape(3, 3), values[25:]
     depth_range, why = _depth_range(depths)
@@ -203,11 +204,22 @@ def _pair_rows(path: Path) -> list[tuple[float, list[float]]]:
         at = end
     if len(out) != count:
         raise InputError(
-            f"{path}: cut short or damaged after {len(out)} views: it promises "
-            f"{f'{count:g}' if len(values) else 'no number of'} views, each with "
-            "its number and a row of its sources (n id score id score ...)"
+            f"{path}: {_pairs_fault(values, len(out))}; expected the number of views, then for each view its number "
+            "and a row of its sources (n id score id score ...)"
         )
     return out
+
+
+def _pairs_fault(values: np.ndarray, read: int) -> str:
+    """Say why the rows of pair.txt are not as many as its first number, of which so many can be read."""
+    if not len(values):
+        return "the file is empty"
+    count = values[0]
+    if not (np.isfinite(count) and count >= 0 and count == int(count)):
+        return f"its first number is {count:g}, no number of views"
+    if count > len(values):
+        return f"its first number, the number of views, is {count:.0f}, but the file has only {len(values)} numbers"
+    return f"cut short or damaged: its first number says {count:.0f} views, and the row of view {read + 1} is not whole"
 
 
 FORMAT = Format(

@@ -11,7 +11,6 @@ columns are not of length 1 (a Blender camera that was scaled) is normalised: it
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError, in_words
+from nasrecon.errors import InputError
 from nasrecon.geometry import inverse
 from nasrecon.ingest.formats.base import (
     Format,
@@ -32,6 +31,7 @@ from nasrecon.ingest.formats.base import (
     rigid,
 )
 from nasrecon.ingest.images import ENDINGS, direct_images, image_size
+from nasrecon.ingest.text import json_number, read_json
 from nasrecon.types import Camera, ImageSource, Lens, Scene, SceneOrigin
 
 OURS_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -40,12 +40,15 @@ BROWN = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", 
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 SAME_COLUMN = 1e-3
 MAX_PATH = 1000
-MAX_SIDE = 1e9
+MAX_SIDE = 1e6
 
 
 def _find(request: Request) -> Path | None:
     if request.place.is_file():
-        return request.place if _is_transforms(request.place) else None
+        if request.place.suffix.lower() != ".json":
+            return None
+        is_named = request.place.name.startswith("transforms")
+        return request.place if is_named or "frames" in read_json(request.place) else None
     named = request.place / "transforms.json"
     if named.is_file():
         return named
@@ -59,19 +62,9 @@ def _is_transforms(path: Path) -> bool:
     if path.name.startswith("transforms"):
         return True
     try:
-        return "frames" in _read_json(path)
+        return "frames" in read_json(path)
     except InputError:
         return False
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({in_words(error)})") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: expected a JSON object with frames, found {type(fields).__name__}")
-    return fields
 
 
 def _read(request: Request, path: Path) -> Scene:
@@ -80,7 +73,7 @@ def _read(request: Request, path: Path) -> Scene:
         raise InputError(f"{path}: a transforms.json has its own intrinsics; leave {request.intrinsics} out")
     if request.convention == "cam-from-world":
         raise InputError(f"{path}: transforms.json is world_from_cam by definition; leave the convention out")
-    fields = _read_json(path)
+    fields = read_json(path)
     listed = fields.get("frames")
     if not isinstance(listed, list) or not all(isinstance(frame, dict) for frame in listed):
         what = "a list of other things" if isinstance(listed, list) else repr(listed)[:80]
@@ -143,7 +136,7 @@ def _undo(fields: Mapping[str, Any], path: Path) -> tuple[tuple[np.ndarray, floa
         matrix = inverse(rigid(applied, f"{path}, applied_transform"))
         notes.append("applied_transform undone")
     if "applied_scale" in fields:
-        scale = _number(fields, "applied_scale", path)
+        scale = json_number(fields, "applied_scale", path)
         if scale <= 0:
             raise InputError(f"{path}: applied_scale must be positive, found {scale:g}")
         notes.append(f"applied_scale {scale:g} undone")
@@ -258,13 +251,13 @@ def _mask(frame: Mapping[str, Any], path: Path) -> Path | None:
     return mask
 
 
-def _number(fields: Mapping[str, Any], key: str, path: Path) -> float:
-    try:
-        value = float(fields[key])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: {key} must be a number, found {fields[key]!r}") from error
-    if not np.isfinite(value):
-        raise InputError(f"{path}: {key} must be finite, found {value}")
+def _side(value: float, key: str, size: tuple[int, int], frame: Frame, path: Path) -> float:
+    """Return a side of an image [px] as it is written, if an image can have it."""
+    if not 0 < value <= MAX_SIDE:
+        raise InputError(
+            f"{path}: {key} must be a side of the images in pixels, found {value:g}; {frame.name} is "
+            f"{size[0]}x{size[1]} (width x height)"
+        )
     return value
 
 
@@ -287,20 +280,24 @@ def _camera(
         )
 
     def number(key, default):
-        return _number(fields, key, path) if fields.get(key) is not None else default
+        return json_number(fields, key, path) if fields.get(key) is not None else default
 
-    width, height = image_size(frame.image.path)
-    width, height = (int(min(number(key, side), MAX_SIDE)) for key, side in (("w", width), ("h", height)))
+    size = image_size(frame.image.path)
+    width, height = (
+        int(_side(number(key, side), key, size, frame, path)) for key, side in zip("wh", size, strict=True)
+    )
     fx, fy = _focal_lengths(fields, of_frame, width, height, path)
     cx, cy = number("cx", width / 2), number("cy", height / 2)
     distortion = {key: number(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
     k1, k2, k3, k4, p1, p2 = distortion.values()
     is_fisheye = model in FISHEYE or bool(fields.get("is_fisheye"))
-    meaningless = (p1, p2) if is_fisheye else (k4,)
-    if any(meaningless):
+    meaningless = {key: distortion[key] for key in (("p1", "p2") if is_fisheye else ("k4",)) if distortion[key]}
+    if meaningless:
+        stray = " and ".join(f"{key} = {value:g}" for key, value in meaningless.items())
+        why = "a fisheye has no p1 and p2" if is_fisheye else "k4 belongs to OPENCV_FISHEYE"
         raise InputError(
-            f"{path}: {frame.name}: distortion {distortion} has no meaning for camera model {model} "
-            f"({'a fisheye has no p1, p2' if is_fisheye else 'k4 belongs to OPENCV_FISHEYE'})"
+            f"{path}: {frame.name}: expected the distortion of camera model {model}, found {stray}: {why}. "
+            "Take it out, or correct camera_model."
         )
     if is_fisheye:
         lens = Lens(model="OPENCV_FISHEYE", width=width, height=height, params=(fx, fy, cx, cy, k1, k2, k3, k4))
@@ -323,9 +320,9 @@ def _focal_lengths(
 
     def stated(place: Mapping[str, Any], axis: str, side: int) -> float | None:
         if place.get(f"fl_{axis}") is not None:
-            return _number(place, f"fl_{axis}", path)
+            return json_number(place, f"fl_{axis}", path)
         if place.get(f"camera_angle_{axis}") is not None:
-            angle = _number(place, f"camera_angle_{axis}", path)
+            angle = json_number(place, f"camera_angle_{axis}", path)
             if not 0 < angle < np.pi:
                 raise InputError(f"{path}: camera_angle_{axis} must lie in (0, pi) [radians], found {angle:g}")
             return side / (2 * np.tan(angle / 2))
