@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -36,6 +38,8 @@ _TABLE_WIDTH = 10_000
 _WORST_SHOWN, _WORST_ROOM, _NAME_SHOWN = 3, 60, 48
 LINE_EVERY_S = 10.0
 """Where stderr is no terminal, a task under way gets a line this often."""
+WORKING_EVERY_S = 5.0
+"""Work that reports no steps gets a line this often."""
 
 TASKS = {
     "features": ("images searched for features", "image"),
@@ -67,6 +71,24 @@ PASSING = {
 def print_note(message: str) -> None:
     """Print a line for people on stderr, as it is."""
     print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def still_working(what: str) -> Iterator[None]:
+    """Print the time passed every ``WORKING_EVERY_S`` while the block runs: for work that reports no steps."""
+    end, since = threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not end.wait(WORKING_EVERY_S):
+            print_note(f"{what}: {duration(time.monotonic() - since)} so far")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 class RateColumn(ProgressColumn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,13 +77,27 @@ def preview(
 
     Example: nasrecon train preview --out worlds.png
     """
-    from nasrecon.cli.console import print_note
-    from nasrecon.train.contact_sheet import write_sheet
-    from nasrecon.train.world_files import WorldOptions
+    from nasrecon.cli.console import next_lines, print_note, still_working
+    from nasrecon.errors import plural
 
-    print_note(f"rendering {count} worlds; about 10 s each on a CPU")
-    write_sheet(out, count, seed, WorldOptions(kind=kind, textures=textures, floating=floating, models=models))
-    print(out)
+    worlds = plural(count, "world")
+    print_note(f"rendering {worlds}; about 10 s each on a CPU")
+    with still_working(f"rendering {worlds}"):
+        from nasrecon.train.contact_sheet import write_sheet
+        from nasrecon.train.world_files import WorldOptions
+
+        write_sheet(out, count, seed, WorldOptions(kind=kind, textures=textures, floating=floating, models=models))
+    print(f"contact sheet of {worlds}: {shlex.quote(str(out))}")
+    given = {
+        "--kind": (kind, "primitives"),
+        "--models": (models, None),
+        "--textures": (textures, None),
+        "--floating": (floating, 0.2),
+        "--seed": (seed, 0),
+    }
+    chosen = [word for name, (value, usual) in given.items() if value != usual for word in (name, value)]
+    arguments = ["render", "--worlds", "runs/worlds", *chosen]
+    print("\n".join(next_lines(("train", arguments, "such worlds, to train on"))))
 
 
 @app.command("credits")

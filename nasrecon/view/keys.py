@@ -20,7 +20,7 @@ KEYS = (
     ("R", "measure a distance"),
     ("X", "clipping box on and off"),
     ("1 to 4, Esc", "in an enlarged map: its four maps, close"),
-    ("H", "this list"),
+    ("?, H", "this list"),
     ("Ctrl K", "search all commands"),
 )
 
@@ -59,4 +59,6 @@ def connect_keys(
         )
 
     client.gui.add_command("Keys", hotkey="H").on_trigger(show)
+    question: Any = "?"  # it is typed with shift, on all usual keyboards; viser's page takes any character
+    client.gui.add_command("Keys (?)", hotkey=question, modifier="shift").on_trigger(show)
     controls.keys.on_click(show)

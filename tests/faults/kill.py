@@ -1,4 +1,7 @@
-"""SIGKILL at random moments of infer, fuse and train; a rerun must end as if nothing had happened.
+"""SIGKILL of infer, fuse and train; a rerun must end as if nothing had happened.
+
+Every other kill falls at a random moment. The others are aimed at writing: at the moment when a temporary file is
+complete and gets its name, or shortly after one is opened.
 
 By hand: ``python tests/faults/kill.py --kills 30`` prints a line for each command. ``test_kill.py`` runs a few kills.
 Children are forks of a process that has loaded the libraries, so that the moments fall into the work.
@@ -8,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import mmap
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +45,10 @@ from nasrecon.train.world_files import WorldOptions, render_worlds
 
 Command = Callable[[Path], None]
 Facts = dict[str, str]
+NAMED, OPENED = "os.rename", "open"
+"""Events of Python's audit: a temporary file gets its name; a file is opened."""
+events = {NAMED: mmap.mmap(-1, 8), OPENED: mmap.mmap(-1, 8)}
+"""How many of each, of temporary files, the last fork has come to; forks share this memory."""
 
 
 class _Network(SweepNetwork):
@@ -112,8 +121,33 @@ COMMANDS: dict[str, tuple[Command, Callable[[Path], Facts]]] = {
 }
 
 
-def started(command: Command, world: Path) -> int:
-    """Run a command in a fork; returns its process id."""
+def count_of(event: str) -> int:
+    return int.from_bytes(events[event][:8], "little")
+
+
+def watch(aim: tuple[str, int, float] | None) -> None:
+    """Count the events of temporary files in this process; kill it at the one that is aimed at (event, number, delay
+    [s])."""
+
+    def seen(event: str, arguments: tuple) -> None:
+        if event not in events or ".part" not in str(arguments[0]):
+            return
+        number = count_of(event)
+        events[event][:8] = (number + 1).to_bytes(8, "little")
+        if aim is None or aim[:2] != (event, number):
+            return
+        if aim[2]:
+            threading.Timer(aim[2], os.kill, (os.getpid(), signal.SIGKILL)).start()
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(seen)
+
+
+def started(command: Command, world: Path, aim: tuple[str, int, float] | None = None) -> int:
+    """Run a command in a fork, which dies at the event that is aimed at; returns its process id."""
+    for count in events.values():
+        count[:8] = bytes(8)
     process = os.fork()
     if process:
         return process
@@ -121,6 +155,7 @@ def started(command: Command, world: Path) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
+        watch(aim)
         command(world)
         os._exit(0)
     except SystemExit as end:
@@ -142,15 +177,22 @@ def left_behind(world: Path) -> list[str]:
     return [path.name for path in world.rglob("*") if ".part" in path.name or path.name == ".lock"]
 
 
+def aimed(moments: random.Random, writes: dict[str, int], kills: int) -> tuple[str, int, float]:
+    """Choose a moment of writing: where a file gets its name, or, every other time, up to 2 ms after one is opened."""
+    if kills % 4 == 3 and writes[OPENED]:
+        return OPENED, moments.randrange(writes[OPENED]), moments.uniform(1e-5, 2e-3)
+    return NAMED, moments.randrange(writes[NAMED]), 0.0
+
+
 def run_kills(name: str, kills: int, seed: int = 0) -> dict[str, int]:
-    """Kill a command at random moments, rerun it each time; returns counts.
+    """Kill a command at random moments and while it writes, by turns, and rerun it each time; returns counts.
 
     Raises:
         AssertionError: if a rerun fails, ends with other results, or leaves temporary files.
     """
     command, facts_of = COMMANDS[name]
     moments = random.Random(seed)
-    counts = {"kills": 0, "with temporary files": 0, "with finished views": 0}
+    counts = {"kills": 0, "aimed at writing": 0, "with temporary files": 0, "with finished views": 0}
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "sound"
         sound.mkdir()
@@ -160,17 +202,22 @@ def run_kills(name: str, kills: int, seed: int = 0) -> dict[str, int]:
         seconds = finished(command, world)
         expected = facts_of(world)
         assert expected and not left_behind(world)
+        writes = {event: count_of(event) for event in events}
+        assert writes[NAMED], f"{name} gives no temporary file its name"
         while counts["kills"] < kills:
             shutil.rmtree(world)
             shutil.copytree(sound, world)
-            process = started(command, world)
-            time.sleep(moments.uniform(0, seconds))
-            os.kill(process, signal.SIGKILL)
+            is_aimed = counts["kills"] % 2 == 1
+            process = started(command, world, aimed(moments, writes, counts["kills"]) if is_aimed else None)
+            if not is_aimed:
+                time.sleep(moments.uniform(0, seconds))
+                os.kill(process, signal.SIGKILL)
             _, status = os.waitpid(process, 0)
             if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-                seconds *= 0.9  # it was faster than the moment
+                seconds *= 1 if is_aimed else 0.9  # it was faster than the moment
                 continue
             counts["kills"] += 1
+            counts["aimed at writing"] += is_aimed
             counts["with temporary files"] += bool(left_behind(world))
             counts["with finished views"] += name == "infer" and (world / "out" / "views").is_dir()
             finished(command, world)

@@ -18,4 +18,5 @@ def test_a_killed_command_is_made_good_by_a_rerun(command):
         [sys.executable, str(script), "--kills", "3", command], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert "'kills': 3" in done.stdout
+    assert "'kills': 3, 'aimed at writing': 1, 'with temporary files': " in done.stdout
+    assert "'with temporary files': 0" not in done.stdout

@@ -49,10 +49,10 @@ def colored(picture):
     return float((np.ptp(picture.astype(int), axis=-1) > 40).mean())
 
 
-def press(browser, key):
+def press(browser, key, *, shift=False):
     """Press a key while the page has the focus."""
     text = {"text": key} if len(key) == 1 else {}
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=8 if shift else 0, **text)
     browser.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
 

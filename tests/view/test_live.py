@@ -207,6 +207,17 @@ def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_pa
 
 
 @needs_browser
+@pytest.mark.parametrize(("key", "shift"), [("?", True), ("h", False)])
+def test_a_key_lists_the_keys_of_the_live_page(browser, hills, key, shift):
+    with serving(hills[0]) as page:
+        opened(page, browser)
+        assert not browser.evaluate("document.body.innerText.includes('clipping box on and off')")
+        press(browser, key, shift=shift)
+        browser.wait("document.body.innerText.includes('clipping box on and off')", 20)
+        assert browser.errors == []
+
+
+@needs_browser
 def test_live_page_is_open_before_the_first_view_and_fills(browser, tmp_path):
     """Before its folder is there, while a run prepares, and once views come: one page, loaded once."""
     folder = tmp_path / "run"
