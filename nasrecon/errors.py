@@ -32,6 +32,9 @@ class EmptyResultError(NasReconError):
     """Report a stage that dropped everything; the message names the stage and how to loosen it (exit code 1)."""
 
 
+LINE_WIDTH = 100
+"""Columns of a terminal that lines are made for where they can be broken."""
+
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -77,6 +80,17 @@ _JSON_ERRORS = {
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun: "1 pair", "2 pairs"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def broken(text: str, width: int = LINE_WIDTH) -> list[str]:
+    """Break a line that is longer than a width at its semicolons, into as few lines as fit."""
+    lines: list[str] = []
+    for part in text.split("; "):
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f"; {part}"
+        else:
+            lines.append(part)
+    return [f"{line};" for line in lines[:-1]] + lines[-1:]
 
 
 def is_place_at_fault(error: OSError) -> bool:

@@ -317,7 +317,11 @@ class _DiagnosisState:
             return
         fitted = fit_center_shift(self.scene, self.matches)
         if fitted is None or fitted.sigma.max() > CERTAIN_PX:
-            sure = "too few views" if fitted is None else f"the fit is certain to {fitted.sigma.max():.2f} px only"
+            sure = (
+                "too few views to measure it; this is no fault"
+                if fitted is None
+                else f"the fit is certain to {fitted.sigma.max():.2f} px only"
+            )
             what = "whether principal points are off by half a pixel cannot be decided here"
             self.findings.append(Finding(name="half-pixel-unknown", kind="note", what=what, evidence=(sure,)))
             return

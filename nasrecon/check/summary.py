@@ -52,7 +52,9 @@ def _lengths(scene: Scene, matches: Matches) -> list[tuple[str, str]]:
     centers = inverse(Cameras.of(scene).cam_from_world)[:, :3, 3]
     steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
     extent = float(np.linalg.norm(np.ptp(centers, axis=0)))
-    rows = [("baselines", f"view to next {np.median(steps):.4g}{unit} (median), all within {extent:.4g}{unit}")]
+    rows = [
+        ("baselines", f"{np.median(steps):.4g}{unit} from a view to the next (median), {extent:.4g}{unit} across all")
+    ]
     ranged = with_depth_ranges(scene)
     ranges = [view.depth_range for view in ranged.views if view.depth_range is not None]
     if ranges:
@@ -60,7 +62,7 @@ def _lengths(scene: Scene, matches: Matches) -> list[tuple[str, str]]:
         rows.append(
             (
                 "depth range",
-                f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views; from {depth_range_source(ranged)})",
+                f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views); from {depth_range_source(ranged)}",
             )
         )
     else:
@@ -76,10 +78,10 @@ def _neighbors(ranged: Scene, matches: Matches) -> str:
     by_images = [counts[i] for i in matches.views]
     some = [i for i in matches.views if ranged.views[i].depth_range is not None]
     some = [some[k] for k in np.linspace(0, len(some) - 1, min(len(some), NEIGHBOR_VIEWS)).round().astype(int)]
-    words = f"{np.median(by_images):.0f} a view by matches (least {min(by_images)})"
+    words = f"{np.median(by_images):.0f} a view by matches ({min(by_images)} at least)"
     if some:
         by_cameras = [int((source_scores(ranged, i) > 0).sum()) for i in some]
-        words += f", {np.median(by_cameras):.0f} by the cameras (least {min(by_cameras)})"
+        words += f", {np.median(by_cameras):.0f} by where the cameras are ({min(by_cameras)} at least)"
     return words
 
 

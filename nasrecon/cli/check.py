@@ -19,6 +19,7 @@ from nasrecon.cli.options import (
     JsonFlag,
     Poses,
 )
+from nasrecon.errors import LINE_WIDTH, broken
 from nasrecon.prepare.options import PrepareOptions
 
 if TYPE_CHECKING:
@@ -65,20 +66,35 @@ def report(diagnosis: Diagnosis, arguments: Sequence[object] = ()) -> str:
     from nasrecon.cli.console import table
     from nasrecon.errors import plural
 
-    lines = [table(diagnosis.facts, right=())] if diagnosis.facts else []
+    lines = [table(_broken_rows(diagnosis.facts), right=())] if diagnosis.facts else []
     if diagnosis.given is not None:
         residuals = diagnosis.given
         rows = [
             ("matches", f"{len(residuals.error_px):,} in {plural(len(residuals.pair_px), 'pair')} of images"),
-            ("epipolar error", f"{diagnosis.error(residuals)} (median, in pixels of the images)"),
-            ("points in front", f"{residuals.cheirality_share:.1%} of {residuals.tested} matches with enough parallax"),
+            (
+                "epipolar error",
+                f"{diagnosis.error(residuals)} (median distance of a match from where the cameras put it)",
+            ),
+            (
+                "points in front",
+                f"{residuals.cheirality_share:.1%} of {residuals.tested} matches that can be triangulated lie in front "
+                "of both cameras",
+            ),
         ]
         if math.isfinite(residuals.depth_agreement):
-            rows.append(("depths agree", f"{residuals.depth_agreement:.1%} of the points that two pairs triangulate"))
+            rows.append(
+                ("depths agree", f"{residuals.depth_agreement:.1%} of the points that two pairs of images triangulate")
+            )
         lines += ["", table(rows, right=())]
     for finding in diagnosis.findings:
         lines += ["", *_finding_lines(finding)]
     return "\n".join([*lines, "", *_verdict(diagnosis, arguments)]).strip("\n")
+
+
+def _broken_rows(facts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Break values that make a line longer than a terminal into rows without a name."""
+    room = LINE_WIDTH - 2 - max(len(name) for name, _ in facts)
+    return [(name if i == 0 else "", line) for name, value in facts for i, line in enumerate(broken(value, room))]
 
 
 def _verdict(diagnosis: Diagnosis, arguments: Sequence[object]) -> list[str]:
@@ -95,8 +111,8 @@ def _verdict(diagnosis: Diagnosis, arguments: Sequence[object]) -> list[str]:
         return [*lines, *next_lines(("infer", [*arguments, *fixes], "with the repairs"))] if fixes else lines
     if diagnosis.given is None:
         return ["the images could not be compared, so nothing is known about the cameras"]
-    lines = [f"cameras fit the images: {diagnosis.error(diagnosis.given)}"]
-    return [*lines, *next_lines(("infer", [*arguments, *fixes], "depth, normals and confidence of every view"))]
+    lines = [f"cameras fit the images: {diagnosis.error(diagnosis.given)} (median epipolar error)"]
+    return [*lines, *next_lines(("infer", [*arguments, *fixes], "depth maps"))]
 
 
 def _finding_lines(finding: Finding) -> list[str]:

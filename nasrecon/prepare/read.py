@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrecon.check.fixes import apply_fixes
-from nasrecon.errors import InputError, NoPosesError
+from nasrecon.errors import InputError, NoPosesError, broken
 from nasrecon.ingest.images import unread_endings
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.video import is_video
@@ -53,8 +53,14 @@ def read_scene(
         if not find_cameras:
             raise
         return _reconstructed(Path(images), options, progress, work_dir, overwrite, **reading)
-    progress.note(f"{scene.root}: {scene.origin.in_words()}")
+    _note_origin(scene, progress)
     return select_and_fix(scene, options, progress)
+
+
+def _note_origin(scene: Scene, progress: Progress) -> None:
+    """Report what was read, in lines of a terminal's width."""
+    first, *more = broken(f"{scene.root}: {scene.origin.in_words()}")
+    progress.note("\n".join([first, *(f"  {line}" for line in more)]))
 
 
 def _note_unread(images: Path, work_dir: Path | None, progress: Progress) -> None:
@@ -113,5 +119,5 @@ def _reconstructed(
         scene = open_scene(root, model, masks=masks)
     if work_dir:
         progress.note(f"cameras are in {shlex.quote(str(model))}: use them elsewhere with --poses")
-    progress.note(f"{scene.root}: {scene.origin.in_words()}")
+    _note_origin(scene, progress)
     return replace(scene, origin=replace(scene.origin, found_cameras=True), dropped=dropped)

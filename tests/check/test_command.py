@@ -54,8 +54,8 @@ def test_sound_cameras_exit_with_0_and_a_table(run, files) -> None:
     assert rows["focal lengths"].strip() == "fx 520 px, fy 520 px" and rows["field of view"].strip().startswith(
         "63.22 x 49.55"
     )
-    assert "sweep of the images" in rows["depth range"] and "4 by the cameras" in rows["neighbours"]
-    assert "a guess" in rows["unit"] and "view to next" in rows["baselines"]
+    assert "sweep of the images" in rows["depth range"] and "4 by where the cameras are" in rows["neighbours"]
+    assert "a guess" in rows["unit"] and "from a view to the next" in rows["baselines"]
     assert stdout.splitlines()[-1].startswith("next: nasrecon infer ")
     assert "FAULT" not in stdout and "plain matrices" in stderr
 

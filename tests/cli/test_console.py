@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nasrecon.cli.console import Bar, fusion_table
+from nasrecon.errors import broken
 from nasrecon.progress import under_way
 
 
@@ -49,3 +50,13 @@ def test_the_table_of_a_fusion_fits_100_columns_with_long_names() -> None:
     assert max(map(len, lines)) <= 100
     assert any(line.startswith("epipolar error") and "_undistorted.jpg 1.25 px" in line for line in lines)
     assert any(line.startswith("time") and "740.4 s" in line and "read 123" in line for line in lines)
+
+
+def test_a_long_line_is_broken_at_its_semicolons():
+    text = "photos: COLMAP model: 12 of 12 images, K of cameras.bin; 1779 sparse points; 1 camera"
+    assert broken(text) == [text]
+    assert broken(text, 60) == [
+        "photos: COLMAP model: 12 of 12 images, K of cameras.bin;",
+        "1779 sparse points; 1 camera",
+    ]
+    assert broken("a" * 70, 60) == ["a" * 70]
