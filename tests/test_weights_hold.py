@@ -26,10 +26,10 @@ def truth(estimate: Estimate) -> np.ndarray:
     return full[rows.astype(int)[:, None], columns.astype(int)[None]]
 
 
-@pytest.fixture(scope="module", params=["lite", "lite2"])
-def estimates(request: pytest.FixtureRequest) -> list[Estimate]:
+@pytest.fixture(scope="module")
+def estimates() -> list[Estimate]:
     scene = nr.open_scene(ROOM / "images", ROOM / "sparse" / "0")
-    network = nr.load_network(request.param, device="cpu")
+    network = nr.load_network("lite", device="cpu")
     ready = nr.prepare_scene(scene, options=nr.PrepareOptions(sources=3))
     return list(nr.estimate_views(ready, network, nr.EstimateOptions(size=SIZE), views=[2, 3, 4, 5, 6]))
 

@@ -131,17 +131,17 @@ def train(
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Folder of worlds to score on, rendered with another seed.")
     ] = None,
-    run: RunFolder = Path("runs/lite2"),
+    run: RunFolder = Path("runs/lite"),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the whole schedule.")] = 20_000,
     batch: Annotated[
         float, typer.Option("--batch", min=0.01, help="Megapixels of references in a batch of 8 worlds at most.")
     ] = 0.33,
-    network: Annotated[str, typer.Option("--network", help="lite2 or paper.")] = "lite2",
+    network: Annotated[str, typer.Option("--network", help="lite or paper.")] = "lite",
     stage: Annotated[
         str,
         typer.Option(
             "--stage",
-            help="1: depth and normals; 2: the consistency module; all: both (lite2).",
+            help="1: depth and normals; 2: the consistency module; all: both (lite).",
             show_default="all; paper: 1",
         ),
     ] = "",
@@ -167,7 +167,7 @@ def train(
 ) -> None:
     """Train on worlds that `render` made, or own data. Ctrl-C loses the steps since the last checkpoint.
 
-    Example: nasrecon train --worlds runs/worlds --run runs/lite2
+    Example: nasrecon train --worlds runs/worlds --run runs/lite
     """
     if context.invoked_subcommand is not None:
         return
@@ -247,14 +247,14 @@ def _train_options(
     stage = stage or ("1" if network == "paper" else "all")
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
-    rate = PEAK_RATE.get(network, PEAK_RATE["lite2"]) if learning_rate is None else learning_rate
+    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
     return TrainOptions(network=network, stage=cast("Stage", stage), steps=steps, learning_rate=rate, seed=seed)
 
 
 @app.command()
 def export(
-    run: RunFolder = Path("runs/lite2"),
-    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the weights.")] = "lite2",
+    run: RunFolder = Path("runs/lite"),
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the weights.")] = "lite",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of weights.", show_default="your own")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the weights.")] = "Apache-2.0",
     textures: Annotated[str, typer.Option("--textures-used", help="Sources of the textures that were used.")] = "drawn",
@@ -262,7 +262,7 @@ def export(
 ) -> None:
     """Write the averaged weights of a run as safetensors, and enter them in the manifest beside them.
 
-    Example: nasrecon train export --run runs/lite2 --name mine
+    Example: nasrecon train export --run runs/lite --name mine
     """
     from nasrecon.train.weights_export import export_run
 

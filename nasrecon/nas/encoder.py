@@ -1,4 +1,4 @@
-"""The encoder of ``lite2``: EfficientNet-Lite0 up to stride 16, batch normalisation folded into the convolutions."""
+"""The encoder of ``lite``: EfficientNet-Lite0 up to stride 16, batch normalisation folded into the convolutions."""
 
 from __future__ import annotations
 

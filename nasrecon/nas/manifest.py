@@ -171,7 +171,10 @@ def _entry_of_file(path: Path) -> WeightsEntry:
             metadata = opened.metadata() or {}
         row = json.loads(metadata[METADATA_KEY])
     except (SafetensorError, OSError, ValueError) as e:
-        raise WeightsError(f"{path}: expected a safetensors file written by nasrecon, found {e}") from e
+        raise WeightsError(
+            f"{path}: expected a safetensors file written by nasrecon, found a file that is cut short or of another "
+            f"kind ({e}); copy or download it again"
+        ) from e
     except KeyError as e:
         raise WeightsError(
             f"{path}: a safetensors file, but not one of nasrecon's: it does not say which network it belongs to; "

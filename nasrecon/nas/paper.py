@@ -14,6 +14,8 @@ live at h x w.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,18 +92,37 @@ class PaperNetwork(nn.Module):
         prob = plane_probabilities(scores_in_context, (H, W))
         label = expected_label(prob)
         depth = depth_from_label(label, batch.min_depth, self.planes)
-
-        to_trained = (self.trained_min_depth / batch.min_depth)[:, None, None]
-        refined_depth, refined_normal = self.consistency(depth * to_trained, normal)
+        refined_depth, refined_normal = self._consistent(depth, normal, batch)
         return Prediction(
             depth_initial=depth_from_label(label_initial, batch.min_depth, self.planes),
             depth=depth,
             normal=normal,
-            refined_depth=refined_depth / to_trained,
+            refined_depth=refined_depth,
             refined_normal=refined_normal,
             confidence=mass_near(prob, label),
             sigma=sigma_from_spread(label_spread(prob, label), label, batch.min_depth, self.planes),
         )
+
+    def refine(self, batch: StereoBatch, depth: torch.Tensor, normal: torch.Tensor) -> Prediction:
+        """Put a given surface in the place of the network's own before the consistency module.
+
+        Args:
+            depth: (B, H, W) in the unit of ``min_depth``, 0 where there is none. normal: (B, 3, H, W).
+        """
+        prediction = self(batch)
+        known = depth > 0
+        depth = torch.where(known, depth, prediction.depth)
+        normal = torch.where(known[:, None], normal, prediction.normal)
+        refined_depth, refined_normal = self._consistent(depth, normal, batch)
+        return replace(prediction, refined_depth=refined_depth, refined_normal=refined_normal)
+
+    def _consistent(
+        self, depth: torch.Tensor, normal: torch.Tensor, batch: StereoBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the consistency module in the unit of depth that it was trained in."""
+        to_trained = (self.trained_min_depth / batch.min_depth)[:, None, None]
+        refined_depth, refined_normal = self.consistency(depth * to_trained, normal)
+        return refined_depth / to_trained, refined_normal
 
 
 class MVDNet(nn.Module):
@@ -148,8 +169,8 @@ class MVDNet(nn.Module):
         src_K = scaled_K(batch.src_K, 4, corner_aligned=True)
         inv_depth = plane_inv_depth(batch.min_depth, self.planes)
         sources = batch.src_images.shape[1]
-        add_ref_half = constant_half(ref, self.dres0[0][0].weight[:, :FEATURES])
-        scores, first, last = 0, 0, 0
+        add_ref_half = constant_half(ref, _first_two(self.dres0)[0].weight[:, :FEATURES])
+        scores, first, last = torch.zeros(()), torch.zeros(()), torch.zeros(())
         for s in range(sources):
             src = self.feature_extraction(batch.src_images[:, s])
             grid, _ = plane_sample_grid(ref_K, src_K[:, s], batch.src_from_ref[:, s], inv_depth, ref.shape[-2:])
@@ -166,7 +187,7 @@ class MVDNet(nn.Module):
 
         That volume is never built: the half that is the same on all planes is convolved once, for all sources too.
         """
-        conv, norm = self.dres0[0]
+        conv, norm = _first_two(self.dres0)
         x = F.conv3d(warped, conv.weight[:, FEATURES:], conv.bias, padding=1)
         return self.dres0[1:](norm(add_ref_half(x)))
 
@@ -175,7 +196,7 @@ class MVDNet(nn.Module):
 
         The first layer's share of the reference features is the same for all planes and is computed once.
         """
-        conv, activation = self.convs[0]
+        conv, activation = _first_two(self.convs)
         context = F.conv2d(ref, conv.weight[:, :FEATURES], padding=1)[:, None]
         parts = []
         for part in scores.split(SLICES_AT_ONCE, dim=1):
@@ -200,6 +221,13 @@ class MVDNet(nn.Module):
         """
         labels = torch.arange(self.planes, device=rays.device, dtype=rays.dtype) + 1e-16
         return (rays[:, :, None] / (2 * labels)[:, None, None]).clamp(-1, 1)
+
+
+def _first_two(layers: nn.Sequential) -> tuple[Any, nn.Module]:
+    """Return the convolution of a sequence of sequences and what follows it."""
+    first = layers[0]
+    assert isinstance(first, nn.Sequential)
+    return first[0], first[1]
 
 
 class FeatureExtraction(nn.Module):

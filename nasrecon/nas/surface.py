@@ -43,6 +43,22 @@ def label_slopes(label: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.pad(label[:, None], (1, 1, 1, 1), mode="replicate"), weights)
 
 
+def forward_differences(label: torch.Tensor) -> torch.Tensor:
+    """Return the steps (B, 2, h, w) of a label map (B, h, w) to the next pixel along x and y, 0 at the last.
+
+    A pattern that alternates from pixel to pixel has steps, and no slope by Sobel's weights.
+    """
+    return torch.stack([F.pad(label.diff(dim=2), (0, 1)), F.pad(label.diff(dim=1), (0, 0, 0, 1))], dim=1)
+
+
+def second_differences(label: torch.Tensor) -> torch.Tensor:
+    """Return how far the mean of the two neighbours along x and y is from a label (B, h, w): (B, 2, h, w)."""
+    padded = F.pad(label[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    x = (padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) / 2 - label
+    y = (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]) / 2 - label
+    return torch.stack([x, y], dim=1)
+
+
 @full_precision
 def normal_from_slopes(label: torch.Tensor, slopes: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     """Return the unit normals (B, 3, h, w) of a surface of inverse depth ~ label (B, h, w) with slopes (B, 2, h, w).
@@ -130,6 +146,16 @@ def limited_slopes(label: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
         bounds.append(2 * torch.where(same_sign, torch.minimum(before.abs(), after.abs()), 0.0))
     reach = torch.stack(bounds, dim=1) + _FREE_SLOPE
     return torch.maximum(torch.minimum(slopes, reach), -reach)
+
+
+def smooth_mixture() -> torch.Tensor:
+    """Return logits (9 * 16,) for ``upsample_planes``: weights that fall with the distance of the coarse pixel.
+
+    With equal weights the window of nine would jump from one coarse pixel to the next, and the surface with it.
+    """
+    fine, coarse = (torch.arange(4) - 1.5) / 4, torch.arange(-1, 2)
+    squares = (fine[None] - coarse[:, None]) ** 2
+    return (-(squares[:, None, :, None] + squares[None, :, None, :]) / (2 * 0.5**2)).reshape(9 * 16)
 
 
 @full_precision

@@ -104,19 +104,6 @@ def _in_source(
     return turned[:, :, None] + moved[:, :, None] * inv_depth.reshape(B, 1, D, -1)
 
 
-def pixels_apart(
-    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: Sequence[int]
-) -> torch.Tensor:
-    """Return how far apart (B, h, w) [px] two planes, inv_depth (B, 2), are in the source; 0 where one is behind it.
-
-    The other arguments are those of ``plane_sample_grid``.
-    """
-    q = _in_source(ref_K, src_K, src_from_ref, inv_depth, size)
-    before_camera = (q[:, 2] > 0.05).all(dim=1)
-    at = q[:, :2] / q[:, 2:].clamp_min(0.05)
-    return ((at[:, :, 1] - at[:, :, 0]).norm(dim=1) * before_camera).unflatten(1, tuple(size))
-
-
 def sample_on_planes(src_features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Sample source features (B, C, sh, sw) at a grid (B, D, h, w, 2): (B, C, D, h, w), zero outside."""
     B, D, h, w, _ = grid.shape

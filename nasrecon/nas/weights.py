@@ -50,7 +50,6 @@ __all__ = [
 
 NETWORKS = {
     "lite": ("nasrecon.nas.lite", "LiteNetwork"),
-    "lite2": ("nasrecon.nas.lite2", "Lite2Network"),
     "paper": ("nasrecon.nas.paper", "PaperNetwork"),
 }
 
@@ -68,7 +67,7 @@ def load_network(
         name_or_path: a name that a manifest knows, the path of a ``.safetensors`` file written by ``save_weights``, or
             "zncc", the network that learned nothing.
         device: see ``resolve_device``.
-        fold: fold batch normalisation into the convolutions where the network is made for it (``lite2``); False leaves
+        fold: fold batch normalisation into the convolutions where the network is made for it (``lite``); False leaves
             the tensors as they are in the file.
 
     Raises:
@@ -189,7 +188,7 @@ def save_weights(
 
 
 def build_network(kind: str, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network of a kind ("lite", "lite2", "paper") with random weights.
+    """Build a network of a kind ("lite", "paper") with random weights.
 
     Raises:
         WeightsError: if the kind is unknown or does not take the options.
@@ -242,7 +241,10 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as e:
-        raise WeightsError(f"{path}: expected a safetensors file, found {e}") from e
+        raise WeightsError(
+            f"{path}: expected a safetensors file, found a file that is cut short or of another "
+            f"kind ({e}); copy or download it again"
+        ) from e
 
 
 def checked_options(network: nn.Module, entry: WeightsEntry) -> dict[str, Any]:

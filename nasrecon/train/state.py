@@ -22,11 +22,11 @@ class TrainOptions:
     """What to learn, how long and how fast.
 
     Attributes:
-        network: "lite2" or "paper". stage: see ``recipes.py``.
+        network: "lite" or "paper". stage: see ``recipes.py``.
         steps: of the whole schedule; a resumed run may be given more or fewer.
         learning_rate: its peak; linear warm-up over ``warmup`` steps, and a linear fall to 2 % of it over the last
             ``fall`` of the steps.
-        pretrained: start the encoder of ``lite2`` from ImageNet's weights, unless other weights are given.
+        pretrained: start the encoder of ``lite`` from ImageNet's weights, unless other weights are given.
         ema: share of the old weights in the running average that is validated and shipped.
         clip: largest gradient norm.
         batches: whose gradients are averaged in a step; the ranks of a job share them.
@@ -34,7 +34,7 @@ class TrainOptions:
         seed: of weights and batches.
     """
 
-    network: str = "lite2"
+    network: str = "lite"
     stage: Stage = "all"
     steps: int = 20_000
     learning_rate: float = 1.5e-3
@@ -79,7 +79,7 @@ def new_state(
         if known.name != options.network:
             raise InputError(f"{init}: holds weights of the network {known.name}, expected {options.network}")
         network_options = getattr(known, "options", None)
-    pretrained = options.pretrained and known is None and options.network == "lite2"
+    pretrained = options.pretrained and known is None and options.network == "lite"
     network = make_network(options.network, options.stage, network_options, pretrained)
     if known is not None:
         assert isinstance(known, nn.Module)

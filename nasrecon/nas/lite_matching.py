@@ -1,4 +1,4 @@
-"""Matching of ``lite2``: the plane sweep at 1/8 and the correlation near a surface at 1/4 (paper, section 3.1)."""
+"""Matching of the house network: plane sweep at 1/8, correlation near a surface at 1/4 (paper, section 3.1)."""
 
 from __future__ import annotations
 
