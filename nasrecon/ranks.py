@@ -125,14 +125,15 @@ def as_ranks() -> Iterator[Ranks]:
         yield ranks
         return
     import torch.distributed
-    from torch.distributed.distributed_c10d import _set_pg_timeout
+    from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
+    from torch.distributed.rendezvous import rendezvous
 
     guard = threading.Timer(_CONNECTING.total_seconds() + 5, _give_up, [ranks.rank])
     guard.daemon = True
     guard.start()
     try:
-        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=_CONNECTING))
-        store = torch.distributed.PrefixStore(f"attempt {_agree_on_attempt(store, rank, size)}", store)
+        store, rank, size = next(rendezvous("env://", timeout=_CONNECTING))
+        store = PrefixStore(f"attempt {_agree_on_attempt(store, rank, size)}", store)
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_CONNECTING)
         _set_pg_timeout(_LONGEST_WAIT, torch.distributed.group.WORLD)
     except (RuntimeError, ValueError) as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -184,17 +187,19 @@ class NormalHead(nn.Module):
 
     def _pool_first(self, *parts: torch.Tensor) -> torch.Tensor:
         """Apply the first pooling to the parts (B, ., D, h, w), channel after channel, without joining them."""
-        layer, *rest = self.pool[0]
+        first = self.pool[0]
+        assert isinstance(first, nn.Sequential)
+        layer: Any = first[0]
         kernels = layer.weight.split([part.shape[1] for part in parts], dim=1)
-        bias = layer.bias
-        total = None
-        for part, kernel in zip(parts, kernels, strict=True):
-            part = part.to(parts[1].dtype).contiguous(memory_format=torch.channels_last_3d)
-            x = F.conv3d(part, kernel, bias if total is None else None, layer.stride, layer.padding)
-            total = x if total is None else total + x
-        for following in rest:
-            total = following(total)
-        return total
+        biases = (layer.bias, *[None] * (len(parts) - 1))
+        convolved = [
+            F.conv3d(
+                part.to(parts[1].dtype).contiguous(memory_format=torch.channels_last_3d),
+                kernel, bias, layer.stride, layer.padding,
+            )
+            for part, kernel, bias in zip(parts, kernels, biases, strict=True)
+        ]  # fmt: skip
+        return first[1:](functools.reduce(torch.add, convolved))
 
 
 class Consistency(nn.Module):
