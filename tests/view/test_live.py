@@ -105,6 +105,13 @@ def test_a_live_page_that_is_set_back_shows_everything_again(browser, hills):
         assert any(went_back) and browser.errors == []
 
 
+def stays(value, seconds=1.5):
+    """Say whether an array is the same after a while."""
+    before = value().copy()
+    time.sleep(seconds)
+    return np.array_equal(before, value())
+
+
 @needs_browser
 def test_each_browser_has_its_own_page(browser, hills):
     """What one switches, chooses and goes to leaves the other where it is."""
@@ -113,6 +120,7 @@ def test_each_browser_has_its_own_page(browser, hills):
         with Browser(1300, 640) as other:
             theirs = opened(page, other)
             assert ours is not theirs and len(page.visitors) == 2
+            until(lambda: stays(lambda: theirs.client.camera.position))  # framed for its window
             place = theirs.client.camera.position.copy()
             ours.controls.mesh.value = False
             ours.controls.dark.value = True
