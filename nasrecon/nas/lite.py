@@ -49,7 +49,7 @@ from nasrecon.nas.volume import depth_from_label, plane_inv_depth, scaled_K
 MIN_LABEL = 0.02
 """Depths beyond 50 * D * min_depth are infinitely far."""
 CACHED_IMAGES = 16
-"""Features of so many images are kept between calls."""
+"""Number of images whose features stay in memory between calls."""
 _OFFSETS = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)  # labels, at which the consistency module correlates
 _GROUPS4 = 2  # groups of the correlation at 1/4
 _STAY = 3.0  # logit of the present label against the two hypotheses

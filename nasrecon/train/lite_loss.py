@@ -65,8 +65,8 @@ def training_loss(
     Cross-entropy of both costs against the depths in each cell, likelihood of the upsampled distribution, Huber of both
     labels (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and label of each step and
     of the full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
-    The consistency term (each step, full size) takes the slopes from pixel to pixel: an average over three pixels
-    would not see a pattern that alternates.
+    The consistency term (each step, full size) takes the slopes from pixel to pixel: slopes averaged over
+    three pixels are the same with and without a pattern that alternates.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.
     """
     truth_full, valid_full = true_label(batch, planes)
