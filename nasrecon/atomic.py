@@ -26,8 +26,12 @@ def part_of(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a place beside ``path`` to write a file to; at the end it takes the name, after an error it goes."""
+    """Hand out a place beside ``path`` to write a file to; at the end it takes the name, after an error it goes.
+
+    Parts of the same file that a killed process has left are removed.
+    """
     part = part_of(path)
+    remove_stale_parts(path.parent, path.name)
     try:
         yield part
         part.replace(path)

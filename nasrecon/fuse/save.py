@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.atomic import make_folder, remove_stale_parts, write_atomically
+from nasrecon.atomic import make_folder, write_atomically
 from nasrecon.errors import InputError
 from nasrecon.fuse.o3d import vertex_normals
 from nasrecon.types import Mesh, PointCloud, TexturedMesh, Unit
@@ -317,6 +317,5 @@ def _columns(rows: np.ndarray, names: tuple[str, ...], dtype: type) -> np.ndarra
 
 def _write(path: Path, data: bytes) -> Path:
     make_folder(path.parent)
-    remove_stale_parts(path.parent, path.name)
     write_atomically(path, data)
     return path

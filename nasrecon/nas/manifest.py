@@ -18,6 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from nasrecon.atomic import write_atomically
 from nasrecon.errors import WeightsError, in_words
 
 MANIFEST = "manifest.json"
@@ -131,10 +132,8 @@ def read_manifest(folder: Path) -> tuple[WeightsEntry, ...]:
 def write_manifest(folder: Path, entries: Iterable[WeightsEntry]) -> None:
     """Write a folder's manifest, sorted by name; the old one is replaced only once the new one is complete."""
     path = folder / MANIFEST
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     rows = [entry.as_json() for entry in sorted(entries, key=lambda entry: entry.name)]
-    part.write_text(json.dumps({"weights": rows}, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, f"{json.dumps({'weights': rows}, indent=2)}\n".encode())
 
 
 def entry_from_json(row: Any, source: str) -> WeightsEntry:

@@ -6,7 +6,6 @@ And the import of the checkpoints that the authors of the paper published.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from nasrecon.atomic import replacing
 from nasrecon.errors import InputError, WeightsError
 from nasrecon.nas.manifest import (
     MANIFEST,
@@ -176,13 +176,9 @@ def save_weights(
     if taken := [other.name for other in others if other.file == path.name]:
         raise WeightsError(f"{path}: is the file of the weights {taken[0]!r}; choose another file for {entry.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         save_file(tensors, part, metadata={"format": "pt", METADATA_KEY: json.dumps(entry.as_json())})
         entry = replace(entry, sha256=sha256_of(part), bytes=part.stat().st_size)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     write_manifest(path.parent, [*others, entry])
     return entry
 
