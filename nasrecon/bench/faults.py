@@ -209,7 +209,7 @@ def _sampled(rgb: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 FAULTS: tuple[Fault, ...] = (
-    Fault(name="transforms the wrong way round", expected=TURNED, inject=_transforms(inverse)),
+    Fault(name="poses the wrong way round", expected=TURNED, inject=_transforms(inverse)),
     Fault(name="OpenGL axes", expected=FLIPPED, inject=_transforms(lambda T: FLIP_YZ @ T)),
     Fault(
         name="OpenGL axes, the wrong way round",

@@ -233,7 +233,7 @@ class _DiagnosisState:
         ]
         exchanged = reordered(self.scene, self.matches, wrong)
         if exchanged is not None:
-            name, what, fixes = "order", f"{len(names)} images have each other's transforms", ("order=matched",)
+            name, what, fixes = "order", f"{len(names)} images have each other's poses", ("order=matched",)
             rest = exchanged
         else:
             name, what = "wrong-poses", f"wrong poses, or images that are not theirs: {plural(len(names), 'view')}"

@@ -222,12 +222,12 @@ def _refined(scene: Scene, value: str | None) -> Scene:
 FIXES: dict[str, Fix] = {
     "world-from-cam": Fix(
         values="",
-        does="the transforms are world_from_cam, and were taken for cam_from_world",
+        does="the poses are world_from_cam, and were taken for cam_from_world",
         apply=_each_transform(inverse),
     ),
     "cam-from-world": Fix(
         values="",
-        does="the transforms are cam_from_world, and were taken for world_from_cam",
+        does="the poses are cam_from_world, and were taken for world_from_cam",
         apply=_each_transform(inverse),
     ),
     "opengl-axes": Fix(
@@ -271,7 +271,7 @@ FIXES: dict[str, Fix] = {
     "focal-scale": Fix(values="S", does="the focal lengths are to be multiplied by S", apply=_focal_scale),
     "order": Fix(
         values="reversed|natural|matched|+N|-N",
-        does="the images are in another order than the transforms (matched: found from the images)",
+        does="the images are in another order than the poses (matched: found from the images)",
         apply=_order,
     ),
     "translation-scale": Fix(values="S", does="the translations are to be multiplied by S", apply=_translation_scale),

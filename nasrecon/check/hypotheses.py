@@ -82,7 +82,7 @@ def conventions(scene: Scene) -> list[Hypothesis]:
     axes, have, taken = (
         ("opencv-axes", "OpenCV", "OpenGL") if scene.origin.axes == "OpenGL" else ("opengl-axes", "OpenGL", "OpenCV")
     )
-    turned = f"the transforms are {other.replace('-', '_')}, and were read the other way round"
+    turned = f"the poses are {other.replace('-', '_')}, and were read the other way round"
     flipped = f"the cameras have {have} axes, and were read as {taken}'s"
     hypotheses = [
         Hypothesis(name=other, what=turned, fixes=(other,)),
@@ -113,7 +113,7 @@ def conventions(scene: Scene) -> list[Hypothesis]:
 def orders(scene: Scene) -> list[Hypothesis]:
     """Return hypotheses about the order of the images, made from the names alone."""
     count = len(scene.views)
-    says = "the images are in another order than the transforms"
+    says = "the images are in another order than the poses"
     hypotheses = [Hypothesis(name="order", what=f"{says}: reversed", fixes=("order=reversed",))]
     if natural_order(scene) != list(range(count)):
         what = f"{says}: those are in the order of numbers (2 before 10), these of letters"
@@ -253,7 +253,7 @@ def best_hypothesis(scene: Scene, matches: Matches, given: Residuals, quick: boo
 def _reordered(scene: Scene, matches: Matches, given: Residuals) -> list[Outcome]:
     order = matched_order(scene, matches)
     changed = sum(i != k for i, k in enumerate(order))
-    what = f"the images are in another order than the transforms ({changed} of {len(order)} are elsewhere)"
+    what = f"the images are in another order than the poses ({changed} of {len(order)} are elsewhere)"
     repaired = with_order(scene, order)
     residuals = MatchArrays(matches).evaluate(Cameras.of(repaired))
     hypothesis = Hypothesis(name="order", what=what, fixes=("order=matched",))

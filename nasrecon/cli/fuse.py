@@ -65,7 +65,7 @@ MaxRelativeDepthErrorOption = Annotated[
 MaxNormalAngleDegOption = Annotated[
     float, typer.Option(help="... and their normals by no more than this.", rich_help_panel=AGREEMENT)
 ]
-MinSupportOption = Annotated[
+MinViewsOption = Annotated[
     int | None,
     typer.Option(
         help="Views that must agree on a pixel, its own included; 1: no check.",
@@ -128,7 +128,7 @@ def fuse(
     min_confidence: MinConfidenceOption = FUSE_DEFAULTS.min_confidence,
     max_relative_depth_error: MaxRelativeDepthErrorOption = FUSE_DEFAULTS.max_relative_depth_error,
     max_normal_angle_deg: MaxNormalAngleDegOption = FUSE_DEFAULTS.max_normal_angle_deg,
-    min_support: MinSupportOption = None,
+    min_views: MinViewsOption = None,
     max_neighbors: MaxNeighborsOption = FUSE_DEFAULTS.max_neighbors,
     cell: CellOption = FUSE_DEFAULTS.cell,
     voxel: VoxelOption = None,
@@ -154,7 +154,7 @@ def fuse(
         min_confidence=min_confidence,
         max_relative_depth_error=max_relative_depth_error,
         max_normal_angle_deg=max_normal_angle_deg,
-        min_support=min_support,
+        min_views=min_views,
         max_neighbors=max_neighbors,
         cell=cell,
         voxel=voxel,

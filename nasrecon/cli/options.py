@@ -55,7 +55,7 @@ Poses = Annotated[
     Path | None,
     typer.Option(
         "--poses",
-        help="COLMAP model, or folder or file of transforms; default: within IMAGES.",
+        help="COLMAP model, or folder or file of camera poses; default: within IMAGES.",
         rich_help_panel=CAMERAS,
     ),
 ]

@@ -44,8 +44,8 @@ def min_consistent_views(options: FuseOptions, views: int, neighbor_count: int) 
     Without an option: 3, but 2 if there is one neighbour only; a view beside no other in a set of several cannot be
     checked and keeps nothing (2 are asked of it); a single view is taken as it is.
     """
-    if options.min_support is not None:
-        return options.min_support
+    if options.min_views is not None:
+        return options.min_views
     return 1 if views == 1 else max(2, min(3, 1 + neighbor_count))
 
 
@@ -121,7 +121,7 @@ def _supported(ref: PlaneMap, comparison: Comparison, required: int, options: Fu
     if required <= 1:
         return comparison.support >= 1, 0
     keep = (comparison.support >= required) & (2 * comparison.support > comparison.visible + 1)
-    if options.min_support is not None:
+    if options.min_views is not None:
         return keep, 0
     checked = (comparison.visible > 0) & (comparison.support > 0)
     if np.count_nonzero(checked & (comparison.support > 1)) <= _TRUSTED * np.count_nonzero(checked):

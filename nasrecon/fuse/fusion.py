@@ -107,7 +107,7 @@ def fuse_estimates(
             fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
             if voxel is None:
                 return fusion
-            shape = builder.surface(min(stats.min_support, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
+            shape = builder.surface(min(stats.min_views, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
             vertices, faces = _finished(*shape, voxel.size, options)
             clock.lap("mesh")
             return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
@@ -204,12 +204,12 @@ def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
     """Say why the check between views left nothing, and what loosens it."""
     counts = (
         f"the check between views dropped everything: {stats.confident} confident pixels, none on which "
-        f"{stats.min_support} of {stats.views} views agree. "
+        f"{stats.min_views} of {stats.views} views agree. "
     )
     if not stats.comparisons:
         return counts + (
             "No view sees what another sees. Look at the cameras (are they cam_from_world, is their unit that of the "
-            "depths?), or set min_support to 1 to fuse without the check"
+            "depths?), or set min_views to 1 to fuse without the check"
         )
     if stats.near < 0.1 * stats.comparisons:
         option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
@@ -217,7 +217,7 @@ def _nothing_agrees(stats: FilterStats, options: FuseOptions) -> str:
         option = f"max_normal_angle_deg ({options.max_normal_angle_deg:g})"
     else:
         option = f"max_relative_depth_error ({options.max_relative_depth_error:g})"
-        option += f", or lower min_support ({stats.min_support})"
+        option += f", or lower min_views ({stats.min_views})"
     return counts + (
         f"Of {stats.comparisons} comparisons with another view {stats.near} agree in position, {stats.consistent} in "
         f"their normals too: raise {option}"

@@ -28,7 +28,7 @@ class FuseOptions:
             and by no more than two standard deviations; a third of it is always allowed. The averages of the views
             must agree three times as well.
         max_normal_angle_deg: ... and the two normals differ by no more than this.
-        min_support: the number of views that must agree on a pixel, its own included. None: 3, less for views with
+        min_views: the number of views that must agree on a pixel, its own included. None: 3, less for views with
             fewer than two neighbours, and for pixels that no view contradicts and whose own relative sigma is no larger
             than ``max_relative_depth_error``; 1 switches the check between views off.
         max_neighbors: each view is compared with at most so many others.
@@ -51,7 +51,7 @@ class FuseOptions:
     min_confidence: float = 0.2
     max_relative_depth_error: float = 0.03
     max_normal_angle_deg: float = 60.0
-    min_support: int | None = None
+    min_views: int | None = None
     max_neighbors: int = 10
     cell: float | None = None
     voxel: float | None = None
@@ -67,11 +67,11 @@ class FuseOptions:
         _check("max_normal_angle_deg", self.max_normal_angle_deg, 0, 180, open_low=True)
         _check("max_neighbors", self.max_neighbors, 1, math.inf)
         _check("min_component_faces", self.min_component_faces, 0, math.inf)
-        if self.min_support is not None:
-            _check("min_support", self.min_support, 1, math.inf)
-            if self.min_support > self.max_neighbors + 1:
+        if self.min_views is not None:
+            _check("min_views", self.min_views, 1, math.inf)
+            if self.min_views > self.max_neighbors + 1:
                 raise InputError(
-                    f"min_support {self.min_support} can never be reached with max_neighbors {self.max_neighbors}: "
+                    f"min_views {self.min_views} can never be reached with max_neighbors {self.max_neighbors}: "
                     f"a view and its neighbours are {self.max_neighbors + 1}"
                 )
         if self.method not in ("tsdf", "poisson"):
@@ -116,7 +116,7 @@ class FilterStats:
         comparisons: pairs of a confident pixel and another view that has a depth there and that it is not hidden from.
         near: ``comparisons`` that agree in position (reprojection and depth).
         consistent: those of ``near`` that agree in their normals as well.
-        contradicted: pixels with support that were dropped because as many views or more contradict them.
+        contradicted: pixels on which enough views agree, dropped because as many views or more contradict them.
         scales: factor by which the depths of a view were multiplied, by its name, where the other views ask for it.
         sigma_scales: factor by which the sigma of a view was multiplied, where its differences to others exceed it.
         agreement: for each view that others look at, the part of the comparisons with them in which depths agree.
@@ -125,7 +125,7 @@ class FilterStats:
         replaced_normals: for each view, the part of its depths whose normals were taken from the depth.
         views_without_depth: names of the views without a confident depth.
         isolated_views: names of the views that overlap with no other.
-        min_support: the support asked of a view that has enough neighbours.
+        min_views: the number of agreeing views asked of a view that has enough neighbours.
     """
 
     views: int = 0
@@ -147,7 +147,7 @@ class FilterStats:
     replaced_normals: dict[str, float] = field(default_factory=dict)
     views_without_depth: list[str] = field(default_factory=list)
     isolated_views: list[str] = field(default_factory=list)
-    min_support: int = 1
+    min_views: int = 1
 
     def contradicting(self) -> list[str]:
         """Return the names of the views that agree with others less than half as often as the middle one does."""
@@ -205,7 +205,7 @@ class FilterStats:
             ("pixels", self.pixels),
             ("with depth", self.with_depth),
             ("confident", self.confident),
-            (f"{self.min_support} views agree" if self.min_support > 1 else "no check between views", self.supported),
+            (f"{self.min_views} views agree" if self.min_views > 1 else "no check between views", self.supported),
         ]
         if self.merged is not None:
             rows.append(("merged points", self.merged))

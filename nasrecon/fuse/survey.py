@@ -25,7 +25,7 @@ class Survey:
     Attributes:
         sketches: the views' coarse depths.
         neighbors: for each view the views that it is compared with.
-        required: for each view the support that a pixel needs.
+        required: for each view the number of views that must agree on a pixel.
         footprint: the median size of a pixel on the surface [scene units].
     """
 
@@ -69,7 +69,7 @@ class Survey:
         self.footprint = median_footprint(self.sketches)
         self.neighbors = neighbors(self.sketches, options.max_neighbors)
         self.required = [min_consistent_views(options, len(names), len(near)) for near in self.neighbors]
-        stats.min_support = max(self.required)
+        stats.min_views = max(self.required)
         if len(names) > 1:
             pairs = zip(names, self.neighbors, strict=True)
             stats.isolated_views = [n for n, near in pairs if not near and n not in stats.views_without_depth]

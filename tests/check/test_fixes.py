@@ -18,7 +18,7 @@ from nasrecon.ingest.undistort import pinhole_camera
 from nasrecon.types import ImageSource, Lens, Scene, View
 
 UNDOES = {
-    "transforms the wrong way round": ["world-from-cam"],
+    "poses the wrong way round": ["world-from-cam"],
     "OpenGL axes": ["opengl-axes"],
     "OpenGL axes, the wrong way round": ["world-from-cam", "opengl-axes"],
     "rotations transposed": ["transposed-rotations"],

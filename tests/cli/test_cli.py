@@ -173,7 +173,7 @@ def test_json_is_all_there_is_on_stdout(run, files, tmp_path):
     assert (code, told["estimated"], told["kept"], told["dropped"]) == (0, 3, 0, []) and told["results"] == str(
         tmp_path
     )
-    code, stdout, _ = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply", "--json", "--min-support", 1)
+    code, stdout, _ = run("fuse", tmp_path, "--cloud", tmp_path / "c.ply", "--json", "--min-views", 1)
     told = json.loads(stdout)
     assert code == 0 and told["views"] == 3 and told["cloud"] == str(tmp_path / "c.ply")
     assert "mesh" not in told and told["voxel"] is told["faces"] is None

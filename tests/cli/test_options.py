@@ -89,7 +89,7 @@ OPTIONS = {
         "--min-confidence",
         "--max-relative-depth-error",
         "--max-normal-angle-deg",
-        "--min-support",
+        "--min-views",
         "--max-neighbors",
         "--cell",
         "--voxel",

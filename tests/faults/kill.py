@@ -64,7 +64,7 @@ def infer(world: Path) -> None:
 
 def fuse(world: Path) -> None:
     out = str(world / "out")
-    cli.main(["fuse", out, "--min-support", "1", "--min-component-faces", "0", "--min-confidence", "0"])
+    cli.main(["fuse", out, "--min-views", "1", "--min-component-faces", "0", "--min-confidence", "0"])
 
 
 def training(world: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from faults.harness import RERUN, Edit, Row, copy, cut, every, fields, flip, folder, image, remove, sub, write
 
 VIEW = "results/views/0000.png.npz"
-FUSE = "fuse results --min-support 1 --min-component-faces 0"
+FUSE = "fuse results --min-views 1 --min-component-faces 0"
 
 
 def _refused(name: str, *edits, says: tuple[str, ...], command: str = FUSE, code: int = 2) -> Row:
@@ -123,8 +123,8 @@ PLACES = [
     _refused("fuse: an ending for no mesh", says=("mesh.fbx", ".glb"), command="fuse results --out mesh.fbx"),
     _refused("fuse: a mesh without an ending", says=("mesh", "(none)"), command="fuse results --out mesh"),
     _refused("fuse: an ending for no cloud", says=("c.pcd", ".ply"), command="fuse results --cloud c.pcd"),
-    _refused("fuse: into a folder", folder("x.ply"), says=("x.ply", "folder"), command="fuse results --min-support 1 --out x.ply"),
-    _refused("fuse: below a file", write("file", "x"), says=("file",), command="fuse results --min-support 1 --out file/x.ply"),
+    _refused("fuse: into a folder", folder("x.ply"), says=("x.ply", "folder"), command="fuse results --min-views 1 --out x.ply"),
+    _refused("fuse: below a file", write("file", "x"), says=("file",), command="fuse results --min-views 1 --out file/x.ply"),
     _refused("viz: a PNG that is none", says=("s.txt", ".png"), command="viz results --png s.txt"),
     _refused("viz: a page that is none", says=("r.pdf", ".html"), command="viz results --html r.pdf"),
     _refused("viz: no results", says=("nowhere", "nasrecon infer"), command="viz nowhere --png s.png"),

@@ -24,7 +24,7 @@ def sound(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("nasrecon.nas.weights.load_network", _small_network)
-        for command in (RERUN, "fuse results --min-support 1 --min-component-faces 0"):
+        for command in (RERUN, "fuse results --min-views 1 --min-component-faces 0"):
             with pytest.raises(SystemExit) as end:
                 cli.main(arguments(command))
             assert end.value.code == 0

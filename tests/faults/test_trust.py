@@ -47,7 +47,7 @@ def test_no_command_opens_a_socket(tmp_path, monkeypatch):
         monkeypatch.setattr(socket, name, refused)
     commands = (
         RERUN,
-        "fuse results --min-support 1 --min-component-faces 0",
+        "fuse results --min-views 1 --min-component-faces 0",
         "eval frames sequence --every 2 --offset 1",
         "export results --format pfm --out pfm",
         "viz results --png sheet.png",

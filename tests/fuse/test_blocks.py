@@ -109,4 +109,4 @@ def test_blocks_out_of_range_and_the_poisson_surface_in_blocks_are_refused() -> 
 
 def test_a_field_without_a_surface_is_an_error_in_blocks_too(estimates: list[Estimate]) -> None:
     with pytest.raises(EmptyResultError, match="no surface"):
-        fuse_estimates(estimates[:2], FuseOptions(blocks=3, voxel=50.0, min_support=1), cloud=False)
+        fuse_estimates(estimates[:2], FuseOptions(blocks=3, voxel=50.0, min_views=1), cloud=False)

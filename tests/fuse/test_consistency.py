@@ -68,7 +68,7 @@ def row_of_views(count: int, spacing: float = 0.25) -> list[Estimate]:
 def test_support_counts_the_views_that_see_the_point() -> None:
     """On a plane nothing is hidden: a view sees a pixel's point where it projects into the image."""
     estimates = row_of_views(5, 0.6)
-    filtered = run(estimates, ref=1, options=replace(OPTIONS, min_support=3))
+    filtered = run(estimates, ref=1, options=replace(OPTIONS, min_views=3))
     points = lifted(estimates[1])
     count, clear = np.ones(points.shape[:2], int), np.ones(points.shape[:2], bool)
     for i in (0, 2, 3, 4):
@@ -210,7 +210,7 @@ def test_sure_pixels_that_nothing_contradicts_stay_with_less_support() -> None:
     assert (run(estimates).depth > 0).mean() > 0.99
     strict = replace(OPTIONS, max_relative_depth_error=0.005)
     assert not (run(estimates, options=strict).depth > 0).any()
-    assert not (run(estimates, options=replace(OPTIONS, min_support=3)).depth > 0).any()
+    assert not (run(estimates, options=replace(OPTIONS, min_views=3)).depth > 0).any()
     # A view that contradicts the other one where both see is not believed where it alone sees.
     wrong = replace(estimates[1], depth=estimates[1].depth * np.float32(1.2))
     assert not (run([estimates[0], wrong]).depth > 0).any()
@@ -312,7 +312,7 @@ def test_required_support_adapts_to_what_there_is() -> None:
     assert min_consistent_views(free, views=9, neighbor_count=1) == 2
     assert min_consistent_views(free, views=9, neighbor_count=2) == 3
     assert min_consistent_views(free, views=9, neighbor_count=8) == 3
-    assert min_consistent_views(FuseOptions(min_support=5), views=2, neighbor_count=1) == 5
+    assert min_consistent_views(FuseOptions(min_views=5), views=2, neighbor_count=1) == 5
 
 
 def test_the_store_gives_back_what_it_was_given_from_memory_and_from_its_file() -> None:

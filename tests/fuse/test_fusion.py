@@ -152,7 +152,7 @@ def test_a_single_view_is_taken_as_it_is_and_two_must_agree(estimates: list[Esti
     assert single.stats.supported == 160 * 120
     assert single.stats.stages()[3][0] == "no check between views"
     pair = fuse_estimates(estimates[:2], mesh=False)
-    assert pair.stats.min_support == 2
+    assert pair.stats.min_views == 2
     assert 0 < pair.stats.supported < 2 * 160 * 120
 
 
@@ -226,8 +226,8 @@ def test_each_stage_that_drops_everything_says_so(estimates: list[Estimate]) -> 
     shaken = [replace(e, normal=normals_of(rng, e)) for e in few]
     with pytest.raises(EmptyResultError, match=r"raise max_normal_angle_deg \(0.01\)"):
         fuse_estimates(shaken, FuseOptions(max_normal_angle_deg=0.01))
-    with pytest.raises(EmptyResultError, match=r"lower min_support \(9\)"):
-        fuse_estimates(few, FuseOptions(min_support=9))
+    with pytest.raises(EmptyResultError, match=r"lower min_views \(9\)"):
+        fuse_estimates(few, FuseOptions(min_views=9))
     apart = []
     for i, e in enumerate(few):
         moved = e.view.cam_from_world.copy()

@@ -95,7 +95,7 @@ def test_crumbs_are_removed_unless_wanted(estimates: list[Estimate]) -> None:
             near = (slice(int(y) - 2, int(y) + 2), slice(int(x) - 2, int(x) + 2))
             depth[near], normal[near] = pixel_depth[2], 0
         spoiled.append(replace(e, depth=depth, normal=normal))
-    options = FuseOptions(min_support=2)
+    options = FuseOptions(min_views=2)
     clean = fuse_estimates(spoiled, options, cloud=False).mesh
     dirty = fuse_estimates(spoiled, replace(options, min_component_faces=0), cloud=False).mesh
     near_crumb = [np.linalg.norm(m.vertices - crumb, axis=1) < 0.2 for m in (clean, dirty)]

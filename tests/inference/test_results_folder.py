@@ -135,7 +135,7 @@ def test_masked_pixels_get_no_depth_and_are_not_fused(fresh_scene, tmp_path, siz
         for name in ("depth", "normal", "confidence", "sigma"):
             left = getattr(b, name)[:, : edge - 1]
             assert (left == 0).all() if i else (left != 0).any(), name
-    one = fuse_estimates(results[1:2], FuseOptions(min_support=1), mesh=False).cloud
+    one = fuse_estimates(results[1:2], FuseOptions(min_views=1), mesh=False).cloud
     pixels = results[1].view.camera.project(transform(results[1].view.cam_from_world, one.xyz))
     assert len(one) > 500 and pixels[:, 0].min() > edge - 1
 

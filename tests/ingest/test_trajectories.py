@@ -65,7 +65,7 @@ def test_redwood_refuses_to_guess_which_is_which(tmp_path) -> None:
         path = tmp_path / "image" / f"{i:04d}.png"
         path.rename(path.with_name(f"{'abc'[i]}.png"))
     (tmp_path / "image" / "0003.png").unlink()
-    with pytest.raises(InputError, match="4 transforms for 3 images"):
+    with pytest.raises(InputError, match="4 camera poses for 3 images"):
         open_scene(tmp_path)
 
 

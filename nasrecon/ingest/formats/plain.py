@@ -154,7 +154,7 @@ def _intrinsics(request: Request, place: Path, names: tuple[str, ...]) -> Path:
             return folder
     where = ", ".join(str(folder) for folder in folders)
     raise InputError(
-        f"{place}: transforms, but no intrinsics: none of {', '.join(K_NAMES)} in {where}, and no folder "
+        f"{place}: camera poses, but no intrinsics: none of {', '.join(K_NAMES)} in {where}, and no folder "
         f"{' or '.join(f'{name}/' for name in K_FOLDERS)} with a file for each image. Pass a text file with a 3x3 K or "
         "fx fy cx cy, one with an image's name before each, or a folder with a file for each image."
     )

@@ -99,8 +99,8 @@ def _match_by_number(
         numbered = used = list(range(len(names)))  # numbered from 1, or not at all: as many as there are, so in order
     if not used or len(set(used)) < len(used) or len(block_of) < len(keys):
         raise InputError(
-            f"{log}: {len(keys)} transforms for {len(names)} images, and the numbers in the images' names do not say "
-            "which is which. Give as many images as transforms, or number each image as its block (its first integer)."
+            f"{log}: {len(keys)} camera poses for {len(names)} images, and the numbers in the images' names do not say "
+            "which is which. Give as many images as poses, or number each image as its block (its first integer)."
         )
     pairs = [(name, i) for name, i in zip(names, numbered, strict=True) if i is not None]
     without = [name for name, i in zip(names, numbered, strict=True) if i is None]
