@@ -92,15 +92,15 @@ def check(
     if not sets and not generated:
         raise InputError("nothing to do: name sets, or let some be rendered with --generated N")
     trials: list[Trial] = []
-    bar = Bar()
-    for folder in sets or []:
-        scene = open_scene(folder)
-        step = -(-len(scene.views) // views)
-        trials += run_trials(folder.name, scene.subset(range(0, len(scene.views), step)), seed=seed, progress=bar)
-    for number in range(generated):
-        with tempfile.TemporaryDirectory(prefix="nasrecon_check_") as folder:
-            scene = generate_scene(Path(folder), seed + number)
-            trials += run_trials(f"generated {number}", scene, seed=seed, progress=bar)
+    with Bar() as bar:
+        for folder in sets or []:
+            scene = open_scene(folder)
+            step = -(-len(scene.views) // views)
+            trials += run_trials(folder.name, scene.subset(range(0, len(scene.views), step)), seed=seed, progress=bar)
+        for number in range(generated):
+            with tempfile.TemporaryDirectory(prefix="nasrecon_check_") as folder:
+                scene = generate_scene(Path(folder), seed + number)
+                trials += run_trials(f"generated {number}", scene, seed=seed, progress=bar)
     print(json.dumps([asdict(trial) for trial in trials]) if as_json else summary(trials))
     if not passed(trials):
         raise typer.Exit(1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from nasrecon.errors import plural
+from nasrecon.errors import LINE_WIDTH, plural
 
 if TYPE_CHECKING:
     from nasrecon.fuse.fusion import Fusion
@@ -37,9 +37,7 @@ _REASONS_SHOWN = 10
 _TABLE_WIDTH = 10_000
 _WORST_SHOWN, _WORST_ROOM, _NAME_SHOWN = 3, 60, 48
 LINE_EVERY_S = 10.0
-"""Where stderr is no terminal, a task under way gets a line this often."""
-WORKING_EVERY_S = 5.0
-"""Work that reports no steps gets a line this often."""
+"""Where stderr is no terminal, the task under way gets a line this often."""
 
 TASKS = {
     "features": ("images searched for features", "image"),
@@ -51,6 +49,7 @@ TASKS = {
     "survey": ("views read", "view"),
     "average": ("depths averaged", "view"),
     "fuse": ("views fused", "view"),
+    "worlds": ("worlds rendered", "world"),
     "report": ("views in the report", "view"),
     "sheet": ("views in the sheet", "view"),
     "views": ("views exported", "view"),
@@ -73,24 +72,6 @@ def print_note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def still_working(what: str) -> Iterator[None]:
-    """Print the time passed every ``WORKING_EVERY_S`` while the block runs: for work that reports no steps."""
-    end, since = threading.Event(), time.monotonic()
-
-    def report() -> None:
-        while not end.wait(WORKING_EVERY_S):
-            print_note(f"{what}: {duration(time.monotonic() - since)} so far")
-
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
-
-
 class RateColumn(ProgressColumn):
     """Units a second, or seconds a unit where that is the larger number."""
 
@@ -107,34 +88,63 @@ def rate(per_second: float | None, unit: str = "view") -> str:
 
 @dataclass(kw_only=True)
 class _TaskState:
-    """A task as it stands where stderr is no terminal; times in s."""
+    """A task as it stands where stderr is no terminal."""
 
-    started: float
-    written: float
-    is_done: bool = False
+    started_s: float
+    done: int
+    total: int
 
 
-@dataclass(kw_only=True)
 class _Lines:
-    """Progress as plain lines: one every ``LINE_EVERY_S`` and one when a task is done."""
+    """Progress as plain lines: one every ``LINE_EVERY_S``, of the task that reported last, and one when a task is done.
 
-    stream: TextIO
-    tasks: dict[str, _TaskState] = field(default_factory=dict)
+    A thread of its own prints them, so that a step of minutes has its lines, too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._tasks, self._finished = stream, dict[str, _TaskState](), set[str]()
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._report, daemon=True)
 
     def update(self, task: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        state = self.tasks.setdefault(task, _TaskState(started=now, written=now))
-        if state.is_done or not total or task in PASSING:
+        if task in self._finished or not total:
             return
-        label, unit = TASKS.get(task, (task, "step"))
-        seconds = now - state.started
-        if done >= total:
-            state.is_done = True
-            print(f"{label}: {total:,} of {total:,} in {duration(seconds)}", file=self.stream, flush=True)
-        elif now - state.written >= LINE_EVERY_S:
-            state.written = now
-            rest = f", {rate(done / seconds, unit)}, {duration(seconds * (total - done) / done)} left" if done else ""
-            print(f"{label}: {done:,} of {total:,}{rest}", file=self.stream, flush=True)
+        with self._lock:
+            if not self._tasks and not self._thread.ident:
+                self._thread.start()
+            before = self._tasks.pop(task, None)  # the last one of the dict is the one that reported last
+            state = _TaskState(started_s=before.started_s if before else time.monotonic(), done=done, total=total)
+            if done < total:
+                self._tasks[task] = state
+                return
+            if task in PASSING:
+                return
+            self._finished.add(task)
+            seconds = time.monotonic() - state.started_s
+            self._print(f"{TASKS.get(task, (task,))[0]}: {total:,} of {total:,} in {duration(seconds)}")
+
+    def close(self) -> None:
+        self._end.set()
+        if self._thread.ident:
+            self._thread.join()
+
+    def _report(self) -> None:
+        while not self._end.wait(LINE_EVERY_S):
+            with self._lock:
+                if self._tasks:
+                    self._print(self._line(*list(self._tasks.items())[-1]))
+
+    def _line(self, task: str, state: _TaskState) -> str:
+        label, unit = TASKS.get(task, (PASSING.get(task, task), "step"))
+        seconds = time.monotonic() - state.started_s
+        counted = "" if task in PASSING else f"{state.done:,} of {state.total:,}, "
+        if not state.done:
+            return f"{label}: {counted}{duration(seconds)} so far"
+        left = duration(seconds * (state.total - state.done) / state.done)
+        return f"{label}: {counted}{rate(state.done / seconds, unit)}, {left} left"
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -163,7 +173,7 @@ class Bar:
         self._console = Console(file=self._stream)
         # A network may take a minute a view on a CPU: the speed is that of the last ten minutes.
         self._progress = Progress(*columns, console=self._console, speed_estimate_period=600)
-        self._lines = None if self._console.is_terminal else _Lines(stream=self._stream)
+        self._lines = None if self._console.is_terminal else _Lines(self._stream)
         self._tasks: dict[str, TaskID] = {}
         self._skipped = 0
 
@@ -175,6 +185,8 @@ class Bar:
     ) -> None:
         if self._tasks:
             self._progress.stop()
+        if self._lines is not None:
+            self._lines.close()
         if self._stream is not sys.stderr:
             self._stream.close()
 
@@ -222,13 +234,29 @@ def _stderr_of_its_own() -> TextIO:
 
 def next_lines(*commands: tuple[str, Sequence[object], str]) -> list[str]:
     """Lay out the next commands to type: (command, its arguments, what it makes) each; paths are quoted."""
-    typed = [shlex.join(["nasrecon", command, *map(str, arguments)]) for command, arguments, _ in commands]
-    width = max(map(len, typed))
+    typed = [["nasrecon", command, *map(str, arguments)] for command, arguments, _ in commands]
+    width = max(len(shlex.join(words)) for words in typed)
+    purposes = [purpose for _, _, purpose in commands]
     starts = ["next: ", *(["  or: "] * (len(typed) - 1))]
-    return [
-        f"{start}{text:<{width}}   # {purpose}"
-        for start, text, (_, _, purpose) in zip(starts, typed, commands, strict=True)
-    ]
+    lines = []
+    for start, words, purpose in zip(starts, typed, purposes, strict=True):
+        line = f"{start}{shlex.join(words):<{width}}   # {purpose}"
+        lines += [line] if len(line) <= LINE_WIDTH else command_lines(start, words, purpose)
+    return lines
+
+
+def command_lines(start: str, words: Sequence[str], purpose: str = "") -> list[str]:
+    """Break a command into lines of a terminal's width, as a shell reads them; its purpose is left out without room."""
+    parts = [shlex.quote(words[0])]
+    for before, word in itertools.pairwise(words):
+        is_value = before.startswith("-") and not word.startswith("-")  # it stays beside its option
+        parts[-1:] = [f"{parts[-1]} {shlex.quote(word)}"] if is_value else [parts[-1], shlex.quote(word)]
+    lines = [f"{start}{parts[0]}"]
+    for part in parts[1:]:
+        fits = len(lines[-1]) + len(part) + 3 <= LINE_WIDTH
+        lines[-1:] = [f"{lines[-1]} {part}"] if fits else [f"{lines[-1]} \\", f"{' ' * (len(start) + 2)}{part}"]
+    remark = f"   # {purpose}" if purpose else ""
+    return [*lines[:-1], f"{lines[-1]}{remark if len(lines[-1]) + len(remark) <= LINE_WIDTH else ''}"]
 
 
 def table(rows: Sequence[Sequence[str]], right: Collection[int] = (1,)) -> str:

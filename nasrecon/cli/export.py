@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +58,9 @@ def export(
 
 def next_command(format: str, out: Path) -> list[str]:
     """Return the line with the command that takes the files, where it is known."""
+    from nasrecon.cli.console import command_lines
+
     if format != "colmap":
         return []
-    command = ["colmap", "stereo_fusion", "--workspace_path", out, "--input_type", "geometric"]
-    return [f"next: {shlex.join(map(str, [*command, '--output_path', out / 'fused.ply']))}"]
+    places = ["--workspace_path", out, "--output_path", out / "fused.ply"]
+    return command_lines("next: ", ["colmap", "stereo_fusion", "--input_type", "geometric", *map(str, places)])

@@ -77,17 +77,17 @@ def preview(
 
     Example: nasrecon train preview --out worlds.png
     """
-    from nasrecon.cli.console import next_lines, print_note, still_working
+    from nasrecon.cli.console import Bar, next_lines
     from nasrecon.errors import plural
 
-    worlds = plural(count, "world")
-    print_note(f"rendering {worlds}; about 10 s each on a CPU")
-    with still_working(f"rendering {worlds}"):
+    with Bar() as bar:
+        bar.update("worlds", 0, count)
         from nasrecon.train.contact_sheet import write_sheet
         from nasrecon.train.world_files import WorldOptions
 
-        write_sheet(out, count, seed, WorldOptions(kind=kind, textures=textures, floating=floating, models=models))
-    print(f"contact sheet of {worlds}: {shlex.quote(str(out))}")
+        options = WorldOptions(kind=kind, textures=textures, floating=floating, models=models)
+        write_sheet(out, count, seed, options, bar)
+    print(f"contact sheet of {plural(count, 'world')}: {shlex.quote(str(out))}")
     given = {
         "--kind": (kind, "primitives"),
         "--models": (models, None),
@@ -97,7 +97,7 @@ def preview(
     }
     chosen = [word for name, (value, usual) in given.items() if value != usual for word in (name, value)]
     arguments = ["render", "--worlds", "runs/worlds", *chosen]
-    print("\n".join(next_lines(("train", arguments, "such worlds, to train on"))))
+    print("\n".join(next_lines(("train", arguments, "worlds to train on"))))
 
 
 @app.command("credits")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from nasrecon.cli.console import Bar, fusion_table
+from nasrecon.cli import console
+from nasrecon.cli.console import Bar, fusion_table, next_lines
 from nasrecon.errors import broken
 from nasrecon.progress import under_way
 
@@ -60,3 +63,50 @@ def test_a_long_line_is_broken_at_its_semicolons():
         "1779 sparse points; 1 camera",
     ]
     assert broken("a" * 70, 60) == ["a" * 70]
+
+
+@pytest.mark.parametrize(
+    ("task", "done", "said"),
+    [("infer", 3, "depth of views: 3 of 12, "), ("infer", 0, "depth of views: 0 of 12, "), ("surface", 0, "so far")],
+    ids=["of several steps", "before its first step", "of one step"],
+)
+def test_a_long_task_gets_lines_in_a_pipe_while_it_lasts(monkeypatch, task, done, said) -> None:
+    """Also where it reports nothing for minutes; short ones get one line, when they are done."""
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.02)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Bar() as bar:
+        bar.update(task, done, 12)
+        end = time.monotonic() + 20
+        while not sys.stderr.getvalue().count("\n") >= 2:
+            assert time.monotonic() < end, sys.stderr.getvalue()
+            time.sleep(0.01)
+        bar.update(task, 12, 12)
+    lines = sys.stderr.getvalue().splitlines()
+    assert said in lines[0] and ("left" in lines[0]) == (done > 0)
+    assert lines[-1].startswith("depth of views: 12 of 12 in " if task == "infer" else "making cloud and mesh: ")
+
+
+def test_a_short_task_gets_one_line_in_a_pipe(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Bar() as bar:
+        for i in range(13):
+            bar.update("infer", i, 12)
+    (line,) = sys.stderr.getvalue().splitlines()
+    assert line.startswith("depth of views: 12 of 12 in ")
+
+
+def test_next_commands_fit_100_columns_and_a_shell_reads_them() -> None:
+    folder = "/home/someone/Bilder/Sommer 2024 in den Bergen/dritter Tag"
+    commands = (
+        ("viz", [folder], "a page in the browser"),
+        ("viz", [folder, "--html", f"{folder}/report.html"], "one file that opens offline"),
+    )
+    lines = next_lines(*commands)
+    assert max(map(len, lines)) <= 100
+    typed = "\n".join(lines).replace("next: ", "").replace("  or: ", "").replace("\\\n", "").splitlines()
+    read = [shlex.split(line, comments=True) for line in typed]
+    assert read == [["nasrecon", command, *arguments] for command, arguments, _ in commands]
+    assert next_lines(("viz", ["out"], "a page"), ("viz", ["out", "--html", "r.html"], "a file")) == [
+        "next: nasrecon viz out                 # a page",
+        "  or: nasrecon viz out --html r.html   # a file",
+    ]
