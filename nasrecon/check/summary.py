@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from nasrecon.check.findings import Diagnosis
+from nasrecon.errors import plural
 from nasrecon.geometry import inverse
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras
@@ -29,7 +30,7 @@ def facts(scene: Scene, matches: Matches) -> tuple[tuple[str, str], ...]:
     across, down = (np.degrees(2 * np.arctan(side / (2 * f))) for side, f in ((width, fx), (height, fy)))
     looked = f", {len(matches.views)} compared" if len(matches.views) < len(cameras) else ""
     rows = [
-        ("views", f"{len(cameras)}{looked} ({len(scene.dropped)} inputs left out)"),
+        ("views", f"{len(cameras)}{looked} ({plural(len(scene.dropped), 'input')} left out)"),
         ("read as", scene.origin.in_words()),
         ("image sizes", ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))),
         ("focal lengths", f"fx {_span(fx)} px, fy {_span(fy)} px"),
@@ -62,7 +63,8 @@ def _lengths(scene: Scene, matches: Matches) -> list[tuple[str, str]]:
         rows.append(
             (
                 "depth range",
-                f"{near:.4g} to {far:.4g}{unit} (median of {len(ranges)} views); from {depth_range_source(ranged)}",
+                f"{near:.4g} to {far:.4g}{unit} (median of {plural(len(ranges), 'view')}); "
+                f"from {depth_range_source(ranged)}",
             )
         )
     else:

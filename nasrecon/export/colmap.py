@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.export.files import image_name, write_image
 from nasrecon.fuse.overlap import CoarseDepth
 from nasrecon.geometry import in_image, transform
@@ -62,7 +62,8 @@ def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple
     )
     (out / "stereo" / "patch-match.cfg").write_text("".join(blocks), encoding="utf-8")
     return (
-        f"COLMAP workspace of {len(names)} images; {len(points)} points of the depth maps in its sparse model",
+        f"COLMAP workspace of {plural(len(names), 'image')}; {plural(len(points), 'point')} of "
+        "the depth maps in its sparse model",
         "COLMAP's stereo_fusion, or pycolmap.stereo_fusion, fuses it with input_type geometric",
     )
 

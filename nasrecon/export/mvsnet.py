@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nasrecon.errors import plural
 from nasrecon.export.files import write_image
 from nasrecon.progress import Progress
 from nasrecon.types import Estimate
@@ -40,7 +41,9 @@ def write(estimates: Sequence[Estimate], out: Path, progress: Progress) -> tuple
     progress.update("views", len(estimates), len(estimates))
     (out / "pair.txt").write_text(pair_text(names, sources))
     (out / "names.txt").write_text("".join(f"{i:08d} {name}\n" for i, name in enumerate(names)), encoding="utf-8")
-    return (f"{len(names)} views in MVSNet's layout: images, cams, pair.txt, depth_est and confidence as PFM",)
+    return (
+        f"{plural(len(names), 'view')} in MVSNet's layout: images, cams, pair.txt, depth_est and confidence as PFM",
+    )
 
 
 def write_cam(path: Path, estimate: Estimate) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.export.files import image_name, map_name, write_image
 from nasrecon.export.png16 import DepthImages, choose_scale
 from nasrecon.progress import Progress
@@ -42,7 +42,7 @@ def write(
     depths.refuse_lost()
     content = {"camera_model": "OPENCV", "integer_depth_scale": scale.units_per_step, "frames": frames}
     (out / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    text = [f"{len(frames)} frames in transforms.json, depth as 16-bit PNG, {scale.words}"]
+    text = [f"{plural(len(frames), 'frame')} in transforms.json, depth as 16-bit PNG, {scale.words}"]
     if scale.units_per_step != NERFSTUDIO_SCALE:
         text.append(f"nerfstudio reads the depth with --depth-unit-scale-factor {scale.units_per_step:g}")
     return *text, *depths.saturation()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.inference.adapter import Photo
 from nasrecon.inference.estimate import estimate_batches
 from nasrecon.inference.memory import Memory, largest_size, refuse_too_large
@@ -123,8 +123,8 @@ def _unfinished(order: Sequence[str], finished: frozenset[str], progress: Progre
     """Return the positions of the views to estimate, and report those that are finished."""
     todo = [i for i, name in enumerate(order) if name not in finished]
     if len(todo) < len(order):
-        kept = len(order) - len(todo)
-        progress.note(f"{kept} views are finished from an earlier run (--overwrite redoes them)")
+        finished_before = plural(len(order) - len(todo), "view")
+        progress.note(f"{finished_before} finished in an earlier run (--overwrite redoes them)")
     return todo
 
 

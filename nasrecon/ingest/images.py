@@ -47,14 +47,18 @@ def direct_images(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
 
 
-def unread_endings(folder: Path) -> dict[str, int]:
+def unread_endings(folder: Path, results: Path | None = None) -> dict[str, int]:
     """Count the files under a folder, by ending, that no reader takes: raw photographs, videos among images ...
 
-    Files that may belong to cameras, points or depths are not counted, nor are hidden ones.
+    Files that may belong to cameras, points or depths are not counted, nor are hidden ones, nor those of the folder
+    ``results``.
     """
     counts: Counter[str] = Counter()
+    output = None if results is None else results.resolve()
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if output is not None and output in path.resolve().parents:
+            continue
         if not hidden and path.suffix.lower() not in (*ENDINGS, *BESIDE_IMAGES) and path.is_file():
             counts[path.suffix.lower() or "without an ending"] += 1
     return dict(sorted(counts.items()))

@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.ingest.exif import read_orientation, turn_size
 from nasrecon.ingest.images import image_size
 from nasrecon.types import Scene, View
@@ -42,10 +42,11 @@ def with_orientations(scene: Scene, *, turn_all: bool) -> Scene:
     stored = sum(view.image.orientation != 1 and not view.image.is_turned for view in views)
     origin = scene.origin
     if turned:
-        origin = origin.with_note(f"{turned} images are turned upright by their EXIF orientation")
+        verb = "is" if turned == 1 else "are"
+        origin = origin.with_note(f"{plural(turned, 'image')} {verb} turned upright by the EXIF orientation")
     if stored:
         origin = origin.with_note(
-            f"{stored} images have an EXIF orientation, but their cameras are those of the pixels as stored"
+            f"EXIF orientation of {plural(stored, 'image')} not followed: the cameras are those of the pixels as stored"
         )
     return replace(scene, views=tuple(views), origin=origin)
 

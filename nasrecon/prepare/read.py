@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrecon.check.fixes import apply_fixes
-from nasrecon.errors import InputError, NoPosesError, broken
+from nasrecon.errors import InputError, NoPosesError, broken, plural
 from nasrecon.ingest.images import unread_endings
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.ingest.video import is_video
@@ -65,9 +65,7 @@ def _note_origin(scene: Scene, progress: Progress) -> None:
 
 def _note_unread(images: Path, work_dir: Path | None, progress: Progress) -> None:
     """Report the files of a folder of images that no reader takes."""
-    if not images.is_dir() or (work_dir is not None and images.resolve() in work_dir.resolve().parents):
-        return
-    if counts := unread_endings(images):
+    if images.is_dir() and (counts := unread_endings(images, work_dir)):
         listed = ", ".join(f"{count} {ending}" for ending, count in counts.items())
         progress.note(f"{images}: not read, because no format that is known: {listed}")
 
@@ -76,7 +74,7 @@ def select_and_fix(scene: Scene, options: PrepareOptions, progress: Progress) ->
     """Return every Nth view of a scene, with the fixes applied."""
     if options.every > 1:
         scene = scene.subset(range(0, len(scene.views), options.every))
-        progress.note(f"every {options.every} views: {len(scene.views)} are taken")
+        progress.note(f"every {options.every} views: {plural(len(scene.views), 'view')} taken")
     if options.fixes:
         scene = apply_fixes(scene, options.fixes)
         progress.note(f"repaired as asked: {', '.join(options.fixes)}")

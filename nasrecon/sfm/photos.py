@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,17 @@ def find_photos(images: Path, results: Path) -> tuple[Path, list[str]]:
     names = direct_images(root) or image_files(root)
     is_output = output == root.resolve() or output in root.resolve().parents
     return root, [name for name in names if is_output or output not in (root / name).resolve().parents]
+
+
+def passed_over(root: Path, names: Sequence[str], results: Path) -> dict[str, int]:
+    """Count the images below a folder that are not among ``names``, by subfolder; not those of the folder ``results``.
+
+    Photographs of a folder that has some of its own are not mixed with those of its subfolders.
+    """
+    output, taken = results.resolve(), set(names)
+    others = [name for name in image_files(root) if name not in taken]
+    counts = Counter(name.partition("/")[0] for name in others if output not in (root / name).resolve().parents)
+    return dict(sorted(counts.items()))
 
 
 def read_headers(root: Path, names: Sequence[str]) -> tuple[list[SfmPhoto], list[tuple[str, str]]]:

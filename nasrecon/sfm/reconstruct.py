@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from nasrecon.atomic import replacing_folder
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.ingest.orientation import MADE_FROM, TURNED
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.sfm.child import run_in_child
 from nasrecon.sfm.database import LOG, CameraGroup, choose_pairs, extract, match, quiet, verified_pairs
 from nasrecon.sfm.kept_model import MODEL, digest, is_kept, write_made_from, write_model
-from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, read_headers, shared_cameras, stage
+from nasrecon.sfm.photos import SfmPhoto, find_photos, known_camera, passed_over, read_headers, shared_cameras, stage
 
 MIN_MODEL = 2
 
@@ -62,6 +62,9 @@ def reconstruct_cameras(
     """
     progress = progress or LogProgress()
     root, names = find_photos(images, folder.parent)
+    if below := passed_over(root, names, folder.parent):
+        listed = ", ".join(f"{plural(count, 'image')} in {name}" for name, count in below.items())
+        progress.note(f"{root}: its subfolders are not read, because it has images of its own: {listed}")
     photos, unread = read_headers(root, names[::every])
     if len(photos) < MIN_MODEL:
         reasons = "".join(f"\n  {reason}" for _, reason in unread[:3])
@@ -72,7 +75,7 @@ def reconstruct_cameras(
     if is_kept(folder, made_from, redo):
         progress.note(f"cameras: {folder / MODEL}, found in an earlier run")
     else:
-        progress.note(f"no cameras given: finding those of {len(photos)} images (structure from motion)")
+        progress.note(f"no cameras given: finding those of {plural(len(photos), 'image')} (structure from motion)")
         with replacing_folder(folder) as part:
             about = run_in_child(_run_sfm, root, photos, groups, intrinsics is not None, part, progress=progress)
             write_made_from(part, made_from | about)
@@ -93,7 +96,8 @@ def _run_sfm(
     inside = stage(photos, staged)
     turned = sum(photo.orientation != 1 for photo in photos)
     if turned:
-        progress.note(f"{turned} of {len(photos)} images are turned upright by their EXIF orientation")
+        verb = "is" if turned == 1 else "are"
+        progress.note(f"{turned} of {len(photos)} images {verb} turned upright by the EXIF orientation")
     with quiet(part / LOG):
         extract(database, staged, inside, groups, progress)
         pairs = choose_pairs(database, inside)
@@ -101,7 +105,7 @@ def _run_sfm(
     verified = verified_pairs(database)
     if len(pairs) < len(photos) * (len(photos) - 1) // 2:
         progress.note(f"{len(pairs)} pairs compared: neighbours by name, and those whose largest features match")
-    progress.note(f"{len(verified)} of {len(pairs)} pairs of images show the same things")
+    progress.note(f"pairs of images that show the same things: {len(verified)} of {len(pairs)}")
     models = _map(database, staged, part, len(photos), keep_intrinsics, progress) if verified else []
     if not models:
         raise InputError(_nothing_reconstructed(root, len(photos), len(verified)))
@@ -113,7 +117,8 @@ def _run_sfm(
             "Images taken between them join the groups."
         )
     progress.note(
-        f"{best.num_reg_images()} of {len(photos)} images have cameras now, {best.num_points3D()} sparse points, "
+        f"{best.num_reg_images()} of {len(photos)} images have cameras now, "
+        f"{plural(best.num_points3D(), 'sparse point')}, "
         f"{best.compute_mean_reprojection_error():.2f} px reprojection error"
     )
     names = dict(zip(inside, (photo.name for photo in photos), strict=True))

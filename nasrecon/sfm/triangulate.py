@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.atomic import replacing_folder
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.ingest.formats.colmap import read_model, sparse_points
 from nasrecon.ingest.images import view_size
 from nasrecon.matching.pairs import pairs_to_triangulate
@@ -62,7 +62,7 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
     if is_kept(folder, made_from, redo):
         progress.note(f"sparse points: {folder / MODEL}, triangulated in an earlier run")
     else:
-        progress.note(f"triangulating sparse points from {len(usable)} views under their cameras")
+        progress.note(f"triangulating sparse points from {plural(len(usable), 'view')} under their cameras")
         with replacing_folder(folder) as part:
             about = run_in_child(_run_triangulation, scene.subset(usable), part, progress=progress)
             write_made_from(part, made_from | about)
@@ -75,7 +75,7 @@ def triangulate(scene: Scene, folder: Path, *, redo: bool = False, progress: Pro
         scene,
         points_in_world=points_in_world,
         visible=tuple(indices_of_view.get(view.name, nothing) for view in scene.views),
-        origin=scene.origin.with_note(f"{len(points_in_world)} points triangulated"),
+        origin=scene.origin.with_note(f"{plural(len(points_in_world), 'point')} triangulated"),
     )
 
 
@@ -131,7 +131,9 @@ def _run_triangulation(scene: Scene, part: Path, progress: Progress) -> dict[str
             f"{scene.root}: no sparse point could be triangulated ({len(verified_pairs(database))} of {len(pairs)} "
             "pairs of views match). Leave --triangulate out, or check the cameras: are they those of these images?"
         )
-    progress.note(f"{model.num_points3D()} points, {model.compute_mean_reprojection_error():.2f} px reprojection error")
+    progress.note(
+        f"{plural(model.num_points3D(), 'point')}, {model.compute_mean_reprojection_error():.2f} px reprojection error"
+    )
     write_model(model, dict(zip(inside, (view.name for view in scene.views), strict=True)), part)
     return {"images": len(scene.views), "points": model.num_points3D()}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.atomic import write_atomically
-from nasrecon.errors import NasReconError
+from nasrecon.errors import NasReconError, plural
 from nasrecon.fuse.o3d import render_mesh_preview
 from nasrecon.fuse.save import load_mesh
 from nasrecon.progress import LogProgress, Progress, under_way
@@ -86,7 +86,7 @@ def _heading(contents: Contents) -> np.ndarray:
     scene = results.manifest["scene"]
     unit = "the scene's own unit" if results.unit == "unknown" else results.unit
     network = results.manifest["settings"]["network"]
-    facts = f"{len(results)} views, network {network}, lengths in {unit}. {scene['read_as']}"
+    facts = f"{plural(len(results), 'view')}, network {network}, lengths in {unit}. {scene['read_as']}"
     strip.text(_MARGIN, 58, facts, color=_SOFT, room=_WIDTH - 2 * _MARGIN)
     for i, note in enumerate(contents.missing + contents.warnings):
         color = _SOFT if i < len(contents.missing) else _WARNING

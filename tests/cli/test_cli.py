@@ -222,7 +222,7 @@ def test_a_rerun_keeps_and_overwrite_redoes(run, files, tmp_path):
         code == 0
         and "0 views estimated" in stdout
         and "5 finished before" in stdout
-        and "5 views are finished" in stderr
+        and "5 views finished in an earlier run" in stderr
     )
     code, _, stderr = run(*arguments, "--sources", 1)
     assert code == 2 and "sources: 4 there, 1 now" in stderr and "--overwrite" in stderr

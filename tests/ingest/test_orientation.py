@@ -54,7 +54,7 @@ def test_the_size_of_the_camera_decides(size, turn_all, is_turned, tmp_path) -> 
     scene = Scene(root=tmp_path, views=(view_of(tmp_path / "x.jpg", *size),))
     found = with_orientations(scene, turn_all=turn_all)
     assert (found.views[0].image.orientation, found.views[0].image.is_turned) == (6, is_turned)
-    assert any("1 images are turned upright" in note for note in found.origin.notes) is is_turned
+    assert any("1 image is turned upright" in note for note in found.origin.notes) is is_turned
     assert any("as stored" in note for note in found.origin.notes) is not is_turned
     assert (scene_digest(found) == scene_digest(scene)) is not is_turned
     assert view_size(found.views[0]) == ((40, 60) if is_turned else (60, 40))
@@ -80,7 +80,7 @@ def test_given_cameras_of_stored_pixels_stay(tmp_path) -> None:
     (tmp_path / "K.txt").write_text("50 50 30 20")
     scene = open_scene(tmp_path, convention="cam-from-world")
     assert [(view.image.orientation, view.image.is_turned) for view in scene.views] == [(8, False)] * 2
-    assert sum("2 images have an EXIF orientation" in note for note in scene.origin.notes) == 1
+    assert sum("EXIF orientation of 2 images not followed" in note for note in scene.origin.notes) == 1
     assert read_view(scene.views[0])[0].shape == (40, 60, 3)
 
 
@@ -111,3 +111,4 @@ def test_files_that_no_reader_takes_are_counted(tmp_path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert unread_endings(tmp_path) == {".dng": 2, ".mp4": 1, "without an ending": 1}
+    assert unread_endings(tmp_path, tmp_path / "sub") == {".dng": 1, ".mp4": 1, "without an ending": 1}  # as results
