@@ -301,9 +301,10 @@ def fusion_table(fusion: Fusion, files: dict[str, str], epipolar_px: dict[str, f
         )
     ]
     rows += [(stage, f"{left:,}", f"{100 * left / max(stats.pixels, 1):.1f} %") for stage, left in stats.stages()]
-    if len(stats.confirmed) > _WORST_SHOWN:
-        worst = sorted(stats.confirmed.items(), key=lambda item: item[1])
-        rows.append(("least confirmed", "", _worst([(name, f"{100 * share:.0f} %") for name, share in worst])))
+    for label, shares in (("least confirmed", stats.confirmed), ("least agreeing", stats.agreement)):
+        if len(shares) > _WORST_SHOWN:
+            worst = sorted(shares.items(), key=lambda item: item[1])
+            rows.append((label, "", _worst([(name, f"{100 * share:.0f} %") for name, share in worst])))
     if epipolar_px:
         largest = sorted(epipolar_px.items(), key=lambda item: -item[1])
         errors = _worst([(name, f"{error:.2f} px") for name, error in largest])

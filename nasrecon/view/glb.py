@@ -21,7 +21,7 @@ def mesh_glb(points: np.ndarray, normal: np.ndarray, rgb: np.ndarray, faces: np.
     Args:
         points: (V, 3) float32.
         normal: (V, 3) float32, unit.
-        rgb: (V, 3) uint8, sRGB.
+        rgb: (V, 3) uint8, sRGB, the colours that are shown; clay has one of its own.
         faces: (F, 3) int32, counter-clockwise from the front.
         surface: how it looks. Clay is lit by the page, the others shine by themselves.
     """
@@ -30,8 +30,7 @@ def mesh_glb(points: np.ndarray, normal: np.ndarray, rgb: np.ndarray, faces: np.
         ("NORMAL", normal.astype("<f4"), _FLOAT, "VEC3"),
     ]
     if surface != "clay":
-        shown = rgb if surface == "photo" else np.rint((normal + 1) * 127.5).clip(0, 255).astype(np.uint8)
-        arrays.append(("COLOR_0", _linear(shown), _U16, "VEC4"))
+        arrays.append(("COLOR_0", _linear(rgb), _U16, "VEC4"))
     arrays.append(("", faces.astype("<u4").reshape(-1), _U32, "SCALAR"))
     views, accessors, blob, offset = [], [], [], 0
     for name, array, kind, shape in arrays:

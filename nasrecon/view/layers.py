@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nasrecon.results.preview import color_normal
 from nasrecon.view.clipping import ClippingBox
 from nasrecon.view.controls import Controls
 from nasrecon.view.glb import mesh_glb
@@ -32,12 +33,14 @@ class Layers:
     Attributes:
         points_shown: points on the page now.
         mesh_shown: vertices (N, 3) in the page and faces (M, 3) of the mesh on the page; None without one.
+        page_from_cam: (3, 3) rotation of the chosen view: normals have the colours that they have in its maps.
     """
 
     def __init__(self, client: viser.ClientHandle, controls: Controls, data: PageData, box: ClippingBox) -> None:
         self._scene, self._controls, self._data, self._box = client.scene, controls, data, box
         self.points_shown = 0
         self.mesh_shown: tuple[np.ndarray, np.ndarray] | None = None
+        self.page_from_cam = np.eye(3, dtype=np.float32)
         self._parts: list[str] = []
         self._versions = (0, 0, 0)
         self._drawn_at = 0.0
@@ -65,6 +68,14 @@ class Layers:
     def _shows_observed(self) -> bool:
         return self._controls.coloring.value in ("depth", "confidence") or self._controls.threshold.value > 0
 
+    def choose(self, page_from_cam: np.ndarray) -> None:
+        """Take another chosen view, by its rotation (3, 3)."""
+        self.page_from_cam = page_from_cam.astype(np.float32)
+        if self._controls.surface.value == "normals":
+            self.draw_mesh()
+        if self._controls.coloring.value == "normal":
+            self.draw_points()
+
     def draw(self) -> None:
         """Draw everything again."""
         self.draw_mesh()
@@ -81,7 +92,9 @@ class Layers:
         if not len(faces):
             self._scene.remove_by_name("/mesh")
             return
-        data = mesh_glb(points, normal, mesh.rgb, faces, self._controls.surface.value)
+        surface = self._controls.surface.value
+        rgb = color_normal(normal @ self.page_from_cam) if surface == "normals" else mesh.rgb
+        data = mesh_glb(points, normal, rgb, faces, surface)
         self._scene.add_glb("/mesh", data, cast_shadow=False, receive_shadow=False, visible=self._controls.mesh.value)
 
     def draw_points(self) -> None:
@@ -99,7 +112,7 @@ class Layers:
             chosen = np.flatnonzero(part.confident(controls.threshold.value)[:count] & self._box.contains(points))
             some = Points(
                 points_in_world=part.points_in_world[chosen],
-                normal=frame.directions(part.normal[chosen]),
+                normal=frame.directions(part.normal[chosen]) @ self.page_from_cam,
                 **{k: getattr(part, k)[chosen] for k in ("rgb", "depth", "confidence", "support")},
             )
             shown += len(chosen)

@@ -251,10 +251,7 @@ def cloud_legend(coloring: Coloring, near: float, far: float, unit: Unit, suppor
     elif coloring == "confidence":
         inner = _bar(["0", "0.25", "0.5", "0.75", "1"]) + "<span>the highest of the views that see the point</span>"
     elif coloring == "normal":
-        inner = (
-            "<span>up is <b style='color:#6a6aff'>blue</b>; right, seen as the cameras look, "
-            "<b style='color:#d33'>red</b>; ahead <b style='color:#292'>green</b></span>"
-        )
+        inner = _normals_legend() + "<span>as the chosen view sees them</span>"
     elif support:
         top = max(2, support)
         inner = _bar(["1", f"{(1 + top) / 2:g}", f"{top} or more"]) + "<span>views that agree on the point</span>"

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from nasrecon.geometry import array_indices, transform
-from nasrecon.results.preview import color_scalar
+from nasrecon.results.preview import color_normal, color_scalar
 from nasrecon.types import Estimate, PointCloud
 
 Coloring = Literal["image", "normal", "depth", "confidence", "agreeing views"]
@@ -62,13 +62,13 @@ class Points:
     def colors(self, coloring: Coloring, near: float, far: float) -> np.ndarray:
         """Return colours (N, 3) uint8; grey where the value is unknown. ``near`` and ``far`` as in ``color_depth``.
 
-        The normals' colours are those of the world's axes: the page hands over normals in its own frame.
+        The normals' colours are those of the maps of a view: the page hands over normals in the frame of its camera.
         """
         if coloring == "image":
             return self.rgb
         if coloring == "normal":
             known = np.any(self.normal != 0, axis=-1, keepdims=True)
-            return np.where(known, np.rint((self.normal + 1) * 127.5), 96).astype(np.uint8)
+            return np.where(known, color_normal(self.normal), np.uint8(96))
         if coloring == "depth":
             known = self.depth > 0
             return color_scalar(1 / np.where(known, self.depth, 1), 1 / far, 1 / near, known)

@@ -246,8 +246,9 @@ class Visitor:
             self.cameras.stand_in(name)
 
     def _choose(self, name: str) -> None:
-        assert self.cameras is not None
+        assert self.cameras is not None and self._data.frame is not None
         self.cameras.choose(name)
+        self.layers.choose(self._data.frame.page_from_cam(self.cameras.views[name])[:3, :3])
         self._show_view()
 
     def _show_view(self) -> None:

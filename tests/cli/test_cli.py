@@ -49,18 +49,19 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
     assert code == 0, stderr
     names = [line.split("  ")[0] for line in stdout.splitlines()]
     assert names[:4] == ["views", "pixels", "with depth", "confident"] and "views agree" in names[4]
-    assert names[5:12] == [
+    assert names[5:13] == [
         "merged points",
         "least confirmed",
+        "least agreeing",
         "epipolar error",
         "voxel",
         "vertices",
         "faces",
         "time",
     ]
-    assert names[12:14] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
+    assert names[13:15] == [f"cloud: {tmp_path / 'c.ply'}", f"mesh: {tmp_path / 'made' / 'm.ply'}"]
     assert f"{5 * 96 * 64:,}" in stdout
-    assert max(len(line) for line in stdout.splitlines()[:12]) <= 100
+    assert max(len(line) for line in stdout.splitlines()[:13]) <= 100
     cloud = load_cloud(tmp_path / "c.ply")
     # The sweep is right to 0.4 % of depths of about 3.
     assert len(cloud) > 1500 and np.median(np.abs(off_plane(cloud.xyz))) < 0.02

@@ -147,7 +147,8 @@ def test_every_colouring_tells_unknown_from_known(hills):
     np.testing.assert_array_equal(points.colors("depth", 1, 4)[0], color_table()[0])
     points.confidence[:] = 1
     np.testing.assert_array_equal(points.colors("confidence", 1, 4)[0], color_table()[-1])
-    np.testing.assert_array_equal(points.colors("normal", 1, 4)[0], (128, 128, 255))
+    towards_the_camera = replace(points, normal=np.tile(np.array([0, 0, -1], np.float32), (50, 1)))
+    np.testing.assert_array_equal(towards_the_camera.colors("normal", 1, 4)[0], (128, 128, 255))
 
 
 @pytest.mark.parametrize("wanted", [20_000, 3000, 400])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from nasrecon.results.preview import color_depth, color_normal
 from nasrecon.results.reader import Results
 
 from .pages import Client, serving, until
@@ -65,6 +68,49 @@ def test_the_quality_table_is_sorted_and_its_worst_view_is_marked(client):
         until(lambda: visitor.cameras.chosen == "hills/0005.jpg" and visitor.controls.go_to.value == "")
         client.set(visitor.controls.view, "hills/0001.jpg")
         until(lambda: visitor.cameras.chosen == "hills/0001.jpg")
+
+
+def test_normals_of_cloud_and_maps_share_colours_and_legend(page, client):
+    """A point of the cloud has the colour of its normal in the map of the chosen view, whichever is chosen."""
+    visitor = client.visitor
+    client.set(visitor.controls.coloring, "normal")
+    until(lambda: "legend of the normals" in visitor.controls.legend.content)
+    assert "facing right is red, up is green, to the camera is blue" in visitor.controls.legend.content
+    for name in ("hills/0002.jpg", "hills/0004.jpg"):
+        client.set(visitor.controls.view, name)
+        view = visitor.cameras.views[name]
+        up_in_camera = color_normal(view.cam_from_world[:3, 2])  # the cloud's normals are (0, 0, 1)
+        until(lambda: visitor.cameras.chosen == name)  # noqa: B023
+        until(lambda: np.abs(cloud_colors(visitor).astype(int) - up_in_camera).max() <= 2)  # noqa: B023
+
+
+def cloud_colors(visitor):
+    return visitor.client.scene.get_handle_by_name("/cloud/" + b"fused".hex()).colors
+
+
+def test_sliders_blend_photo_over_mesh_and_depth_over_photo(page, client):
+    """The picture stands where the camera looks through it; its opacity and colours are those of the sliders."""
+    visitor = client.visitor
+    client.set(visitor.controls.view, "hills/0002.jpg")
+    until(lambda: visitor.cameras.chosen == "hills/0002.jpg")
+
+    def overlay():
+        return visitor.client.scene.get_handle_by_name("/overlay")
+
+    assert overlay() is None
+    estimate = page.data.estimate("hills/0002.jpg")
+    depth = color_depth(estimate.depth, page.data.survey.near, page.data.survey.far)
+    for photo, part, expected in ((0.5, 0, estimate.rgb), (1, 1, depth), (1, 0.5, (estimate.rgb + 1.0 * depth) / 2)):
+        client.set(visitor.controls.photo, photo)
+        client.set(visitor.controls.depth, part)
+        until(lambda: overlay() is not None and shown_by(visitor, expected, round(255 * photo)))  # noqa: B023
+    client.set(visitor.controls.photo, 0)
+    until(lambda: overlay() is None)
+
+
+def shown_by(visitor, expected, alpha):
+    image = np.asarray(Image.open(io.BytesIO(visitor.client.scene.get_handle_by_name("/overlay")._data)))
+    return (image[..., 3] == alpha).all() and np.abs(image[..., :3].astype(float) - expected).mean() < 2
 
 
 def test_two_clicks_measure_and_a_box_clips(page, client):
