@@ -63,7 +63,9 @@ class Browser:
         where = Path(self._profile.name) / "DevToolsActivePort"
         _until(lambda: where.is_file() and len(where.read_text().split()) == 2, 60, "Chromium did not start")
         port, path = where.read_text().split()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, ping_interval=None)
+        self._socket = connect(
+            f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, ping_interval=None, close_timeout=1
+        )
         self._session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

@@ -125,7 +125,8 @@ class Client:
         before = set(page.visitors)
         address = f"ws://127.0.0.1:{page.port}"
         version = f"viser-v{viser.__version__}"
-        self._socket = connect(address, subprotocols=[version], max_size=None, proxy=None, ping_interval=None)
+        limits = {"max_size": None, "ping_interval": None, "close_timeout": 1}  # nothing is read: no goodbye comes
+        self._socket = connect(address, subprotocols=[version], proxy=None, **limits)
         camera = {"wxyz": (1.0, 0, 0, 0), "position": (3.0, 3.0, 3.0), "fov": 0.8, "near": 0.01, "far": 1000.0}
         window = {"image_width": width, "image_height": height}
         self.send("ViewerCameraMessage", **camera, **window, look_at=(0.0, 0, 0), up_direction=(0.0, 0, 1))

@@ -136,23 +136,6 @@ def test_each_browser_has_its_own_page(browser, hills):
         until(lambda: len(page.visitors) == 1)
 
 
-@needs_browser
-def test_panels_are_as_wide_as_a_phone_and_the_scene_is_above_them(browser, hills):
-    browser.resize(390, 844)
-    try:
-        with serving(hills[0]) as page:
-            browser.open(f"http://127.0.0.1:{page.port}/")
-            fixed = "document.querySelectorAll('[style*=\"position: fixed\"]')"
-            sheet = f"[...{fixed}].find((e) => e.innerText.includes('Layers'))"
-            browser.wait(f"{sheet}?.getBoundingClientRect().width === 390", 60)
-            top = browser.evaluate(f"{sheet}.getBoundingClientRect().top")
-            assert top > 300
-            until(lambda: colored(browser.screenshot()[170 : int(top)]) > 0.08)
-            assert browser.errors == []
-    finally:
-        browser.resize(1300, 640)
-
-
 def press_tab(browser, name):
     """Press a tab with the mouse, once the page listens to it."""
     tab = f"[...document.querySelectorAll('[role=tab]')].find((t) => t.innerText === '{name}')"
@@ -209,18 +192,13 @@ def test_quality_table_and_enlarged_maps_of_the_live_page(browser, hills, tmp_pa
         press(browser, "ArrowRight")
         browser.wait("document.querySelector('#nasrecon-enlarged .name').textContent === 'hills/0000.jpg'", 30)
         press(browser, "Escape")
+        # The switch of the scale changes the depths at the ends of the colours, and so their marks.
+        marks = "document.querySelector('figure[data-kind=depth] .marks').innerText"
+        before = browser.evaluate(marks)
+        switch = "(() => { const s = document.querySelector('.nasrecon-view select');"
+        browser.evaluate(f"{switch} s.value = 'view'; s.onchange({{ target: s }}); }})()")
+        browser.wait(f"{marks} !== {json.dumps(before)}", 20)
         assert browser.evaluate("document.querySelector('#nasrecon-enlarged')") is None and browser.errors == []
-
-
-@needs_browser
-@pytest.mark.parametrize(("key", "shift"), [("?", True), ("h", False)])
-def test_a_key_lists_the_keys_of_the_live_page(browser, hills, key, shift):
-    with serving(hills[0]) as page:
-        opened(page, browser)
-        assert not browser.evaluate("document.body.innerText.includes('clipping box on and off')")
-        press(browser, key, shift=shift)
-        browser.wait("document.body.innerText.includes('clipping box on and off')", 20)
-        assert browser.errors == []
 
 
 @needs_browser

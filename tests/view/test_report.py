@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ from nasrecon.errors import InputError
 from nasrecon.results.reader import Results
 from nasrecon.view.contents import survey_depths
 from nasrecon.view.page_frame import choose_frame
+from nasrecon.view.quality import COLUMNS
 from nasrecon.view.report import write_report
 
 from .pages import colored, needs_browser, press, until
@@ -63,6 +66,28 @@ def test_a_click_on_a_camera_of_the_report_shows_its_view(browser, report):
     # One stands where the camera stood, once the way there is done.
     browser.wait("Math.hypot(...V.add(scene.eye(), data.cameras[4].at, -1)) < 1e-4", 30)
     assert browser.evaluate("document.querySelectorAll('#chosen .sources img').length") == 4
+    assert browser.errors == []
+
+
+@needs_browser
+def test_a_click_on_a_row_of_the_quality_table_goes_to_the_view(browser, hills, tmp_path):
+    """The table is sorted worst first, and its columns are those of the live page."""
+    folder = tmp_path / "run"
+    shutil.copytree(hills[0], folder)
+    facts = json.loads((folder / "fusion.json").read_text())
+    shares = dict(zip(Results.open(folder).names, (0.9, 0.8, 0.7, 0.0, 0.5, 0.6), strict=True))
+    facts["quality"] = {name: {"confirmed": share, "agreement": 0.5 * share} for name, share in shares.items()}
+    (folder / "fusion.json").write_text(json.dumps(facts))
+    browser.open(write_report(folder, tmp_path / "report.html").as_uri())
+    browser.wait("document.documentElement?.dataset.ready")
+    heads = browser.evaluate("[...document.querySelectorAll('#quality th')].map((head) => head.innerText)")
+    assert [name for name, _ in COLUMNS] == heads[1:-1]
+    rows = browser.evaluate("[...document.querySelectorAll('#quality tr')].map((row) => row.innerText)")[1:]
+    assert [row.split()[0] for row in rows] == [f"hills/{i:04d}.jpg" for i in (3, 4, 5, 2, 1, 0)]
+    assert "nothing confirmed by other views" in rows[0] and "80 %" in rows[4] and "40 %" in rows[4]
+    browser.evaluate("[...document.querySelectorAll('#quality tr')][1].click()")
+    browser.wait("document.getElementById('chosen-name').textContent === 'hills/0003.jpg'", 20)
+    browser.wait("Math.hypot(...V.add(scene.eye(), data.cameras[3].at, -1)) < 1e-4", 30)
     assert browser.errors == []
 
 
