@@ -35,6 +35,7 @@ def test_what_is_left_out_is_said(run, tmp_path):
     broken.write_bytes(broken.read_bytes()[:300])
     code, stdout, stderr = run("infer", *scene_arguments(files), "--out", tmp_path / "o", "--min-depth", 1.5)
     assert code == 0 and "1 left out" in stdout and "left out: 0002.png" in stderr
+    assert "depth of views: 5 of 5 in " in stderr, "a view that is left out is a step, too"
     (dropped,) = json.loads((tmp_path / "o" / "manifest.json").read_text())["dropped"]
     assert dropped["name"] == "0002.png" and str(broken) in dropped["reason"]
 
