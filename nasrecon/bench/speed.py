@@ -27,7 +27,7 @@ from nasrecon.nas.precision import autocast
 from nasrecon.nas.weights import build_network, load_network
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.prepare import prepare_scene
-from nasrecon.progress import Progress, Quiet
+from nasrecon.progress import Progress, Quiet, under_way
 from nasrecon.types import Camera, ImageSource, Scene, View
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -96,7 +96,8 @@ def measure(
     Cases that do not fit into ``options.seconds`` are left out and reported; the first of each network is measured.
     """
     since, rows = time.perf_counter(), []
-    ceilings = {name: ceiling(device, dtype) for name, dtype in PRECISIONS.items()}
+    with under_way(progress, "measure"):
+        ceilings = {name: ceiling(device, dtype) for name, dtype in PRECISIONS.items()}
     for name in options.networks or (ON_GPU if device.type == "cuda" else ON_CPU):
         network, last = _network(name, device), None
         for width, height in options.sizes:
@@ -108,7 +109,8 @@ def measure(
                     progress.skipped(label, f"it would take about {needed:.0f} s, {max(0, left):.0f} s are left")
                     continue
                 progress.note(f"{label} ...")
-                last = _measured(network, name, sources, width, height, device, ceilings, since + options.seconds)
+                with under_way(progress, "measure"):
+                    last = _measured(network, name, sources, width, height, device, ceilings, since + options.seconds)
                 rows.append(last)
     return ceilings, rows
 

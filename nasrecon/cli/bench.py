@@ -11,6 +11,7 @@ import typer
 
 from nasrecon.cli.options import Device, Threads, parse_size
 from nasrecon.cli.threads import prepare_for_networks
+from nasrecon.progress import under_way
 
 app = typer.Typer(help="Speed of the networks on this machine; or check: faults injected into right cameras.")
 
@@ -46,13 +47,14 @@ def speed(
     prepare_for_networks(threads)
     from dataclasses import asdict
 
-    from nasrecon.bench.speed import SpeedOptions, measure, speed_rows
     from nasrecon.cli.console import Bar, table
-    from nasrecon.nas.weights import resolve_device
 
     chosen = {"networks": network, "sizes": [parse_size(text) for text in size or ()], "sources": sources}
-    options = SpeedOptions(seconds=seconds, **{name: tuple(value) for name, value in chosen.items() if value})
     with Bar() as bar:
+        with under_way(bar, "start"):
+            from nasrecon.bench.speed import SpeedOptions, measure, speed_rows
+            from nasrecon.nas.weights import resolve_device
+        options = SpeedOptions(seconds=seconds, **{name: tuple(value) for name, value in chosen.items() if value})
         ceilings, rows = measure(options, resolve_device(device), bar)
     if as_json:
         print(json.dumps({"gflop_per_second": ceilings, "cases": [asdict(row) for row in rows]}))

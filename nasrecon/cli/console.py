@@ -58,7 +58,10 @@ TASKS = {
 }
 """What a task's bar is called, and the unit that it counts, by the name under which it reports."""
 PASSING = {
+    "start": "starting",
     "load": "loading the network",
+    "measure": "measuring",
+    "compare": "comparing with the reference",
     "verify": "checking the weights",
     "surface": "making cloud and mesh",
     "draw": "drawing the mesh",
@@ -183,10 +186,10 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tasks:
-            self._progress.stop()
         if self._lines is not None:
             self._lines.close()
+        elif self._progress.live.is_started:  # it stands in for sys.stderr
+            self._progress.stop()
         if self._stream is not sys.stderr:
             self._stream.close()
 

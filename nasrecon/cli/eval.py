@@ -165,14 +165,16 @@ def mesh(
     _check_writable(json_file)
 
     from nasrecon.cli.console import Bar, print_note
-    from nasrecon.cli.score_tables import surface_table
-    from nasrecon.evaluation.error_map import write_error_map
-    from nasrecon.evaluation.surface import evaluate_surface
-    from nasrecon.evaluation.surface_reference import read_reference
 
     with Bar() as bar:
+        with under_way(bar, "start"):
+            from nasrecon.cli.score_tables import surface_table
+            from nasrecon.evaluation.error_map import write_error_map
+            from nasrecon.evaluation.surface import evaluate_surface
+            from nasrecon.evaluation.surface_reference import read_reference
         truth = read_reference(reference, cell=sampling, every=every, progress=bar)
-    score = evaluate_surface(surface, truth, distance or (), align=align)
+        with under_way(bar, "compare"):
+            score = evaluate_surface(surface, truth, distance or (), align=align)
     print(f"reference: {truth.source}, one in each {truth.cell:.3g}\n{surface_table(score)}")
     if error_map is not None:
         for path in write_error_map(score, truth, error_map):

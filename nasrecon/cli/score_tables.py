@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nasrecon.cli.console import table
 from nasrecon.evaluation.scoring import STAGES, Evaluation
@@ -67,7 +68,7 @@ def score_tables(evaluation: Evaluation) -> str:
     share = missing / sum(view.pixels for view in evaluation.views)
     lines = [
         f"protocol: {evaluation.protocol}",
-        f"data: {evaluation.data}",
+        *textwrap.wrap(f"data: {evaluation.data}", 98, **_UNBROKEN),
         *(wrapped for rule in evaluation.rules for wrapped in textwrap.wrap(rule, 98, **_INDENTED)),
         f"network: {evaluation.network}",
         *textwrap.wrap(f"stages: {STAGES_IN_WORDS}", 98, subsequent_indent="  "),
@@ -85,6 +86,7 @@ def score_tables(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+_UNBROKEN: dict[str, Any] = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 _INDENTED = {"initial_indent": "  ", "subsequent_indent": "    ", "break_long_words": False}
 
 

@@ -23,6 +23,17 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_a_terminal_is_given_back_also_after_a_task_of_one_step_alone(monkeypatch) -> None:
+    """The bar stands in for stderr while it lasts: what is printed later must not go to it."""
+    for name, value in (("COLUMNS", "100"), ("TERM", "xterm"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    before = sys.stderr
+    with Bar() as bar, under_way(bar, "verify"):
+        assert sys.stderr is not before
+    assert sys.stderr is before
+
+
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_a_task_of_one_step_is_shown_while_it_lasts_and_leaves_no_line(monkeypatch, stream) -> None:
     for name, value in (("COLUMNS", "100"), ("TERM", "xterm"), ("NO_COLOR", "1")):
