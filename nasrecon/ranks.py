@@ -81,6 +81,14 @@ class Ranks:
         self._talk(lambda distributed: distributed.gather_object(part, parts, dst=0))
         return parts or []
 
+    def exchanged(self, part: T) -> list[T]:
+        """Return the parts of all ranks, in their order, on every rank."""
+        if self.size == 1:
+            return [part]
+        parts: list[Any] = [None] * self.size
+        self._talk(lambda distributed: distributed.all_gather_object(parts, part))
+        return parts
+
     def add_up(self, tensors: Sequence[Any]) -> None:
         """Replace tensors, the same on every rank in number and shape, by their sums over all ranks."""
         if self.size == 1 or not tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -141,12 +142,16 @@ def fuse(
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder.
 
+    On several machines: torchrun --nproc-per-node N -m nasrecon fuse ...; the processes share the blocks.
+
     Example: nasrecon fuse nasrecon_out
     """
     from nasrecon.cli.console import Bar
     from nasrecon.cli.interrupt import on_interrupt
     from nasrecon.fuse.fuse_results import fuse_results
-    from nasrecon.results.reader import open_results, read_fusion
+    from nasrecon.progress import Quiet
+    from nasrecon.ranks import as_ranks
+    from nasrecon.results.reader import open_results
 
     out, cloud = _checked_files(results, out, cloud, texture)
     on_interrupt(interrupted(results, [path for path in (cloud, out) if path is not None]))
@@ -164,12 +169,12 @@ def fuse(
         blocks=blocks,
         min_component_faces=min_component_faces,
     )
-    with Bar() as bar:
+    with as_ranks() as ranks, Bar() if ranks.is_first else nullcontext(Quiet()) as bar:
         fusion = fuse_results(opened := open_results(results), options, mesh=out, cloud=cloud, progress=bar)
         for note in fusion.stats.notes():
             bar.note(note)
-    files = {what: str(path) for what, path in (("cloud", cloud), ("mesh", out)) if path is not None}
-    print(json.dumps({**(read_fusion(results) or {}), **files}) if as_json else _summary(fusion, files, opened))
+    if ranks.is_first:
+        print(_summary(fusion, {"cloud": cloud, "mesh": out}, opened, as_json))
 
 
 def interrupted(results: Path, files: Sequence[Path]) -> Callable[[], str]:
@@ -222,10 +227,14 @@ def _checked_files(
     return out, cloud
 
 
-def _summary(fusion: Fusion, files: dict[str, str], opened: Results) -> str:
+def _summary(fusion: Fusion, paths: dict[str, Path | None], opened: Results, as_json: bool) -> str:
     from nasrecon.cli.console import fusion_table, next_lines
+    from nasrecon.results.reader import read_fusion
 
     results = opened.folder
+    files = {what: str(path) for what, path in paths.items() if path is not None}
+    if as_json:
+        return json.dumps({**(read_fusion(results) or {}), **files})
     report = results / "report.html"
     follow = next_lines(
         ("viz", [results], "a page in the browser"), ("viz", [results, "--html", report], "one file that opens offline")

@@ -3,11 +3,12 @@
 Blocks meet at planes of the grid of voxels (for the mesh) and of the grid of cells (for the cloud), which are those of
 the whole scene. A block's grid holds the voxels of the block and of a margin, filled by the views that touch them, so
 each voxel has the value that it has in one grid over the whole, and neighbouring blocks have equal vertices on the
-plane between them.
+plane between them. The processes of a job share the blocks (``fuse.portion``): each has a run of their numbers.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ import numpy as np
 from nasrecon.fuse import o3d
 from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.maps import Store
-from nasrecon.fuse.mesh import BAND, TRUNCATION, Voxel, no_surface
+from nasrecon.fuse.mesh import BAND, TRUNCATION, Parts, Voxel, no_surface
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.points import LONGEST_CELL, PointMerger
 from nasrecon.machine import free_memory
+from nasrecon.ranks import Ranks, current
 from nasrecon.types import PointCloud, Unit, View
 
 Box = tuple[np.ndarray, np.ndarray]
@@ -89,53 +91,89 @@ class GridSplit:
         for index in np.ndindex(*(len(each) - 1 for each in bounds)):
             yield tuple(np.array([bounds[k][index[k] + d] for k in range(3)]) for d in (0, 1))  # type: ignore[misc]
 
+    def share(self, ranks: Ranks) -> range:
+        """Return the numbers of the blocks of a rank: a run, as neighbouring blocks share views."""
+        count = math.prod(len(planes) + 1 for planes in self.planes)
+        return range(ranks.rank * count // ranks.size, (ranks.rank + 1) * count // ranks.size)
+
+    def boxes_in_world(self, numbers: range, step: float, origin: np.ndarray, margin: float) -> list[Box]:
+        """Return some blocks in scene units, larger by a margin [steps] on each side."""
+        every = list(self.boxes())
+        return [((every[k][0] - margin) * step + origin, (every[k][1] + margin) * step + origin) for k in numbers]
+
 
 def choose_blocks(voxel: Voxel | None, options: FuseOptions) -> int:
-    """Return how many blocks the fusion takes: those that are asked for, else as many as memory asks for."""
+    """Return how many blocks the fusion takes: those that are asked for, else as many as memory asks for; one at least
+    for each process of a job, which share the memory."""
+    size = current().size
     if options.blocks != "auto":
-        return options.blocks
+        return max(size, options.blocks)
     free = free_memory()
     if voxel is None or free is None or options.method != "tsdf":
-        return 1
-    return max(1, math.ceil(voxel.blocks * o3d.BLOCK_BYTES / (FREE_SHARE * free)))
+        return size
+    return max(size, math.ceil(voxel.blocks * o3d.BLOCK_BYTES * size / (FREE_SHARE * free)))
 
 
 class BlockPoints:
     """Collect points view by view, each block in a ``PointMerger`` of its own; their cells are those of the whole."""
 
-    def __init__(self, cell: float, origin: np.ndarray, split: Split) -> None:
-        self._split = split.on_grid(cell * LONGEST_CELL, origin)
-        boxes = list(self._split.boxes())
-        self._mergers = [PointMerger(cell, origin, share=1 / len(boxes)) for _ in boxes]
+    def __init__(self, cell: float, origin: np.ndarray, split: Split, ranks: Ranks) -> None:
+        self._split, self._step, self._origin = split.on_grid(cell * LONGEST_CELL, origin), cell * LONGEST_CELL, origin
+        self._numbers = self._split.share(ranks)
+        merger = functools.partial(PointMerger, cell, origin, share=1 / len(list(self._split.boxes())))
+        self._all, self._mergers = merger(), {number: merger() for number in self._numbers}
+
+    def boxes_in_world(self) -> list[Box]:
+        """Return the blocks of this rank and what lies a step around."""
+        return self._split.boxes_in_world(self._numbers, self._step, self._origin, 1)
 
     def add(self, filtered: FilteredView) -> None:
-        """Add the kept pixels of a view."""
-        rows = self._mergers[0].rows(filtered)
+        """Add the kept pixels of a view that lie in the blocks of this rank."""
+        rows = self._all.rows(filtered)
         if rows is None:
             return
         block = self._split.of_steps(np.floor(rows[3] / LONGEST_CELL).astype(np.int64))
         for number in np.unique(block):
-            self._mergers[number].add_rows(tuple(column[block == number] for column in rows))
+            if number in self._mergers:
+                self._mergers[number].add_rows(tuple(column[block == number] for column in rows))
 
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
-        """Return the points of all blocks."""
-        parts = [merger.cloud(unit) for merger in self._mergers]
-        columns = ("xyz", "normal", "rgb", "support", "sigma")
-        joint = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
-        return PointCloud(**joint, unit=unit)
+        """Return the points of the blocks of this rank."""
+        joint = join_clouds([merger.cloud(unit) for merger in self._mergers.values()])
+        return joint or self._all.cloud(unit)
+
+
+def join_clouds(parts: Sequence[PointCloud]) -> PointCloud | None:
+    """Return the points of all clouds of one scene; None without a cloud."""
+    if not parts:
+        return None
+    columns = ("xyz", "normal", "rgb", "support", "sigma")
+    joint = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
+    return PointCloud(**joint, unit=parts[0].unit)
 
 
 class BlockMesh:
     """Keep the depth of filtered views and which voxels they touch; make the surface block by block at the end."""
 
-    def __init__(self, voxel: Voxel, origin: np.ndarray, split: Split) -> None:
-        self._voxel, self._origin = voxel, origin
-        self._split = split.on_grid(voxel.size * o3d.BLOCK, origin)
+    def __init__(self, voxel: Voxel, origin: np.ndarray, split: Split, ranks: Ranks) -> None:
+        self._voxel, self._origin, self._step, self._ranks = voxel, origin, voxel.size * o3d.BLOCK, ranks
+        self._split = split.on_grid(self._step, origin)
+        self._numbers = self._split.share(ranks)
         self._expected = 2 * voxel.blocks // split.count
         self._depth, self._touched = Store(_DEPTH_BYTES), Store(_DEPTH_BYTES)
         self._views: list[View] = []
         self._extent: list[Box] = []
         self._scout = self._grid(1)
+
+    def boxes_in_world(self) -> list[Box]:
+        """Return the blocks of this rank and what lies so near that it touches their voxels."""
+        margin = MARGIN + 1 + 2 * BAND / o3d.BLOCK
+        return self._split.boxes_in_world(self._numbers, self._step, self._origin, margin)
+
+    def inside(self, vertices: np.ndarray) -> np.ndarray:
+        """Return which vertices (V, 3) in the world lie in the blocks of this rank."""
+        number = self._split.of_steps(np.floor((vertices - self._origin) / self._step).astype(np.int64))
+        return (number >= self._numbers.start) & (number < self._numbers.stop)
 
     def add(self, filtered: FilteredView) -> None:
         """Take in the kept pixels of a view."""
@@ -148,21 +186,25 @@ class BlockMesh:
         self._extent.append((touched.min(axis=0), touched.max(axis=0)))
         self._views.append(filtered.view)
 
-    def surface(self, min_weight: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vertices (V, 3) and faces (F, 3) of the surface where ``min_weight`` views or more touched it.
+    def parts(self, min_weight: int) -> Parts:
+        """Return the surfaces of all blocks where ``min_weight`` views or more touched it, on the first rank; none on
+        the others."""
+        parts, every = [], list(self._split.boxes())
+        for number in self._numbers:
+            grid, used = self._filled(every[number])
+            if used:
+                parts.append((*_inside(*grid.extract_in_voxels(min_weight), every[number]), used))
+        return [part for theirs in self._ranks.gathered(parts) for part in theirs]
+
+    def surface(self, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vertices (V, 3) and faces (F, 3) of the surface of all blocks.
 
         Raises:
             EmptyResultError: if the field has no surface.
         """
-        parts, used = [], 0
-        for box in self._split.boxes():
-            grid, count = self._filled(box)
-            used += count
-            if count:
-                parts.append(_inside(*grid.extract_in_voxels(min_weight), box))
-        vertices, faces = join(parts)
+        vertices, faces = join([(vertices, faces) for vertices, faces, _ in parts])
         if not len(faces):
-            raise no_surface(used, self._voxel)
+            raise no_surface(sum(used for _, _, used in parts), self._voxel)
         return vertices.astype(np.float64) * self._voxel.size + self._origin, faces
 
     def _filled(self, box: Box) -> tuple[o3d.TsdfGrid, int]:

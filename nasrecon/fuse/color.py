@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ from nasrecon.geometry import in_image
 from nasrecon.types import View
 
 _POWER = 4
-_TOLERANCE = (0.01, 0.03)
+TOLERANCE = (0.01, 0.03)
 _EDGE_PX = 2
 _EDGE_STEP = 0.05
 _BORDER = 0.04
@@ -119,7 +119,7 @@ class Photos(Sequence[Photo]):
         return Photo(
             view=view,
             inv_depth=m[..., 0] * x + m[..., 1] * y + m[..., 2],
-            tolerance=np.clip(2 * np.sqrt(m[..., 3]), *_TOLERANCE),
+            tolerance=np.clip(2 * np.sqrt(m[..., 3]), *TOLERANCE),
             rgb=self.rgb(number),
             focus=float(np.clip(self._focus[number], 0.3, 1.5)) * self._footprint,
         )
@@ -160,6 +160,14 @@ def vertex_colors(
 
     Vertices (V, 3) that none shows take the mean of their neighbours by the faces (F, 3).
     """
+    return mean_colors(*color_sums(vertices, normal, photos, pool, threads), faces)
+
+
+def color_sums(
+    vertices: np.ndarray, normal: np.ndarray, photos: Iterable[Photo], pool: ThreadPoolExecutor, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted sums (V, 3) of the colours in which the photographs show vertices (V, 3), and the weights
+    (V,)."""
     total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
     bounds = np.linspace(0, len(vertices), threads + 1).astype(int)
     for photo in photos:
@@ -173,6 +181,11 @@ def vertex_colors(
             weight[span][index] += share
 
         list(pool.map(add, [slice(a, b) for a, b in pairwise(bounds.tolist())]))
+    return total, weight
+
+
+def mean_colors(total: np.ndarray, weight: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return the colours (V, 3) uint8 of sums of ``color_sums``; those that no photograph shows are filled in."""
     known = weight > 0
     colors = np.divide(total, weight[:, None], out=np.zeros_like(total), where=known[:, None])
     return np.rint(_filled(colors, known, faces)).clip(0, 255).astype(np.uint8)

@@ -8,6 +8,7 @@ from nasrecon.fuse.fusion import Fusion, fuse_estimates
 from nasrecon.fuse.options import FuseOptions
 from nasrecon.fuse.save import save_cloud, save_mesh
 from nasrecon.progress import Progress
+from nasrecon.ranks import current
 from nasrecon.results.fusion_record import fusion_facts, write_fusion
 from nasrecon.results.reader import Results
 
@@ -20,7 +21,8 @@ def fuse_results(
     cloud: Path | None,
     progress: Progress | None = None,
 ) -> Fusion:
-    """Fuse a results folder, write the mesh and the cloud (None: not made), and record both in its fusion.json.
+    """Fuse a results folder, write the mesh and the cloud (None: not made), and record both in its fusion.json; of the
+    processes of a job the first one writes.
 
     Raises:
         InputError: if an ending is not one that is written.
@@ -30,6 +32,8 @@ def fuse_results(
     fusion = fuse_estimates(
         results, options, mesh=mesh is not None, cloud=cloud is not None, unit=results.unit, progress=progress
     )
+    if not current().is_first:
+        return fusion
     files = {}
     if fusion.cloud is not None and cloud is not None:
         written = save_cloud(fusion.cloud, cloud)

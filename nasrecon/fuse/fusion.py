@@ -1,4 +1,8 @@
-"""Estimates become a cloud and a mesh, in two passes over the views, holding only a few of them in memory at a time."""
+"""Estimates become a cloud and a mesh, in two passes over the views, holding only a few of them in memory at a time.
+
+The processes of a job (``nasrecon.ranks``) share the visits to the views, then the spatial blocks of the scene, each
+with its own views (``fuse.portion``). What they make goes to the first one: what one process makes in as many blocks.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nasrecon.errors import EmptyResultError
+from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import o3d
-from nasrecon.fuse.blocks import BlockMesh, BlockPoints, Split, choose_blocks
-from nasrecon.fuse.color import Photos, vertex_colors
+from nasrecon.fuse.blocks import BlockMesh, BlockPoints, Split, choose_blocks, join_clouds
+from nasrecon.fuse.color import Photos, color_sums, mean_colors
 from nasrecon.fuse.consistency import THREADS
 from nasrecon.fuse.filter import average_view, filter_view
 from nasrecon.fuse.maps import PlaneMap, Store
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel, clean_faces, poisson_mesh
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.points import PointMerger
+from nasrecon.fuse.portion import Portion, touching
 from nasrecon.fuse.survey import Survey, survey_views
 from nasrecon.fuse.texture import texture_mesh
 from nasrecon.progress import LogProgress, Progress, under_way
+from nasrecon.ranks import Ranks, current
 from nasrecon.types import Estimate, Mesh, PointCloud, TexturedMesh, Unit
 
 Sink = PointMerger | BlockPoints | MeshBuilder | BlockMesh
@@ -76,55 +82,81 @@ def fuse_estimates(
         InputError: if there is no estimate, or two are of one view.
         EmptyResultError: if a stage drops everything; names the stage, the counts and the option that loosens it.
     """
-    options, progress = options or FuseOptions(), progress or LogProgress()
+    options, progress, ranks = options or FuseOptions(), progress or LogProgress(), current()
     if not isinstance(estimates, Sequence):
         estimates = list(estimates)
     seconds: dict[str, float] = {}
     clock, stats = _Clock(seconds), FilterStats(views=len(estimates))
     survey = survey_views(estimates, options, stats, progress)
-    origin = np.median(np.concatenate([s.points_in_world for s in survey.sketches]), axis=0)
-    cell = options.cell or _CELL_PIXELS * survey.footprint
-    voxel = choose_voxel(survey.sketches, options) if mesh else None
+    origin, cell, voxel, split = ranks.from_first(lambda: _grids(survey, options, mesh, progress))
+    merger = builder = None
+    if cloud or (voxel and options.method == "poisson"):
+        merger = BlockPoints(cell, origin, split, ranks) if split else PointMerger(cell, origin)
+    if voxel and options.method == "tsdf":
+        builder = BlockMesh(voxel, origin, split, ranks) if split else MeshBuilder(voxel, origin)
+    sinks = [sink for sink in (merger, builder) if sink]
+    portion = _portion(survey, sinks, options, ranks)
+    survey.read(estimates, portion.read, options)
     clock.lap("read")
     with ThreadPoolExecutor(THREADS) as pool:
-        averaged = _average_views(survey, options, stats, pool, progress)
+        filtered = FilterStats()
+        averaged = _average_views(survey, portion, options, filtered, pool, progress)
         photos = survey.photos(averaged)
         clock.lap("average")
-        split = _split(survey, voxel, options, progress)
-        merger = builder = None
-        if cloud or (voxel and options.method == "poisson"):
-            merger = BlockPoints(cell, origin, split) if split else PointMerger(cell, origin)
-        if voxel and options.method == "tsdf":
-            builder = BlockMesh(voxel, origin, split) if split else MeshBuilder(voxel, origin)
-        _filter_views(survey, averaged, photos, [s for s in (merger, builder) if s], options, stats, pool, progress)
+        _filter_views(survey, portion, averaged, photos, sinks, options, filtered, pool, progress)
+        for part in ranks.exchanged(filtered):
+            stats.add(part, survey.names)
         clock.lap("filter")
         if stats.supported == stats.lone:
             raise EmptyResultError(_nothing_agrees(stats, options))
         with under_way(progress, "surface"):
-            points = merger.cloud(unit) if merger else None
-            stats.merged = len(points) if cloud and points else None
+            points = join_clouds(ranks.gathered(merger.cloud(unit))) if merger else None
             clock.lap("points")
+            stats.merged = len(points) if cloud and points else None
             fusion = Fusion(cloud=points if cloud else None, stats=stats, cell=cell, voxel=voxel, seconds=seconds)
             if voxel is None:
                 return fusion
-            shape = builder.surface(min(stats.min_views, 2)) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
-            vertices, faces = _finished(*shape, voxel.size, options)
+            shape = _shape(builder, points, voxel, options, stats, ranks)
             clock.lap("mesh")
-            return replace(fusion, **_colored(vertices, faces, photos, options, unit, pool, clock))
+            return replace(fusion, **_colored(*shape, photos, portion, builder, options, unit, pool, ranks, clock))
 
 
-def _split(survey: Survey, voxel: Voxel | None, options: FuseOptions, progress: Progress) -> Split | None:
-    """Return how the scene is cut into blocks; None where it stays whole."""
-    count = choose_blocks(voxel, options)
-    if count == 1:
-        return None
-    split = Split.of(np.concatenate([s.points_in_world for s in survey.sketches]), count)
-    progress.note(f"the scene is fused in {split.count} blocks")
-    return split
+def _grids(
+    survey: Survey, options: FuseOptions, mesh: bool, progress: Progress
+) -> tuple[np.ndarray, float, Voxel | None, Split | None]:
+    """Return the origin of the grids, the cell of the cloud, the voxel of the mesh, and how the scene is cut into
+    blocks; None where it stays whole.
+
+    Raises:
+        InputError: if several processes are to make one Poisson surface; as ``choose_voxel``.
+    """
+    if options.method == "poisson" and current().size > 1:
+        raise InputError("the Poisson surface is one for the whole scene; run it in one process, without torchrun")
+    points_in_world = np.concatenate([sketch.points_in_world for sketch in survey.sketches])
+    cell = options.cell or _CELL_PIXELS * survey.footprint
+    voxel = choose_voxel(survey.sketches, options) if mesh else None
+    count, split = choose_blocks(voxel, options), None
+    if count > 1:
+        split = Split.of(points_in_world, count)
+        progress.note(f"the scene is fused in {split.count} blocks")
+    return np.median(points_in_world, axis=0), cell, voxel, split
+
+
+def _portion(survey: Survey, sinks: Sequence[Sink], options: FuseOptions, ranks: Ranks) -> Portion:
+    """Return which views this process averages, filters and counts: those that reach its blocks; alone all."""
+    every = range(len(survey.visits))
+    mine = list(every)
+    if ranks.size > 1:
+        blocks = [box for sink in sinks if isinstance(sink, BlockPoints | BlockMesh) for box in sink.boxes_in_world()]
+        mine = touching(survey.boxes(options), blocks)
+    return Portion.of(
+        ranks.exchanged(mine), ranks.rank, survey.neighbors, every=options.texture is not None and ranks.is_first
+    )
 
 
 def _filter_views(
     survey: Survey,
+    portion: Portion,
     averaged: Store,
     photos: Photos,
     sinks: Sequence[Sink],
@@ -133,18 +165,38 @@ def _filter_views(
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> None:
-    """Filter every view and add it to the sinks; these take one in while the next is filtered."""
+    """Filter the views of a portion and add them to the sinks; these take one in while the next is filtered."""
     added: list[Future[None]] = []
-    for i, sources in enumerate(survey.neighbors):
-        ref, *near = (PlaneMap(view=survey.sketches[j].view, plane=averaged[j]) for j in (i, *sources))
-        filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, stats, pool)
-        stats.confirmed[ref.view.name] = float((filtered.depth > 0).mean())
+    for done, i in enumerate(portion.views, 1):
+        counts = stats if i in portion.counted else FilterStats()
+        ref, *near = (PlaneMap(view=survey.view(j), plane=averaged[j]) for j in (i, *survey.neighbors[i]))
+        filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, counts, pool)
+        counts.confirmed[ref.view.name] = float((filtered.depth > 0).mean())
         for waiting in added:
             waiting.result()
         added = [pool.submit(sink.add, filtered) for sink in sinks]
-        progress.update("fuse", i + 1, len(survey.neighbors))
+        progress.update("fuse", done, len(portion.views))
     for waiting in added:
         waiting.result()
+
+
+def _shape(
+    builder: MeshBuilder | BlockMesh | None,
+    points: PointCloud | None,
+    voxel: Voxel,
+    options: FuseOptions,
+    stats: FilterStats,
+    ranks: Ranks,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the vertices (V, 3), faces (F, 3) and normals (V, 3) of the cleaned surface, the same on all ranks."""
+    parts = builder.parts(min(stats.min_views, 2)) if builder else []
+
+    def finished() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        surface = builder.surface(parts) if builder else poisson_mesh(points, voxel.size)  # pyright: ignore[reportArgumentType]
+        vertices, faces = _finished(*surface, voxel.size, options)
+        return vertices, faces, o3d.vertex_normals(vertices, faces)
+
+    return ranks.from_first(finished)
 
 
 def _finished(
@@ -160,15 +212,28 @@ def _finished(
 def _colored(
     vertices: np.ndarray,
     faces: np.ndarray,
+    normal: np.ndarray,
     photos: Photos,
+    portion: Portion,
+    builder: MeshBuilder | BlockMesh | None,
     options: FuseOptions,
     unit: Unit,
     pool: ThreadPoolExecutor,
+    ranks: Ranks,
     clock: _Clock,
 ) -> dict[str, Mesh | TexturedMesh]:
-    """Return the "mesh" of a surface (V, 3), (F, 3) with colours, and the "textured" one where it is asked for."""
-    normal = o3d.vertex_normals(vertices, faces)
-    rgb = vertex_colors(vertices, normal, faces, photos, pool, THREADS)
+    """Return the "mesh" with colours, of which each rank looks up those in its blocks, and the "textured" one where it
+    is asked for; nothing on ranks but the first."""
+    mine = builder.inside(vertices) if isinstance(builder, BlockMesh) else np.ones(len(vertices), bool)
+    parts = ranks.gathered(
+        (mine, *color_sums(vertices[mine], normal[mine], (photos[i] for i in portion.views), pool, THREADS))
+    )
+    if not ranks.is_first:
+        return {}
+    total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
+    for where, colors, weights in parts:
+        total[where], weight[where] = colors, weights
+    rgb = mean_colors(total, weight, faces)
     mesh = Mesh(vertices=vertices, faces=faces, normal=normal, rgb=rgb, unit=unit)
     clock.lap("colors")
     if options.texture is None:
@@ -180,22 +245,25 @@ def _colored(
 
 def _average_views(
     survey: Survey,
+    portion: Portion,
     options: FuseOptions,
     stats: FilterStats,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> Store:
-    """Return the planes of every view averaged with its neighbours; the survey's own are freed."""
-    averaged = Store()
-    for i, sources in enumerate(survey.neighbors):
-        near, before = [survey.maps(j) for j in sources], (stats.comparisons, stats.near, stats.consistent)
-        averaged.put(i, average_view(survey.maps(i), near, survey.required[i], options, stats, pool).plane)
-        if (comparisons := stats.comparisons - before[0]) > _MIN_COMPARISONS:
-            name, near_ones = survey.sketches[i].view.name, stats.near - before[1]
-            stats.agreement[name] = near_ones / comparisons
-            if near_ones > _MIN_COMPARISONS:
-                stats.normal_agreement[name] = (stats.consistent - before[2]) / near_ones
-        progress.update("average", i + 1, len(survey.neighbors))
+    """Return the planes of every view of a portion averaged with its neighbours; the survey's own are freed."""
+    averaged, names = Store(), survey.names
+    for done, i in enumerate(portion.averaged, 1):
+        counts = FilterStats()
+        near = [survey.maps(j) for j in survey.neighbors[i]]
+        averaged.put(i, average_view(survey.maps(i), near, survey.required[i], options, counts, pool).plane)
+        if counts.comparisons > _MIN_COMPARISONS:
+            counts.agreement[names[i]] = counts.near / counts.comparisons
+            if counts.near > _MIN_COMPARISONS:
+                counts.normal_agreement[names[i]] = counts.consistent / counts.near
+        if i in portion.counted:
+            stats.add(counts, names)
+        progress.update("average", done, len(portion.averaged))
     survey.forget_planes()
     return averaged
 

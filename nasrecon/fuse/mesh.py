@@ -28,6 +28,10 @@ _SKETCHES_AT_ONCE = 50
 _REACH = 3.0
 
 
+Parts = list[tuple[np.ndarray, np.ndarray, int]]
+"""Parts of a surface: vertices (V, 3), faces (F, 3), and how many blocks of voxels are in use."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Voxel:
     """The mesh's voxel and where it comes from.
@@ -109,15 +113,19 @@ class MeshBuilder:
         """Integrate the kept pixels of a view."""
         self._grid.integrate(filtered.depth, filtered.view.camera, filtered.view.cam_from_world)
 
-    def surface(self, min_weight: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vertices (V, 3) and faces (F, 3) of the surface where ``min_weight`` views or more touched it.
+    def parts(self, min_weight: int) -> Parts:
+        """Return the surface where ``min_weight`` views or more touched it: one part."""
+        return [(*self._grid.extract(min_weight=min_weight), self._grid.blocks)]
+
+    def surface(self, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vertices (V, 3) and faces (F, 3) of the surface.
 
         Raises:
             EmptyResultError: if the field has no surface.
         """
-        vertices, faces = self._grid.extract(min_weight=min_weight)
+        ((vertices, faces, used),) = parts
         if not len(faces):
-            raise no_surface(self._grid.blocks, self._voxel)
+            raise no_surface(used, self._voxel)
         return vertices, faces
 
 

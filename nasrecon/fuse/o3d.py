@@ -122,7 +122,19 @@ class TsdfGrid:
             return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
         if "indices" not in mesh.triangle or not len(mesh.triangle.indices):
             return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-        return mesh.vertex.positions.numpy(), mesh.triangle.indices.numpy().astype(np.int32)
+        return in_order(mesh.vertex.positions.numpy(), mesh.triangle.indices.numpy().astype(np.int32))
+
+
+def in_order(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a surface (V, 3), (F, 3) with its vertices ordered by x, y and z, and its faces by their vertices.
+
+    Open3D's threads put them in another order each time.
+    """
+    order = np.lexsort(vertices.T[::-1])
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order), dtype=np.int32)
+    faces = number[faces]
+    return vertices[order], faces[np.lexsort(faces.T[::-1])]
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,6 +149,14 @@ class FilterStats:
     views_without_depth: list[str] = field(default_factory=list)
     isolated_views: list[str] = field(default_factory=list)
     min_views: int = 1
+
+    def add(self, part: FilterStats, names: Sequence[str]) -> None:
+        """Add what the filter counted on some of the views; ``names`` are all views, in order."""
+        for name in ("supported", "lone", "comparisons", "near", "consistent", "contradicted"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for name in ("agreement", "normal_agreement", "confirmed"):
+            shares: dict[str, float] = {**getattr(self, name), **getattr(part, name)}
+            setattr(self, name, {view: shares[view] for view in names if view in shares})
 
     def contradicting(self) -> list[str]:
         """Return the names of the views that agree with others less than half as often as the middle one does."""

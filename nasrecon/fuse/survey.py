@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.fuse.blocks import Box
 from nasrecon.fuse.calibrate import PlaneSamples, pair_offsets, sigma_scales, view_scales
 from nasrecon.fuse.color import Photos, focus_of
 from nasrecon.fuse.exposure import coarse_rgb, view_gains
@@ -15,75 +17,141 @@ from nasrecon.fuse.filter import min_consistent_views
 from nasrecon.fuse.maps import COLOR_BYTES, PlaneMap, Store, confident_depth
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.fuse.overlap import CoarseDepth, median_footprint, neighbors
+from nasrecon.fuse.portion import Reach
 from nasrecon.progress import Progress
-from nasrecon.types import Estimate
+from nasrecon.ranks import current
+from nasrecon.types import Estimate, View
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Visit:
+    """What a visit to a view leaves beside its planes and its colours.
+
+    Attributes:
+        sketch: its coarse depth.
+        reach: bounds of its surface.
+        samples: some of its planes.
+        rgb: (h, w, 3), coarse colours. focus: how sharp it is.
+        replaced: the part of its depths whose normals were replaced.
+        pixels, with_depth, confident: numbers of its pixels.
+    """
+
+    sketch: CoarseDepth
+    reach: Reach
+    samples: PlaneSamples
+    rgb: np.ndarray
+    focus: float
+    replaced: float
+    pixels: int
+    with_depth: int
+    confident: int
 
 
 class Survey:
     """What one visit to every view leaves.
 
     Attributes:
-        sketches: the views' coarse depths.
+        visits: of every view, in order.
         neighbors: for each view the views that it is compared with.
         required: for each view the number of views that must agree on a pixel.
         footprint: the median size of a pixel on the surface [scene units].
     """
 
     def __init__(self) -> None:
-        self.sketches: list[CoarseDepth] = []
-        self.samples: list[PlaneSamples] = []
+        self.visits: list[Visit] = []
         self.neighbors: list[list[int]] = []
         self.required: list[int] = []
         self.footprint = 0.0
         self._colors, self._planes = Store(COLOR_BYTES), Store()
-        self._coarse_rgb: list[np.ndarray] = []
-        self._focus: list[float] = []
-        self._scales, self._sigma_scales = np.zeros(0), np.zeros(0)
+        self._read: set[int] = set()
+        self._scales, self._sigma_scales, self._gains = np.zeros(0), np.zeros(0), np.zeros(0)
 
-    def add(self, estimate: Estimate, depth: np.ndarray, options: FuseOptions, stats: FilterStats) -> None:
-        """Add the next view; depth (H, W) is 0 where it is not confident."""
-        number = len(self.sketches)
-        self.sketches.append(CoarseDepth.of(estimate.view, depth))
+    @property
+    def sketches(self) -> list[CoarseDepth]:
+        """The coarse depths of all views."""
+        return [visit.sketch for visit in self.visits]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all views."""
+        return [visit.sketch.view.name for visit in self.visits]
+
+    def view(self, number: int) -> View:
+        """Return a view."""
+        return self.visits[number].sketch.view
+
+    def visit(self, number: int, estimate: Estimate, options: FuseOptions) -> Visit:
+        """Take in a view."""
+        depth, view = confident_depth(estimate, options), estimate.view
+        maps, sketch = self._take(number, estimate, options), CoarseDepth.of(view, depth)
+        with np.errstate(invalid="ignore"):
+            with_depth = int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
+        return Visit(
+            sketch=sketch,
+            reach=Reach.of(view, depth),
+            samples=PlaneSamples.of(maps),
+            rgb=coarse_rgb(estimate.rgb, sketch.depth.shape),
+            focus=focus_of(estimate.rgb),
+            replaced=maps.replaced,
+            pixels=depth.size,
+            with_depth=with_depth,
+            confident=int(np.count_nonzero(depth)),
+        )
+
+    def _take(self, number: int, estimate: Estimate, options: FuseOptions) -> PlaneMap:
         maps = PlaneMap.of(estimate, options)
-        stats.replaced_normals[estimate.view.name] = maps.replaced
-        if not depth.any():
-            stats.views_without_depth.append(estimate.view.name)
-        self.samples.append(PlaneSamples.of(maps))
         self._planes.put(number, maps.plane)
         self._colors.put(number, estimate.rgb)
-        self._coarse_rgb.append(coarse_rgb(estimate.rgb, self.sketches[number].depth.shape))
-        self._focus.append(focus_of(estimate.rgb))
+        self._read.add(number)
+        return maps
+
+    def read(self, estimates: Sequence[Estimate], numbers: Iterable[int], options: FuseOptions) -> None:
+        """Take in the planes and colours of further views, which another process has visited."""
+        missing = [number for number in numbers if number not in self._read]
+        for number, estimate in zip(missing, _read_ahead(estimates, missing), strict=True):
+            self._take(number, estimate, options)
+
+    def boxes(self, options: FuseOptions) -> list[Box]:
+        """Return bounds of the surface of each view in the world."""
+        pairs = zip(self.visits, self._scales, strict=True)
+        return [visit.reach.boxes(float(scale), options) for visit, scale in pairs]
 
     def maps(self, number: int) -> PlaneMap:
         """Return the planes of a view."""
         return PlaneMap(
-            view=self.sketches[number].view,
+            view=self.view(number),
             plane=self._planes[number],
             scale=float(1 / self._scales[number]),
             sigma_scale=float(self._sigma_scales[number]),
         )
 
     def conclude(self, options: FuseOptions, stats: FilterStats) -> None:
-        """Choose neighbours, find the scales of the views; note these, and the views without a neighbour."""
-        names = [sketch.view.name for sketch in self.sketches]
-        self.footprint = median_footprint(self.sketches)
-        self.neighbors = neighbors(self.sketches, options.max_neighbors)
+        """Choose neighbours, find the scales and gains of the views, on the first rank for all; note the scales, and
+        the views without a neighbour."""
+        names = self.names
+        compared = current().from_first(lambda: self._compared(options))
+        self.footprint, self.neighbors, self._scales, self._sigma_scales, self._gains = compared
         self.required = [min_consistent_views(options, len(names), len(near)) for near in self.neighbors]
         stats.min_views = max(self.required)
         if len(names) > 1:
             pairs = zip(names, self.neighbors, strict=True)
             stats.isolated_views = [n for n, near in pairs if not near and n not in stats.views_without_depth]
-        offsets = pair_offsets(self.samples, self.neighbors)
-        self._scales, self._sigma_scales = view_scales(offsets, len(names)), sigma_scales(offsets, len(names))
         for factors, scales in ((stats.scales, self._scales), (stats.sigma_scales, self._sigma_scales)):
             factors.update({name: float(scale) for name, scale in zip(names, scales, strict=True) if scale != 1})
 
+    def _compared(self, options: FuseOptions) -> tuple[float, list[list[int]], np.ndarray, np.ndarray, np.ndarray]:
+        """Return the footprint, the neighbours, and of each view its scale, that of its sigma and its gains."""
+        sketches, views = self.sketches, len(self.visits)
+        near = neighbors(sketches, options.max_neighbors)
+        offsets = pair_offsets([visit.samples for visit in self.visits], near)
+        pairs = [(i, j) for i, those in enumerate(near) for j in those]
+        gains = view_gains(sketches, [visit.rgb for visit in self.visits], pairs)
+        return median_footprint(sketches), near, view_scales(offsets, views), sigma_scales(offsets, views), gains
+
     def photos(self, averaged: Store) -> Photos:
         """Return the photographs, equally exposed, with the depth of the averaged planes."""
-        pairs = [(i, j) for i, near in enumerate(self.neighbors) for j in near]
-        gains = view_gains(self.sketches, self._coarse_rgb, pairs)
-        views = [sketch.view for sketch in self.sketches]
-        return Photos(views, averaged, self._colors, gains, np.array(self._focus), self.footprint)
+        views, focus = [sketch.view for sketch in self.sketches], np.array([visit.focus for visit in self.visits])
+        return Photos(views, averaged, self._colors, self._gains, focus, self.footprint)
 
     def forget_planes(self) -> None:
         """Free the memory of the planes."""
@@ -91,25 +159,20 @@ class Survey:
 
 
 def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress) -> Survey:
-    """Visit every view once and count its pixels into ``stats``."""
+    """Visit every view once and count its pixels into ``stats``; the ranks of a job share the visits."""
     if not len(estimates):
         raise InputError(
             "there are no estimates to fuse; an iterator that was used before is empty: pass a list instead"
         )
-    survey, names = Survey(), set()
-    for i, estimate in enumerate(_read_ahead(estimates)):
-        if estimate.view.name in names:
-            raise InputError(
-                f"two estimates are of the view {estimate.view.name!r}: they would confirm each other; pass one"
-            )
-        names.add(estimate.view.name)
-        depth = confident_depth(estimate, options)
-        with np.errstate(invalid="ignore"):
-            stats.with_depth += int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
-        stats.pixels += depth.size
-        stats.confident += int(np.count_nonzero(depth))
-        survey.add(estimate, depth, options, stats)
-        progress.update("survey", i + 1, len(estimates))
+    survey, ranks = Survey(), current()
+    numbers, visits = ranks.share(range(len(estimates))), {}
+    for i, estimate in zip(numbers, _read_ahead(estimates, numbers), strict=True):
+        visits[i] = survey.visit(i, estimate, options)
+        progress.update("survey", len(visits), len(numbers))
+    for part in ranks.exchanged(visits):
+        visits |= part
+    survey.visits = [visits[i] for i in range(len(estimates))]
+    _count(survey, stats)
     if not stats.with_depth:
         raise EmptyResultError(f"nothing to fuse: none of the {stats.pixels} pixels of {stats.views} views has a depth")
     if not any(len(s.points_in_world) for s in survey.sketches):
@@ -121,12 +184,30 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
     return survey
 
 
-def _read_ahead(estimates: Sequence[Estimate]) -> Iterator[Estimate]:
-    """Yield the estimates in order, each read while the one before it is used."""
+def _count(survey: Survey, stats: FilterStats) -> None:
+    """Count the pixels of all views.
+
+    Raises:
+        InputError: if two are of one view.
+    """
+    for visit in survey.visits:
+        name = visit.sketch.view.name
+        if name in stats.replaced_normals:
+            raise InputError(f"two estimates are of the view {name!r}: they would confirm each other; pass one")
+        stats.replaced_normals[name] = visit.replaced
+        stats.pixels += visit.pixels
+        stats.with_depth += visit.with_depth
+        stats.confident += visit.confident
+        if not visit.confident:
+            stats.views_without_depth.append(name)
+
+
+def _read_ahead(estimates: Sequence[Estimate], numbers: Sequence[int]) -> Iterator[Estimate]:
+    """Yield the estimates of these numbers, each read while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(estimates.__getitem__, 0)
-        for i in range(len(estimates)):
+        waiting = pool.submit(estimates.__getitem__, numbers[0]) if numbers else None
+        for following in [*numbers[1:], None] if numbers else []:
+            assert waiting is not None
             estimate = waiting.result()
-            if i + 1 < len(estimates):
-                waiting = pool.submit(estimates.__getitem__, i + 1)
+            waiting = None if following is None else pool.submit(estimates.__getitem__, following)
             yield estimate

@@ -35,10 +35,11 @@ DEPTH_SLACK = 0.15
 """A source's window holds the tile's points also where their inverse depth is off by this part."""
 MIN_VISIBLE = 0.05
 """Sources in which less than this part of a tile's points lies are left out for the tile."""
-COARSE_CAUTION = 1.5
+COARSE_CAUTION = 3.0
 """The small estimate's sigma counts as so many times larger, and in proportion to its pixels, beside a tile's: its
-weight is otherwise too large. With ``lite`` on a view of livingroom1 (640x480 in 256x272 tiles, small estimate 320x240)
-the mean relative error is .0208 for a factor of 1 in all, .0187 for 2, .0180 for 3, and .0159 for one pass."""
+weight is otherwise too large. With ``lite`` on a view of livingroom1 (640x480 in 272x288 tiles) 91.1 % of the pixels
+are within 1 % of one pass for a factor of 1.5, 91.7 % for 3, 91.8 % for tiles alone, at a mean relative error of .0170,
+.0167, .0164. One pass over the image without a border of 16 px is within 1 % of one pass over all of it in 95.6 %."""
 _WINDOW_MARGIN_PX = 8
 _POINTS_A_SIDE = 24
 _ROWS_AT_ONCE = 256
