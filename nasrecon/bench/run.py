@@ -14,7 +14,7 @@ from nasrecon.bench.faults import FAULTS, Fault
 from nasrecon.check.diagnose import check_scene, diagnose
 from nasrecon.check.findings import Diagnosis
 from nasrecon.check.fixes import apply_fixes
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, plural
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, MatchArrays
@@ -24,6 +24,7 @@ from nasrecon.types import Scene
 # A repair is good if it brings the median epipolar error to within this factor of the sound set's, and so many pixels.
 REPAIRED_TIMES, REPAIRED_PX = 1.5, 0.3
 MIN_RIGHT = 0.95
+_FIXES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +147,12 @@ def passed(trials: Sequence[Trial]) -> bool:
 
 
 def trial_line(trial: Trial) -> str:
-    """Write a trial in one line."""
-    verdict = "ok   " if trial.correct else "WRONG"
-    fixes = " ".join(f"--fix {fix}" for fix in trial.fixes[:3]) + (" ..." if len(trial.fixes) > 3 else "")
-    faults = ", ".join(trial.named_faults) or "no faults"
-    return (
-        f"{verdict} {trial.set_name:<12} {trial.fault or '(as it is)':<46} {faults:<32} {trial.seconds:5.1f} s  {fixes}"
-    ).rstrip()
+    """Write a trial in one line: verdict, set, fault, processor time, and the repair; a wrong one has a second line."""
+    faults, fixes = ", ".join(trial.named_faults) or "no fault", ", ".join(trial.fixes[:_FIXES_SHOWN])
+    fixes += " ..." if len(trial.fixes) > _FIXES_SHOWN else ""
+    verdict, end = ("ok   ", fixes or faults) if trial.correct else ("WRONG", "")
+    line = f"{verdict} {trial.set_name:<12.12} {trial.fault or 'as it is':<41} {trial.seconds:5.1f} s  {end}".rstrip()
+    return line if trial.correct else f"{line}\n      named: {faults}; repair: {fixes or 'none'}"
 
 
 def summary(trials: Sequence[Trial]) -> str:
@@ -170,6 +170,6 @@ def _counted(name: str, trials: Sequence[Trial]) -> str:
     slowest = max(trial.seconds for trial in trials)
     share = 100 * correct / max(len(faulty), 1)
     return (
-        f"{name:<12} {correct} of {len(faulty)} faults named and repaired ({share:.1f} %), false alarms: {alarms}, "
-        f"longest check {slowest:.1f} s of processor time"
+        f"{name:<12.12} {correct} of {plural(len(faulty), 'fault')} named and repaired ({share:.1f} %), "
+        f"{plural(alarms, 'false alarm')}, longest check {slowest:.1f} s"
     )

@@ -94,7 +94,7 @@ def check(
     if not sets and not generated:
         raise InputError("nothing to do: name sets, or let some be rendered with --generated N")
     trials: list[Trial] = []
-    with Bar() as bar:
+    with Bar() as bar, under_way(bar, "measure"):
         for folder in sets or []:
             scene = open_scene(folder)
             step = -(-len(scene.views) // views)

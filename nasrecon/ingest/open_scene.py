@@ -21,7 +21,7 @@ from nasrecon.ingest.formats import (
     transforms,
     tum,
 )
-from nasrecon.ingest.formats.base import Format, Request
+from nasrecon.ingest.formats.base import Format, OtherImagesError, Request
 from nasrecon.ingest.masks import check_sizes, with_masks
 from nasrecon.ingest.orientation import is_of_turned_images, with_orientations
 from nasrecon.ingest.video import is_video
@@ -141,6 +141,17 @@ def _chosen(request: Request, able: list[Format]) -> tuple[Format, Path]:
     return format, mark
 
 
+def _is_of_these_images(format: Format, request: Request, mark: Path) -> bool:
+    """Return whether cameras beside the images may be theirs: those of another set are not in the way."""
+    try:
+        format.read(request, mark)
+    except OtherImagesError:
+        return False
+    except InputError:  # damaged ones are named, not replaced
+        return True
+    return True
+
+
 def _existing(path: Path | str, what: str) -> Path:
     path = Path(path)
     if not path.exists():
@@ -159,7 +170,8 @@ def _not_found(request: Request, able: list[Format]) -> InputError:
             f"{message}\n`nasrecon reconstruct` and `nasrecon infer` find the cameras of a video's frames"
         )
     beside = replace(request, poses=request.images.parent)
-    fitting = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
+    marks = [(format, mark) for format in able if not format.is_fallback and (mark := format.find(beside))]
+    fitting = [(format, mark) for format, mark in marks if _is_of_these_images(format, beside, mark)]
     for format, mark in fitting:
         message += f"\nThere is a {format.name} beside the images: pass {mark} as the poses."
     if fitting:

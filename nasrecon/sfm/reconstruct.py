@@ -94,10 +94,6 @@ def _run_sfm(
     """Make the model in a folder; return what ``made_from.json`` records of it."""
     database, staged = part / "database.db", part / "images"
     inside = stage(photos, staged)
-    turned = sum(photo.orientation != 1 for photo in photos)
-    if turned:
-        verb = "is" if turned == 1 else "are"
-        progress.note(f"{turned} of {len(photos)} images {verb} turned upright by the EXIF orientation")
     with quiet(part / LOG):
         extract(database, staged, inside, groups, progress)
         pairs = choose_pairs(database, inside)

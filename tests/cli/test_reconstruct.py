@@ -47,7 +47,7 @@ def test_photos_in_report_out(photos, tmp_path, capsys) -> None:
     out = tmp_path / "Küche in 3D"
     code, stdout, stderr = run(capsys, "reconstruct", photos, "--out", out, "--network", "zncc")
     assert code == 0, stderr
-    assert "4 of 5 images are turned upright" in stderr and "5 of 5 images have cameras" in stderr
+    assert stderr.count("4 images are turned upright") == 1 and "5 of 5 images have cameras" in stderr
     assert "not read, because no format that is known: 1 .dng" in stderr and re.search(
         r"cameras fit the images: 0\.\d\d px", stderr
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nasrecon.errors import InputError
+from nasrecon.errors import InputError, NoPosesError
 from nasrecon.ingest.images import read_view
 from nasrecon.ingest.open_scene import open_scene
 from nasrecon.types import Camera
@@ -90,6 +90,10 @@ def test_nothing_found_lists_what_was_looked_for(tmp_path) -> None:
         open_scene(tmp_path / "images")
     assert len(open_scene(tmp_path / "images", tmp_path / "sparse" / "0").views) == 5
     assert len(open_scene(tmp_path / "images", tmp_path / "sparse").views) == 5
+    for path in (tmp_path / "images").iterdir():  # the model is of another set: it is not in the way
+        path.rename(path.with_name(f"other {path.name}"))
+    with pytest.raises(NoPosesError, match="find the cameras of such images themselves"):
+        open_scene(tmp_path / "images")
 
 
 def test_missing_paths_are_named(tmp_path) -> None:

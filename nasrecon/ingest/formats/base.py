@@ -81,6 +81,10 @@ class Frame:
     origin: str
 
 
+class OtherImagesError(InputError):
+    """Report cameras of other images: none of those that they name is there."""
+
+
 class NoCameraError(InputError):
     """Report that one image has no usable intrinsics; the rest of its set goes on without it."""
 

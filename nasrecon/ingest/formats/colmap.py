@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nasrecon.errors import InputError, plural
-from nasrecon.ingest.formats.base import Format, Request, image_root, rigid
+from nasrecon.ingest.formats.base import Format, OtherImagesError, Request, image_root, rigid
 from nasrecon.ingest.formats.colmap_integrity import check_whole
 from nasrecon.ingest.images import image_files
 from nasrecon.types import ImageSource, Scene, SceneOrigin, View
@@ -69,7 +69,7 @@ def _read(request: Request, model: Path) -> Scene:
         else:
             kept.append(image)
     if not kept:
-        raise InputError(_nothing_kept(model, root, dropped))
+        raise OtherImagesError(_nothing_kept(model, root, dropped))
     known = {image.name for image in images}
     dropped += [(name, "not in the COLMAP model") for name in image_files(root) if name not in known]
     dropped += [

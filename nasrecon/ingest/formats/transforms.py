@@ -24,6 +24,7 @@ from nasrecon.ingest.formats.base import (
     Format,
     Frame,
     NoCameraError,
+    OtherImagesError,
     Request,
     check_size,
     image_root,
@@ -191,7 +192,7 @@ def _files(listed: list[dict[str, Any]], request: Request, path: Path) -> tuple[
             files[i] = file
     if not files:
         names = ", ".join(name for name, _ in dropped[:3])
-        raise InputError(
+        raise OtherImagesError(
             f"{path}: none of its {len(listed)} images is there ({names} ...), neither from {path.parent} nor from "
             f"{request.images}. Pass the folder that the file_paths start from, or put the images there."
         )
