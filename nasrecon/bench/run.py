@@ -151,7 +151,7 @@ def trial_line(trial: Trial) -> str:
     faults, fixes = ", ".join(trial.named_faults) or "no fault", ", ".join(trial.fixes[:_FIXES_SHOWN])
     fixes += " ..." if len(trial.fixes) > _FIXES_SHOWN else ""
     verdict, end = ("ok   ", fixes or faults) if trial.correct else ("WRONG", "")
-    line = f"{verdict} {trial.set_name:<12.12} {trial.fault or 'as it is':<41} {trial.seconds:5.1f} s  {end}".rstrip()
+    line = f"{verdict} {trial.set_name:<12.12} {trial.fault or 'as it is':<41} {trial.seconds:4.1f} s  {end}".rstrip()
     return line if trial.correct else f"{line}\n      named: {faults}; repair: {fixes or 'none'}"
 
 

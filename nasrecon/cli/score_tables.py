@@ -98,9 +98,10 @@ def _score_table(
 ) -> str:
     """Lay out a row for each part of the set and stage; without stages, of ``of_refined``: part -> metric -> value."""
     subsets = evaluation.subsets if len(evaluation.subsets) > 2 else ("all",)
-    rows = [["set", "views", "stage", *(title for title, _ in columns.values()), "passes", "s"]]
+    with_cost = columns is CALIBRATION  # the narrowest table
+    rows = [["set", "views", "stage", *(title for title, _ in columns.values()), *(["passes", "s"] * with_cost)]]
     for subset in subsets:
-        cost = [f"{evaluation.passes_per_view(subset):.3g}", f"{evaluation.seconds_per_view(subset):.2f}"]
+        cost = [f"{evaluation.passes_per_view(subset):.3g}", f"{evaluation.seconds_per_view(subset):.2f}"] * with_cost
         for stage in stages or ["refined"]:
             values = evaluation.stage(stage, subset) if stages else of_refined[subset]
             cells = [f"{values[key]:{form}}" if key in values else "-" for key, (_, form) in columns.items()]
