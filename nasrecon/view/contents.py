@@ -110,7 +110,8 @@ def survey_depths(estimates: Sequence[Estimate], problems: dict[str, str] | None
             problems[f"view {i}"] = str(error)
             continue
         pixels = np.flatnonzero(estimate.depth > 0)
-        pixels = pixels[:: max(1, len(pixels) // _SURVEY_POINTS)]
+        if len(pixels) > _SURVEY_POINTS:  # drawn at random: every Nth pixel would come from a few columns
+            pixels = np.random.default_rng(int(i)).choice(pixels, _SURVEY_POINTS, replace=False)
         depth = estimate.depth.ravel()[pixels]
         centers = estimate.view.camera.pixel_centers().reshape(-1, 2)[pixels]
         points.append(transform(estimate.view.world_from_cam, estimate.view.camera.unproject(centers, depth)))

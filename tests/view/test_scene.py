@@ -16,6 +16,7 @@ from nasrecon.geometry import inverse, transform
 from nasrecon.results.fusion_record import write_fusion
 from nasrecon.results.preview import INVALID_RGB, bar_depths, color_depth, color_table, normal_legend
 from nasrecon.results.reader import FUSION_FILE, Results, read_fusion
+from nasrecon.types import Estimate
 from nasrecon.view.contents import look, survey_depths
 from nasrecon.view.glb import SURFACES, mesh_glb
 from nasrecon.view.page_frame import OVERVIEW_FOV_DEG, choose_frame, overview
@@ -246,6 +247,20 @@ def test_tables_hold_the_run(hills):
     assert ["3 views agree", "700", "70.0 %"] in tables["Filter stages"]
     assert ["infer, all views", "9.0"] in tables["Timings"] and ["fuse, mesh", "1.2"] in tables["Timings"]
     assert len(tables["Cameras"]) == 6 and tables["Cameras"][0][:3] == ["hills/0000.jpg", "128 x 96", "140.8"]
+
+
+def test_the_survey_takes_pixels_of_all_columns_and_rows():
+    """Also where the number of pixels is a multiple of the width's: so the overview cuts no side of the scene."""
+    view = WORLD.view(0, 4, (640, 480))
+    flat, normal = np.full((480, 640), 2.0, np.float32), np.zeros((480, 640, 3), np.float32)
+    maps = {"depth": flat, "normal": normal, "sigma": flat, "confidence": flat / 2, "rgb": normal.astype(np.uint8)}
+    estimate = Estimate(view=view, sources=(), **maps)
+    points = survey_depths([estimate]).points_in_world
+    x, y = view.camera.project(transform(view.cam_from_world, points)).T
+    assert len(points) >= 300
+    for at, side in ((x, 640), (y, 480)):
+        counts = np.histogram(at, 8, (0, side))[0]
+        assert counts.min() > 0.4 * counts.mean()
 
 
 def test_survey_of_views_without_any_depth(tmp_path):
