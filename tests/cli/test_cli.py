@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from plane_world import PLANE_NORMAL_IN_WORLD, PLANE_POINT_IN_WORLD
 
-from cli.setups import scene_arguments
+from cli.setups import scene_arguments, unbroken
 from nasrecon import __version__
 from nasrecon.cli.console import rate, table
 from nasrecon.cli.export import next_command
@@ -32,7 +32,7 @@ def test_from_files_to_cloud_and_mesh(run, files, tmp_path):
         "infer", *scene_arguments(files), "--out", out, "--min-depth", "1.5", "--network", "my", "--device", "cpu"
     )
     assert code == 0, stderr
-    assert stdout.startswith(f"{out}: 5 views estimated in ") and f"next: nasrecon fuse {out}" in stdout
+    assert stdout.startswith(f"{out}: 5 views estimated in ") and f"next: nasrecon fuse {out}" in unbroken(stdout)
     assert (
         "plain" in stderr
         and "network sweep on cpu" in stderr
@@ -158,7 +158,7 @@ def test_export(run, files, tmp_path):
     assert said[0] == f"{tmp_path / 'e'}: 5 depth maps, 16-bit PNG, 0.001 scene units a step, as given"
     assert "depths lie beyond 65.535 and have no value here" in said[1]
     assert len(list((tmp_path / "e" / "depth").iterdir())) == 5
-    typed = " ".join(line.removesuffix("\\").strip() for line in next_command("colmap", tmp_path / "in COLMAP"))
+    typed = unbroken("\n".join(next_command("colmap", tmp_path / "in COLMAP")))
     assert typed.startswith("next: colmap stereo_fusion ") and f"--workspace_path '{tmp_path / 'in COLMAP'}'" in typed
     assert next_command("exr", tmp_path) == []
     code, stdout, _ = run("export", tmp_path / "r", "--format", "exr", "--out", tmp_path / "x", "--json")
