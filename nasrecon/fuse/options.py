@@ -43,6 +43,7 @@ class FuseOptions:
         texture: edge of the mesh's texture atlas [px]; None: colours of vertices only.
         blocks: the scene is cut into so many spatial blocks, or a few more, of which one is in memory at a time
             (``fuse.blocks``); "auto": one, more where the grid of voxels would take over a quarter of the free memory.
+            The processes of a job share them and have one each at least.
         min_component_faces: mesh parts with fewer faces that hang on nothing are removed; 0 keeps all.
 
     Raises:
