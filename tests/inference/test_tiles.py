@@ -14,7 +14,7 @@ from recorder import Recorder
 from nasrecon.cli.options import parse_bytes
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.geometry import angle_between_deg
-from nasrecon.inference import memory
+from nasrecon.inference import memory, tiles
 from nasrecon.inference.adapter import Photo, _rotate_90
 from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.memory import Memory, refuse_too_large
@@ -103,6 +103,24 @@ class Drifting(SweepNetwork):
         fields = dict.fromkeys(("depth_initial", "depth", "refined_depth"), depth)
         fields |= dict.fromkeys(("normal", "refined_normal"), facing)
         return Prediction(**fields, confidence=torch.full_like(depth, 0.5), sigma=self.relative * depth)
+
+
+class Unsure(Drifting):
+    """Right and sure on the whole image, off by a half and unsure in every tile."""
+
+    def forward(self, batch):
+        self.relative = 0.3 if self.factors else 0.01
+        out = super().forward(batch)
+        factor = (1.0 if len(self.factors) == 1 else 1.5) / self.factors[-1]
+        return replace(out, refined_depth=out.refined_depth * factor, sigma=out.sigma * factor)
+
+
+def test_unsure_tiles_of_a_large_image_take_the_depth_of_the_small_estimate(monkeypatch):
+    """However small that is: here an image of a twelfth of the side."""
+    monkeypatch.setattr(tiles, "COARSE_SIDE", 48)
+    ref, sources = item()
+    found, _ = tiled(Unsure(), ref, sources)
+    assert np.abs(found.depth / plane_depth(ref.view) - 1).max() < 0.02
 
 
 def test_tiles_that_disagree_leave_no_step():
