@@ -36,11 +36,12 @@ DEPTH_SLACK = 0.15
 MIN_VISIBLE = 0.05
 """Sources in which less than this part of a tile's points lies are left out for the tile."""
 COARSE_CAUTION = 3.0
-"""The small estimate's sigma counts as so many times larger beside a tile's: its weight is otherwise too large. With
-``lite`` on a view of livingroom1 (640x480 in 272x288 tiles) 91.1 % of the pixels are within 1 % of one pass for a
-factor of 3, 91.7 % for 6, 91.8 % for tiles alone; one pass over the image without a border of 16 px is within 1 % of one
-pass over all of it in 95.6 %. A much larger factor is wrong: on an image of 24 megapixels without detail at that size, a
-tile is off by 30 % and unsure (sigma 20 to 80 %) where the small estimate is right and sure (sigma 1 %)."""
+"""The small estimate's sigma counts as so many times larger beside a tile's: its weight is otherwise too large.
+
+With ``lite`` on a view of livingroom1 (640x480 in 272x288 tiles) 91.1 % of the pixels are within 1 % of one pass for a
+factor of 3, 91.7 % for 6, 91.8 % for tiles alone; one pass over the image without a border of 16 px is within 1 % of
+one pass over all of it in 95.6 %. A much larger factor is wrong: on an image of 24 megapixels without detail at that
+size a tile is off by 30 % and unsure (sigma 20 to 80 %), and the small estimate right and sure (sigma 1 %)."""
 _WINDOW_MARGIN_PX = 8
 _POINTS_A_SIDE = 24
 _ROWS_AT_ONCE = 256
