@@ -68,6 +68,7 @@ def measure_live(folder: Path) -> None:
             if sign:
                 browser.wait(f"document.body && document.body.innerText.includes('{sign}')", 300)
             else:
+                browser.wait("document.body.innerText.includes('views to go')", 300)
                 browser.wait("!document.body.innerText.includes('views to go')", 900)
             now = time.monotonic()
             memory = f"{memory_mb(server.pid, 'VmRSS'):.0f} MB, at most {memory_mb(server.pid, 'VmHWM'):.0f} MB"
