@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nasrecon.types import Estimate
 
 from .worlds import BALL, ROOM, Plane, Sphere, look_at, render, ring, small_camera
 
-COARSE = FuseOptions(blocks=5, voxel=0.12, cell=0.12)
+COARSE = FuseOptions(blocks=5, voxel=0.12, cell=0.12, min_component_faces=20)
 
 
 class Link:
@@ -82,11 +83,14 @@ def room() -> list[Estimate]:
 
 
 def street() -> list[Estimate]:
-    """Views along a street; the ends do not see each other."""
+    """Noisy views along a street; the ends do not see each other."""
     world = (Plane((0, -1, 0), -1.5), Plane((0, 0, -1), -4.0), *[Sphere((3.0 * k, 0.7, 2.6), 0.7) for k in range(6)])
     camera = small_camera(64, 48, 90)
     places = [(1.2 * i, -0.3 + 0.3 * (i % 3), 0.0) for i in range(12)]
-    return [render(world, look_at(f"{i:02d}", at, (at[0], 0.5, 4.0), camera)) for i, at in enumerate(places)]
+    exact = [render(world, look_at(f"{i:02d}", at, (at[0], 0.5, 4.0), camera)) for i, at in enumerate(places)]
+    noise = np.random.default_rng(0)
+    factors = [1 + 0.01 * noise.normal() + 0.005 * noise.normal(size=each.depth.shape) for each in exact]
+    return [replace(e, depth=(e.depth * f).astype(np.float32)) for e, f in zip(exact, factors, strict=True)]
 
 
 def assert_equal(ours: Fusion, theirs: Fusion) -> None:
