@@ -14,7 +14,7 @@ from nasrecon.bench.faults import FAULTS, Fault
 from nasrecon.check.diagnose import check_scene, diagnose
 from nasrecon.check.findings import Diagnosis
 from nasrecon.check.fixes import apply_fixes
-from nasrecon.errors import InputError, plural
+from nasrecon.errors import LINE_WIDTH, InputError, plural
 from nasrecon.matching.match_scene import match_scene
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, MatchArrays
@@ -148,11 +148,21 @@ def passed(trials: Sequence[Trial]) -> bool:
 
 def trial_line(trial: Trial) -> str:
     """Write a trial in one line: verdict, set, fault, processor time, and the repair; a wrong one has a second line."""
-    faults, fixes = ", ".join(trial.named_faults) or "no fault", ", ".join(trial.fixes[:_FIXES_SHOWN])
-    fixes += " ..." if len(trial.fixes) > _FIXES_SHOWN else ""
-    verdict, end = ("ok   ", fixes or faults) if trial.correct else ("WRONG", "")
-    line = f"{verdict} {trial.set_name:<12.12} {trial.fault or 'as it is':<41} {trial.seconds:4.1f} s  {end}".rstrip()
-    return line if trial.correct else f"{line}\n      named: {faults}; repair: {fixes or 'none'}"
+    faults = ", ".join(trial.named_faults) or "no fault"
+    verdict = "ok   " if trial.correct else "WRONG"
+    line = f"{verdict} {trial.set_name:<12.12} {trial.fault or 'as it is':<41} {trial.seconds:4.1f} s"
+    if not trial.correct:
+        return f"{line}\n      named: {faults}; repair: {_fixes(trial, LINE_WIDTH) or 'none'}"
+    return f"{line}  {_fixes(trial, LINE_WIDTH - len(line) - 2) or faults}"
+
+
+def _fixes(trial: Trial, room: int) -> str:
+    """Write as many fixes of a trial as have room, one at least."""
+    for count in range(min(len(trial.fixes), _FIXES_SHOWN), 0, -1):
+        text = ", ".join(trial.fixes[:count]) + (" ..." if len(trial.fixes) > count else "")
+        if len(text) <= room or count == 1:
+            return text
+    return ""
 
 
 def summary(trials: Sequence[Trial]) -> str:

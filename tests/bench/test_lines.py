@@ -24,6 +24,8 @@ def test_every_line_fits_100_columns():
     lines = [trial_line(replace(TRIAL, fault=fault.name, fixes=(fix,))) for fault in FAULTS]
     assert max(map(len, lines)) <= 100
     assert all(line.endswith(f"12.3 s  {fix}") for line in lines)
+    some = trial_line(replace(TRIAL, fault="a few wrong poses", fixes=("drop=room_07.jpg", "drop=room_09.jpg")))
+    assert len(some) <= 100 and some.endswith("  drop=room_07.jpg ...")
     for correct in (True, False):
         many = [replace(TRIAL, correct=correct, fault="some")] * 1000
         assert max(map(len, summary(many).splitlines())) <= 100
