@@ -5,8 +5,9 @@ where that view puts the surface. Where it lies as near as the two depths' error
 other view supports the pixel and its cut joins a mean. Averaging is what makes the result better than its inputs: the
 errors of the views are partly independent.
 
-Where the other view sees something clearly nearer, the point is hidden from it: that is no contradiction. Where it sees
-a surface behind the point, or one whose normal differs, the two contradict each other.
+Where the other view sees something clearly nearer, the point is hidden from it: that is no contradiction, unless the
+pixel's ray itself passes through what is nearer. Where the other view sees a surface behind the point, or one whose
+normal differs, the two contradict each other.
 
 All of it is float32 in camera-relative coordinates, so that the scene's unit and the place of its origin do not matter.
 """
@@ -59,6 +60,7 @@ class Comparison:
         weight: (n,) float32, the sum of the weights: inverse relative variances.
         support: (n,) int16, views that agree, the reference included; 0 where it has no depth.
         visible: (n,) int16, other views that have a depth where they would see the point, and nothing nearer there.
+        against: (n,) float32, the sum of the weights of those of them that do not agree.
     """
 
     inv_depth: np.ndarray
@@ -66,6 +68,7 @@ class Comparison:
     weight: np.ndarray
     support: np.ndarray
     visible: np.ndarray
+    against: np.ndarray
 
 
 def compare(
@@ -80,6 +83,7 @@ def compare(
         weight=np.zeros(n, np.float32),
         support=np.zeros(n, np.int16),
         visible=np.zeros(n, np.int16),
+        against=np.zeros(n, np.float32),
     )
     pairs = [_Pair(ref, source) for source in sources]
     rays = pixel_rays(camera)
@@ -135,15 +139,14 @@ def _compare_rows(
     ref_plane *= np.array([ref.scale] * 3 + [ref.sigma_scale**2], np.float32)[:, None, None]
     K = ref.view.camera.K.astype(np.float32)
     inv_depth = ref_plane[0] * x + ref_plane[1] * y + ref_plane[2]
-    has = inv_depth > 0
-    if not has.any():
+    if not (has := inv_depth > 0).any():
         return 0, 0, 0
     depth = 1 / np.where(has, inv_depth, np.float32(1))
     normal, variance = _unit_normal(ref_plane, K, has), ref_plane[3]
     weight = np.where(has, 1 / np.where(has, variance, 1), 0)
     sums = [weight * inv_depth, *(weight * component for component in normal)]
     support = has.astype(np.int16)
-    visible = np.zeros_like(support)
+    visible, against = np.zeros_like(support), np.zeros_like(weight)
     counts = np.zeros(3, np.int64)
     limits = [np.float32(v) for v in (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2)]
     least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
@@ -166,6 +169,7 @@ def _compare_rows(
             # Biweight: pairs at the edge of the tolerance count least.
             share = np.where(agree, np.square(1 - off / allowed) / m[3], 0)
             unhidden = (inv_depth >= (1 - np.float32(HIDDEN) * np.sqrt(allowed)) * mV) & known
+            unhidden |= _is_seen_through(pair, x, y, cut, allowed, known & ~unhidden)
         weight += share
         sums[0] += share * np.where(agree, cut, 0)
         share *= scale
@@ -173,10 +177,34 @@ def _compare_rows(
             sums[1 + k] += share * other[k]
         support += agree
         visible += unhidden
+        against += np.where(unhidden & ~agree, 1 / np.where(known, m[3], 1), 0)
         counts += np.count_nonzero(unhidden), np.count_nonzero(near), np.count_nonzero(agree)
     _store_average(out, span, sums, weight, has)
-    out.support[span], out.visible[span] = support.ravel(), visible.ravel()
+    out.support[span], out.visible[span], out.against[span] = support.ravel(), visible.ravel(), against.ravel()
     return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def _is_seen_through(
+    pair: _Pair, x: np.ndarray, y: np.ndarray, cut: np.ndarray, allowed: np.ndarray, hidden: np.ndarray
+) -> np.ndarray:
+    """Return at which hidden pixels (h, W) the source has a surface on the ray itself, in front of the pixel's depth.
+
+    The reference would see that surface: it contradicts. A surface that hides the point from the source only is no
+    contradiction: where the ray passes through its plane, ``cut`` (inverse depths), the source sees something else.
+    """
+    out = np.zeros(hidden.shape, bool)
+    row, column = np.nonzero(hidden & (cut > 0))
+    if not len(row):
+        return out
+    inv_depth = cut[row, column]
+    V, pixel = _project(pair, x[column], y[row, 0], inv_depth, np.True_)
+    if pixel is None:
+        return out
+    m = pair.plane.take(pixel, axis=0).T
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        off = np.square(dot(m, V) / inv_depth - 1)
+    out[row, column] = (m[3] > 0) & (off <= allowed[row, column])
+    return out
 
 
 def _unit_normal(ref_plane: np.ndarray, K: np.ndarray, has: np.ndarray) -> list[np.ndarray]:

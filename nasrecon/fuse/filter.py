@@ -114,13 +114,15 @@ def filter_view(
 def _supported(ref: PlaneMap, comparison: Comparison, required: int, options: FuseOptions) -> tuple[np.ndarray, int]:
     """Return which pixels (n,) stay, and how many of them by the second rule.
 
-    Enough views agree, and more agree than contradict. Where no number of views is asked for, fewer will do for a pixel
-    that is sure of its depth (to the part by which depths may differ), that no view contradicts, and whose view agrees
-    with others on most of the pixels that these see.
+    Enough views agree, more agree than contradict, and they are surer than those (by the sums of inverse variances).
+    Where no number of views is asked for, fewer will do for a pixel that is sure of its depth (to the part by which
+    depths may differ), that no view contradicts, and whose view agrees with others on most of the pixels that these
+    see.
     """
     if required <= 1:
         return comparison.support >= 1, 0
     keep = (comparison.support >= required) & (2 * comparison.support > comparison.visible + 1)
+    keep &= comparison.weight > comparison.against
     if options.min_views is not None:
         return keep, 0
     checked = (comparison.visible > 0) & (comparison.support > 0)

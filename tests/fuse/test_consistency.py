@@ -172,6 +172,7 @@ def test_what_more_views_look_through_is_dropped() -> None:
         depth = estimates[i].depth.copy()
         depth[rows, columns] = floating[rows, columns]
         estimates[i] = replace(estimates[i], depth=depth)
+    estimates = [replace(e, sigma=np.float32(0.01) * e.depth) for e in estimates]
     stats = FilterStats()
     filtered = run(estimates, ref=4, stats=stats)
     on_pane = np.zeros(filtered.depth.shape, bool)
@@ -181,8 +182,11 @@ def test_what_more_views_look_through_is_dropped() -> None:
     assert not (filtered.depth > 0)[agreed].any()
     assert stats.contradicted >= agreed.sum()
     # As many that look through as agree with the pixel: it stays.
-    even = run([estimates[i] for i in (2, 3, 4, 5, 6)], ref=2)
-    assert (even.depth > 0)[agreed].mean() > 0.95
+    five = estimates[2:7]
+    assert (run(five, ref=2).depth > 0)[agreed].mean() > 0.95
+    # ... unless they are surer.
+    surer = [replace(e, sigma=e.sigma * np.float32(0.5)) if i in (0, 4) else e for i, e in enumerate(five)]
+    assert not (run(surer, ref=2).depth > 0)[agreed].any()
 
 
 def test_normals_that_disagree_withhold_support_and_missing_ones_come_from_depth() -> None:
@@ -216,11 +220,18 @@ def test_sure_pixels_that_nothing_contradicts_stay_with_less_support() -> None:
     assert not (run([estimates[0], wrong]).depth > 0).any()
 
 
-def test_a_point_behind_what_another_view_sees_is_hidden_and_not_contradicted() -> None:
+def test_a_point_behind_what_another_view_sees_is_hidden_unless_the_ray_itself_passes_through_that() -> None:
     estimates = row_of_views(5)
     nearer = [replace(e, depth=e.depth * np.float32(0.5)) for e in estimates[3:]]
-    hidden = compared([*estimates[:3], *nearer], ref=1)
-    assert hidden.visible.max() == 2
+    through = compared([*estimates[:3], *nearer], ref=1).visible.reshape(estimates[1].depth.shape)
+    assert through.max() == 4, "the reference would see that surface: it contradicts"
+    middle = estimates[3].depth.shape[1] // 2
+    depth = estimates[3].depth.copy()
+    depth[:, middle : middle + 2] *= np.float32(0.5)  # a post: seen from the reference it stands 8 px aside
+    post = compared([estimates[1], replace(estimates[3], depth=depth)]).visible
+    clear = compared([estimates[1], estimates[3]]).visible
+    behind_post = (post == 0) & (clear == 1)
+    assert estimates[1].depth.shape[0] <= behind_post.sum() <= 4 * estimates[1].depth.shape[0]
     behind = [replace(e, depth=e.depth * np.float32(2)) for e in estimates[3:]]
     assert compared([*estimates[:3], *behind], ref=1).visible.max() == 4
 
