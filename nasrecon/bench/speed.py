@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nasrecon.errors import InputError, WeightsError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import estimate_to_folder
+from nasrecon.machine import release_freed_memory
 from nasrecon.nas.network import Network, StereoBatch
 from nasrecon.nas.precision import autocast
 from nasrecon.nas.weights import build_network, load_network
@@ -249,6 +250,7 @@ def _start_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    release_freed_memory()  # else what the network takes again is not seen
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

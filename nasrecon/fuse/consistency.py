@@ -197,7 +197,7 @@ def _is_seen_through(
     if not len(row):
         return out
     inv_depth = cut[row, column]
-    V, pixel = _project(pair, x[column], y[row, 0], inv_depth, np.True_)
+    V, pixel = _project(pair, x[column], y[row, 0], inv_depth, inv_depth > 0)
     if pixel is None:
         return out
     m = pair.plane.take(pixel, axis=0).T

@@ -9,7 +9,9 @@ import torch
 from recorder import Recorder
 
 from nasrecon import cli
+from nasrecon.bench import speed
 from nasrecon.bench.speed import SpeedOptions, measure, speed_rows
+from nasrecon.cli.threads import prepare_for_networks
 from nasrecon.errors import InputError
 
 CPU = torch.device("cpu")
@@ -25,6 +27,16 @@ def test_the_command_prints_the_cases_as_json(capsys):
     ceiling = max(content["gflop_per_second"][case["precision"]].values())
     assert case["share"] == pytest.approx(case["gflop"] / case["seconds"] / ceiling)
     assert 0.01 < case["gflop"] < 100
+
+
+def test_peak_memory_counts_what_was_freed_before_and_is_taken_again():
+    prepare_for_networks(None)  # the process keeps freed memory
+    for _ in range(2):
+        if (before := speed._start_peak(CPU)) is None:
+            pytest.skip("this system does not state the peak of a process")
+        tensors = [torch.ones(1 << 20) for _ in range(16)]
+        del tensors
+        assert speed._peak(CPU) - before > 12 * 4 * (1 << 20)
 
 
 def test_a_case_without_time_is_left_out_and_said():
