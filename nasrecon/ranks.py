@@ -117,6 +117,11 @@ def current() -> Ranks:
     return _groups[-1] if _groups else Ranks()
 
 
+def is_restarted() -> bool:
+    """Return whether torchrun has started the processes of this job anew, after one of them ended before its time."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 @contextmanager
 def as_ranks() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started (by its environment variables); alone without them.

@@ -171,8 +171,16 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
+    resume, init = _start_of(run, resume, init)
     options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
     _train(run, (worlds, data, validation), round(batch * 1e6), options, batches, device, resume=resume, init=init)
+
+
+def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | None]:
+    """Return ``resume`` and ``init`` for a run: processes that torchrun has started anew go on from its checkpoint."""
+    from nasrecon.ranks import is_restarted
+
+    return (True, None) if is_restarted() and (run / "checkpoint.pt").exists() else (resume, init)
 
 
 def _train(

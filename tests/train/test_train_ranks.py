@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nasrecon.cli.train import _start_of
 from nasrecon.errors import InputError
 from nasrecon.ranks import Ranks
 from nasrecon.train.datasets import BatchOptions, WorldFiles
@@ -51,3 +52,15 @@ def test_ranks_that_cannot_share_the_batches_are_refused(tmp_path: Path, monkeyp
     options = TrainOptions(steps=1, batches=3, pretrained=False)
     with pytest.raises(InputError, match="3 batches in a step cannot be shared by 2"):
         train(tmp_path / "run", data, None, options, torch.device("cpu"), ranks=Ranks(0, 2))
+
+
+def test_processes_that_torchrun_starts_anew_go_on_from_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _start_of(tmp_path, False, "lite") == (False, "lite")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert _start_of(tmp_path, False, "lite") == (False, "lite")  # it ended before the first checkpoint
+    (tmp_path / "checkpoint.pt").touch()
+    assert _start_of(tmp_path, False, "lite") == (True, None)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert _start_of(tmp_path, False, None) == (False, None)
