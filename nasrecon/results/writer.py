@@ -237,12 +237,17 @@ def _refuse_foreign(folder: Path) -> None:
     """Stop before somebody else's files are mixed with ours, or removed for ``overwrite``."""
     if read_manifest(folder) is not None or any(_is_view(path) for path in view_files(folder)):
         return
-    taken = [f"{part}/" for part in ("views", *_PREVIEWS) if (folder / part).exists()]
+    # Empty folders are what a run leaves that was killed before its first manifest.
+    taken = [f"{part}/" for part in ("views", *_PREVIEWS) if _holds_anything(folder / part)]
     if taken:
         raise InputError(
             f"{folder}: it holds {', '.join(taken)} but no manifest.json of nasrecon, so these are not ours to write "
             f"to; give another folder with --out"
         )
+
+
+def _holds_anything(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _is_view(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from faults.harness import CAMERAS, INFER, QUICK, Edit, Row, folder, write
+from faults.harness import CAMERAS, INFER, QUICK, Edit, Row, write
 
 SMALL = f"infer photos {CAMERAS} {QUICK} --out out"
 
@@ -70,7 +70,7 @@ OUT = [
     _refused("out: below a file", INFER.replace("--out out", "--out K.txt/out"), says=("K.txt",)),
     _refused("out: a name of 300 letters", INFER.replace("--out out", f"--out {'a' * 300}"), says=("aaaa", "too long")),
     _refused("out: somebody else's views", INFER, write("out/views/a.txt", "x"), says=("out", "not ours")),
-    _refused("out: somebody else's depth", INFER, folder("out/depth"), says=("out", "not ours")),
+    _refused("out: somebody else's depth", INFER, write("out/depth/a.png", "x"), says=("out", "not ours")),
 ]  # fmt: skip
 
 

@@ -215,6 +215,13 @@ def test_somebody_elses_files_are_left_alone(tmp_path):
         ResultsWriter(tmp_path, make_run(), NAMES)
 
 
+def test_a_run_killed_before_its_first_manifest_can_be_run_again(tmp_path):
+    for part in ("views", "depth", "normal"):
+        (tmp_path / part).mkdir()
+    ResultsWriter(tmp_path, make_run(), NAMES)
+    assert (tmp_path / "manifest.json").exists()
+
+
 def test_missing_and_damaged_views_are_named(tmp_path):
     write(tmp_path)
     lost = tmp_path / "views" / "b.jpg.npz"
