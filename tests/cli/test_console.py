@@ -109,7 +109,7 @@ def test_a_short_task_gets_one_line_in_a_pipe(monkeypatch) -> None:
 
 
 def test_next_commands_fit_100_columns_and_a_shell_reads_them() -> None:
-    folder = "/home/someone/Bilder/Sommer 2024 in den Bergen/dritter Tag"
+    folder = "/photos/Bilder und Filme/Sommer 2024 in den Bergen/dritter Tag"
     commands = (
         ("viz", [folder], "a page in the browser"),
         ("viz", [folder, "--html", f"{folder}/report.html"], "one file that opens offline"),
