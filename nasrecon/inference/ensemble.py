@@ -11,20 +11,19 @@ import torch.nn.functional as F
 from nasrecon.nas.network import NEAR, Prediction
 
 _MIN_SPREAD = 1e-4
-_OVER_THE_IMAGE = 2.0
 
 
-def fuse_stages(predictions: Sequence[Prediction], over_image: float = _OVER_THE_IMAGE) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction], at_pixel: float = 2.0, over_image: float = 4.0) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
-    Depths are averaged as one over depth, normals as vectors. The weights are one over the square of ``s * g^2``: s the
-    relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel
+    Depths are averaged as one over depth, normals as vectors. The weights are one over ``s^at_pixel * g^over_image``: s
+    the relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel
     can. Where the predictions contradict each other sigma grows and confidence falls: both are those of the mixture,
     taken as Laplace's distributions around the single depths.
 
     Args:
         predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.
-        over_image: the power of g; 0 for tiles, whose weights then depend on the pixel alone.
+        at_pixel, over_image: the powers of s and g.
 
     Returns:
         the average; a pixel that none of them knows has NaN depths and confidence 0.
@@ -36,7 +35,7 @@ def fuse_stages(predictions: Sequence[Prediction], over_image: float = _OVER_THE
     sigma = torch.stack([p.sigma.float() for p in predictions])
     spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_MIN_SPREAD, 1 / _MIN_SPREAD)
     typical = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-    sure = torch.where(known, -2 * (spread.log() + over_image * typical), -torch.inf)
+    sure = torch.where(known, -(at_pixel * spread.log() + over_image * typical), -torch.inf)
     weights = sure.softmax(dim=0).nan_to_num(0.0)  # NaN where nothing is known
 
     def depth(name: str) -> torch.Tensor:

@@ -20,7 +20,7 @@ from nasrecon.inference.memory import MIN_TILE_SIDE, Memory, largest_size, pass_
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.passes import Passes, predict
 from nasrecon.inference.sizes import source_size, working_size
-from nasrecon.inference.tiles import Grid, plan_tiles, predict_in_tiles
+from nasrecon.inference.tiles import LARGEST_SIDE, Grid, plan_tiles, predict_in_tiles
 from nasrecon.ingest.masks import read_mask
 from nasrecon.nas.network import Network
 from nasrecon.nas.precision import autocast, device_of
@@ -147,7 +147,9 @@ class _Runner:
 
     def fitting(self, ready: Sequence[Item]) -> Sequence[Item]:
         """Return the first of the items that are estimated at once."""
-        return self.memory.fitting(ready[: self.batch], self.network)
+        now = self.memory.fitting(ready[: self.batch], self.network)
+        large = [i for i, (ref, _) in enumerate(now) if max(ref.rgb.shape) > LARGEST_SIDE]
+        return now[: max(1, large[0])] if large else now
 
     def run(self, items: Sequence[Item]) -> list[Estimate] | None:
         """Estimate some views at once; None if memory did not suffice, the next call then takes less of it.
@@ -179,12 +181,15 @@ class _Runner:
         return None
 
     def _grid(self, items: Sequence[Item]) -> Grid | None:
-        """Return the tiles of a view that memory does not hold in one pass; None where one pass will do."""
+        """Return the tiles of a view that memory does not hold in one pass, one tile for a view larger than networks
+        are trained on; None where one pass will do."""
         (ref, sources), *more = items
         camera, multiple = ref.view.camera, self.network.size_multiple
         most = self.memory.pass_pixels(camera.width, camera.height, len(sources))
-        if more or most is None or pass_size(camera.width, camera.height, self.network) <= most:
-            return None
+        whole = pass_size(camera.width, camera.height, self.network)
+        if more or most is None or whole <= most:
+            large = not more and max(camera.width, camera.height) > LARGEST_SIDE
+            return plan_tiles(camera.width, camera.height, whole, multiple) if large else None
         grid = plan_tiles(camera.width, camera.height, max(most, MIN_TILE_SIDE**2), multiple)
         self._note(f"views of {camera.width}x{camera.height} are estimated in {grid.in_words()}, to fit into memory")
         return grid

@@ -14,7 +14,7 @@ from recorder import Recorder
 from nasrecon.cli.options import parse_bytes
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.geometry import angle_between_deg
-from nasrecon.inference import memory, tiles
+from nasrecon.inference import estimate, memory, tiles
 from nasrecon.inference.adapter import Photo, _rotate_90
 from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.memory import Memory, refuse_too_large
@@ -121,6 +121,23 @@ def test_unsure_tiles_of_a_large_image_take_the_depth_of_the_small_estimate(monk
     ref, sources = item()
     found, _ = tiled(Unsure(), ref, sources)
     assert np.abs(found.depth / plane_depth(ref.view) - 1).max() < 0.02
+
+
+def test_a_view_larger_than_in_training_has_a_small_estimate_where_memory_holds_it(scene, monkeypatch):
+    """One pass over the small image, one over the whole, view by view; where unsure it takes the small one's depth."""
+    options = EstimateOptions(batch=2, max_memory=10**11)
+    monkeypatch.setattr(tiles, "COARSE_SIDE", 192)
+    alone, together = Limited(10**9, MemoryError()), Limited(10**9, MemoryError())
+    list(estimate_views(scene, together, options))
+    (right,) = estimate_views(scene, Drifting(), options, views=[0])
+    assert together.sizes == [WIDTH * HEIGHT]
+    monkeypatch.setattr(estimate, "LARGEST_SIDE", 320)
+    recorder = Recorder()
+    found = list(estimate_views(scene, alone, options, progress=recorder))
+    assert alone.sizes == [192 * 144, WIDTH * HEIGHT] * 2 and not recorder.notes
+    assert [e.depth.shape for e in found] == [(HEIGHT, WIDTH)] * 2
+    (unsure,) = estimate_views(scene, Unsure(), options, views=[0], progress=recorder)
+    assert np.abs(unsure.depth / right.depth - 1).max() < 0.02
 
 
 def test_tiles_that_disagree_leave_no_step():
