@@ -20,7 +20,7 @@ from nasrecon.fuse.filter import FilteredView
 from nasrecon.fuse.maps import Store
 from nasrecon.fuse.mesh import BAND, TRUNCATION, Parts, Voxel, no_surface
 from nasrecon.fuse.options import FuseOptions
-from nasrecon.fuse.points import LONGEST_CELL, PointMerger
+from nasrecon.fuse.points import LONGEST_CELL, PLACE, PointMerger
 from nasrecon.machine import free_memory
 from nasrecon.ranks import Ranks, current
 from nasrecon.types import PointCloud, Unit, View
@@ -132,10 +132,11 @@ class BlockPoints:
         rows = self._all.rows(filtered)
         if rows is None:
             return
-        block = self._split.of_steps(np.floor(rows[3] / LONGEST_CELL).astype(np.int64))
+        key, columns = rows
+        block = self._split.of_steps(np.floor(columns[PLACE].T / LONGEST_CELL).astype(np.int64))
         for number in np.unique(block):
             if number in self._mergers:
-                self._mergers[number].add_rows(tuple(column[block == number] for column in rows))
+                self._mergers[number].add_rows((key[block == number], columns[:, block == number]))
 
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
         """Return the points of the blocks of this rank."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from nasrecon.fuse.ahead import ahead
 from nasrecon.fuse.maps import PlaneMap, dot
 from nasrecon.fuse.pair_equations import PairEquations
-from nasrecon.geometry import array_indices, relative_pose
+from nasrecon.geometry import relative_pose
 from nasrecon.types import View
 
 _COLUMNS = 80
@@ -28,6 +30,7 @@ _SURE_SIGMAS = 3.0
 _MAD_TO_SIGMA = 1.4826
 _FAR_PAIRS = 42
 _ROUNDS = 10
+_PAIRS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,30 +91,42 @@ def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairO
     V = [A[k, 0] * a.x + (A[k, 1] * a.y + A[k, 2]) + t[k] * inv_depth for k in range(3)]
     height, width = b.plane.shape[1:]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sample = np.stack([V[0] / V[2], V[1] / V[2]], axis=-1) / b.step
-    row, column, inside = array_indices(sample, width, height)
-    inside &= (V[2] > 0) & (inv_depth > 0)
-    m = b.plane[:, row, column]
-    inside &= m[3] > 0
+        x, y = V[0] / V[2] / b.step, V[1] / V[2] / b.step
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (V[2] > 0) & (inv_depth > 0)
+    at = np.flatnonzero(inside)
+    least = _MIN_SHARE * inv_depth.size
+    if len(at) < least:
+        return None
+    m = b.plane.reshape(4, -1).take(y.ravel()[at].astype(np.intp) * width + x.ravel()[at].astype(np.intp), axis=1)
+    known = np.flatnonzero(m[3] > 0)
+    at, m = at[known], m.take(known, axis=1)
+    V, inv_depth = [v.ravel()[at] for v in V], inv_depth.ravel()[at]
     mb = dot(m, t)
     with np.errstate(divide="ignore", invalid="ignore"):
-        off = np.log((dot(m, V) - inv_depth * mb) / (1 - mb) / inv_depth)[inside]
-        gain = 1 / (1 - mb[inside])
-    variance = (a.plane[3] + m[3])[inside]
+        off = np.log((dot(m, V) - inv_depth * mb) / (1 - mb) / inv_depth)
+        gain = 1 / (1 - mb)
+    variance = a.plane[3].ravel()[at] + m[3]
     middle = 0.0
     for window in _WINDOWS:
-        near = np.abs(off - middle) < window
-        if np.count_nonzero(near) < _MIN_SHARE * inv_depth.size:
+        near = np.flatnonzero(np.abs(off - middle) < window)
+        if len(near) < least:
             return None
-        middle = float(np.median(off[near]))
+        middle = _median(off[near])
     residual = np.abs(off[near] - middle)
-    scatter = max(_PAIR_ERROR, float(np.median(residual)))
-    excess = _MAD_TO_SIGMA * float(np.median(residual / np.sqrt(variance[near])))
+    scatter = max(_PAIR_ERROR, _median(residual))
+    excess = _MAD_TO_SIGMA * _median(residual / np.sqrt(variance[near]))
     # Most of the scatter is fine noise, which the median is free of.
     error = float(np.sqrt(_PAIR_ERROR * scatter))
-    return PairOffset(
-        ref=ref, source=source, offset=middle, gain=float(np.median(gain[near])), error=error, excess=excess
-    )
+    return PairOffset(ref=ref, source=source, offset=middle, gain=_median(gain[near]), error=error, excess=excess)
+
+
+def _median(values: np.ndarray) -> float:
+    """Return ``np.median`` of finite values (n,), n > 0, without its overhead."""
+    half = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, half)[half])
+    ordered = np.partition(values, (half - 1, half))
+    return float((ordered[half - 1] + ordered[half]) / 2)
 
 
 def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -126,7 +141,13 @@ def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 
 def pair_offsets(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> list[PairOffset]:
     """Compare the pairs of views of ``choose_pairs``; those that share too little are left out."""
-    return [pair for i, j in choose_pairs(neighbors) if (pair := pair_offset(samples, i, j)) is not None]
+    pairs = choose_pairs(neighbors)
+    parts = (pairs[start : start + _PAIRS_AT_ONCE] for start in range(0, len(pairs), _PAIRS_AT_ONCE))
+
+    def compare(part: list[tuple[int, int]]) -> list[PairOffset]:
+        return [pair for i, j in part if (pair := pair_offset(samples, i, j)) is not None]
+
+    return [pair for some in ahead(partial(compare, part) for part in parts) for pair in some]
 
 
 def sigma_scales(offsets: Sequence[PairOffset], views: int) -> np.ndarray:

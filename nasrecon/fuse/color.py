@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property, partial
 
 import numpy as np
 
-from nasrecon.fuse.maps import Store
-from nasrecon.geometry import in_image
+from nasrecon.fuse.ahead import ahead
+from nasrecon.fuse.maps import Store, dot
 from nasrecon.types import View
 
 _POWER = 4
@@ -47,27 +46,27 @@ class Photo:
             index (n,) of the visible points, their places (n, 2) float32 in the image [px], and the score (n,) float32
             of the photograph there: pixels in a median pixel's width, less at an angle, at its border and beside edges.
         """
-        camera = self.view.camera
-        R = self.view.cam_from_world[:3, :3].astype(np.float32)
-        X, Y, z = R @ (xyz - self.view.center_in_world).T.astype(np.float32)
-        K = camera.K.astype(np.float32)
+        camera, center = self.view.camera, self.view.center_in_world
+        R, K = self.view.cam_from_world[:3, :3].astype(np.float32), camera.K.astype(np.float32)
+        ray = np.stack([(xyz[:, k] - center[k]).astype(np.float32) for k in range(3)])
+        X, Y, z = (dot(R[k], ray) for k in range(3))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             x, y = (K[0, 0] * X + K[0, 1] * Y) / z + K[0, 2], K[1, 1] * Y / z + K[1, 2]
-        place = np.stack([x, y], axis=-1)
-        index = np.flatnonzero((z > 0) & in_image(place, camera.width, camera.height, margin=0.5))
-        X, Y, z, place = X[index], Y[index], z[index], place[index]
-        x, y = place[:, 0].astype(np.intp), place[:, 1].astype(np.intp)
-        inv_depth = self.inv_depth[y, x]
-        n = normal[index] @ R.T
-        facing = -(n[:, 0] * X + n[:, 1] * Y + n[:, 2] * z) / np.sqrt(X * X + Y * Y + z * z)
-        visible = (inv_depth > 0) & (np.abs(inv_depth * z - 1) < self.tolerance[y, x]) & (facing > _MIN_COSINE)
-        index, place, z, facing = index[visible], place[visible], z[visible], facing[visible]
-        u, v = place[:, 0], place[:, 1]
-        margin = np.minimum(np.minimum(u, camera.width - u), np.minimum(v, camera.height - v))
-        fade = np.minimum(1, margin / (_BORDER * camera.width)) * self._beside_edges()[y[visible], x[visible]]
-        score = self.focus * facing * fade * np.float32(np.sqrt(camera.K[0, 0] * camera.K[1, 1])) / z
-        return index, place, score.astype(np.float32)
+        inside = (z > 0) & (x >= 0.5) & (x <= camera.width - 0.5) & (y >= 0.5) & (y <= camera.height - 0.5)
+        index = np.flatnonzero(inside)
+        x, y, z, ray = x[index], y[index], z[index], ray.take(index, axis=1)
+        pixel = y.astype(np.int32) * np.int32(camera.width) + x.astype(np.int32)
+        inv_depth = self.inv_depth.ravel()[pixel]
+        n = [normal[:, k][index] for k in range(3)]
+        facing = -dot(n, ray) / np.sqrt(dot(ray, ray))
+        visible = (inv_depth > 0) & (np.abs(inv_depth * z - 1) < self.tolerance.ravel()[pixel]) & (facing > _MIN_COSINE)
+        index, x, y, z, facing, pixel = (each[visible] for each in (index, x, y, z, facing, pixel))
+        margin = np.minimum(np.minimum(x, camera.width - x), np.minimum(y, camera.height - y))
+        fade = np.minimum(1, margin / np.float32(_BORDER * camera.width)) * self._beside_edges.ravel()[pixel]
+        score = np.float32(self.focus * np.sqrt(camera.K[0, 0] * camera.K[1, 1])) * facing * fade / z
+        return index, np.stack([x, y]).T, score
 
+    @cached_property
     def _beside_edges(self) -> np.ndarray:
         """Return (H, W) 0.1 beside depth edges, where the photograph may show what lies behind, and 1 elsewhere."""
         near = self.inv_depth
@@ -128,7 +127,10 @@ class Photos(Sequence[Photo]):
         """Return the equalised image (H, W, 3) uint8 of a view."""
         table = np.rint(np.arange(256)[:, None] * self._gains[number]).clip(0, 255).astype(np.uint8)
         rgb = self._colors[number]
-        return np.stack([table[rgb[..., k], k] for k in range(3)], axis=-1)
+        out = np.empty_like(rgb)
+        for k in range(3):
+            out[..., k] = table[:, k].take(rgb[..., k])
+        return out
 
 
 def focus_of(rgb: np.ndarray) -> float:
@@ -145,49 +147,53 @@ def focus_of(rgb: np.ndarray) -> float:
 def sample_bilinear(rgb: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return colours (n, 3) float32 of an image (H, W, 3) uint8 at places (n, 2) [px], inside by half a pixel."""
     height, width = rgb.shape[:2]
-    at = place - np.float32(0.5)
-    x, y = np.floor(at).astype(np.intp).T
-    u, v = (at - np.floor(at)).T[..., None]
+    at = place.T - np.float32(0.5)
+    x, y = np.floor(at).astype(np.int32)
+    u, v = at - np.floor(at)
     x1, y1 = np.minimum(x + 1, width - 1), np.minimum(y + 1, height - 1)
-    upper = rgb[y, x] * (1 - u) + rgb[y, x1] * u
-    return upper * (1 - v) + (rgb[y1, x] * (1 - u) + rgb[y1, x1] * u) * v
+    y, y1 = y * width, y1 * width
+    corners = [(y + x, (1 - u) * (1 - v)), (y + x1, u * (1 - v)), (y1 + x, (1 - u) * v), (y1 + x1, u * v)]
+    out = np.zeros((3, len(place)), np.float32)
+    for k in range(3):
+        channel = np.ascontiguousarray(rgb[..., k]).ravel()
+        for pixel, share in corners:
+            out[k] += channel[pixel] * share
+    return out.T
 
 
-def vertex_colors(
-    vertices: np.ndarray, normal: np.ndarray, faces: np.ndarray, photos: Photos, pool: ThreadPoolExecutor, threads: int
-) -> np.ndarray:
+def vertex_colors(vertices: np.ndarray, normal: np.ndarray, faces: np.ndarray, photos: Photos) -> np.ndarray:
     """Return colours (V, 3) uint8: means over the photographs that show a vertex, by the fourth power of their score.
 
     Vertices (V, 3) that none shows take the mean of their neighbours by the faces (F, 3).
     """
-    return mean_colors(*color_sums(vertices, normal, photos, pool, threads), faces)
+    return mean_colors(*color_sums(vertices, normal, photos, range(len(photos))), faces)
 
 
 def color_sums(
-    vertices: np.ndarray, normal: np.ndarray, photos: Iterable[Photo], pool: ThreadPoolExecutor, threads: int
+    vertices: np.ndarray, normal: np.ndarray, photos: Photos, numbers: Iterable[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted sums (V, 3) of the colours in which the photographs show vertices (V, 3), and the weights
-    (V,)."""
-    total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
-    bounds = np.linspace(0, len(vertices), threads + 1).astype(int)
-    for photo in photos:
+    """Return the weighted sums (V, 3) of the colours in which some of the photographs show vertices (V, 3), and the
+    weights (V,)."""
+    total, weight = np.zeros((3, len(vertices)), np.float32), np.zeros(len(vertices), np.float32)
+    # In memory component by component: each is then read in one go.
+    vertices, normal = np.ascontiguousarray(vertices.T).T, np.ascontiguousarray(normal.T).T
 
-        def add(span: slice, photo: Photo = photo) -> None:
-            index, place, score = photo.project(vertices[span], normal[span])
-            if not len(index):
-                return
-            share = score**_POWER
-            total[span][index] += share[:, None] * sample_bilinear(photo.rgb, place)
-            weight[span][index] += share
+    def sample(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        photo = photos[number]
+        index, place, score = photo.project(vertices, normal)
+        return index, score**_POWER, sample_bilinear(photo.rgb, place)
 
-        list(pool.map(add, [slice(a, b) for a, b in pairwise(bounds.tolist())]))
-    return total, weight
+    for index, share, colors in ahead(partial(sample, number) for number in numbers):
+        for k in range(3):
+            total[k, index] += share * colors[:, k]
+        weight[index] += share
+    return total.T, weight
 
 
 def mean_colors(total: np.ndarray, weight: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the colours (V, 3) uint8 of sums of ``color_sums``; those that no photograph shows are filled in."""
     known = weight > 0
-    colors = np.divide(total, weight[:, None], out=np.zeros_like(total), where=known[:, None])
+    colors = np.divide(total, weight[:, None], out=np.zeros(total.shape, np.float32), where=known[:, None])
     return np.rint(_filled(colors, known, faces)).clip(0, 255).astype(np.uint8)
 
 

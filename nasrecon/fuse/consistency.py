@@ -14,7 +14,6 @@ All of it is float32 in camera-relative coordinates, so that the scene's unit an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,13 +24,14 @@ from nasrecon.fuse.maps import PlaneMap, dot, pixel_rays
 from nasrecon.fuse.options import FilterStats
 from nasrecon.geometry import relative_pose
 
-CHUNK = 1 << 14
+CHUNK = 12_000
 """Pixels that are compared at once: the arrays of a chunk stay in the processor's cache."""
-
-THREADS = min(4, os.cpu_count() or 1)
 
 HIDDEN = 3.0
 """A point is hidden from a view that sees a surface nearer by more than this many tolerances."""
+
+_TINY = 1e-20
+"""Instead of 0 where a quotient does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def compare(
     n = camera.height * camera.width
     out = Comparison(
         inv_depth=np.zeros(n, np.float32),
-        normal=np.zeros((n, 3), np.float32),
+        normal=np.zeros((3, n), np.float32).T,
         weight=np.zeros(n, np.float32),
         support=np.zeros(n, np.int16),
         visible=np.zeros(n, np.int16),
@@ -89,13 +89,13 @@ def compare(
     rays = pixel_rays(camera)
     rows = max(1, CHUNK // camera.width)
 
-    def work(top: int) -> tuple[int, int, int]:
+    def work(top: int) -> np.ndarray:
         return _compare_rows(ref, pairs, tolerance, rays[:, top : top + rows], top, out)
 
     for counts in pool.map(work, range(0, camera.height, rows)):
-        stats.comparisons += counts[0]
-        stats.near += counts[1]
-        stats.consistent += counts[2]
+        stats.comparisons += int(counts[0])
+        stats.near += int(counts[1])
+        stats.consistent += int(counts[2])
     return out
 
 
@@ -105,140 +105,232 @@ class _Pair:
     Attributes:
         plane: (n + 1, 4), the source's planes.
         size: (width, height) of the source.
-        A, b: (3, 3) and (3,), from a pixel of the reference with its depth to one of the source.
-        normal_from_plane: (3, 3), from the source's planes to directions in the reference's camera frame.
-        variance_scale: factor of the source's variances.
+        projection: (3, 4), from a pixel (x, y, 1, inverse depth) of the reference to one of the source.
+        from_plane: (4, 3), from the source's planes to directions in the reference's camera frame, and to the
+            reference's centre in the source, multiplied by the plane there.
+        scale, variance_scale: factors of the source's planes and of its variances.
     """
 
     def __init__(self, ref: PlaneMap, source: PlaneMap) -> None:
         src_from_ref = relative_pose(source.view.cam_from_world, ref.view.cam_from_world)
         R, t = src_from_ref[:3, :3], src_from_ref[:3, 3]
         K = source.view.camera.K
-        self.plane, self.variance_scale = source.plane, np.float32(source.sigma_scale**2)
+        self.plane, self.scale = source.plane, np.float32(source.scale)
+        self.variance_scale = np.float32(source.sigma_scale**2)
         self.size = (source.view.camera.width, source.view.camera.height)
-        # All that comes of a plane is linear in it or does not depend on its length, so its scale goes into A and b.
-        self.A = (source.scale * K @ R @ np.linalg.inv(ref.view.camera.K)).astype(np.float32)
-        self.b = (source.scale * K @ t).astype(np.float32)
-        self.normal_from_plane = (-R.T @ K.T).astype(np.float32)
+        self.projection = np.column_stack([K @ R @ np.linalg.inv(ref.view.camera.K), K @ t]).astype(np.float32)
+        self.from_plane = (source.scale * np.vstack([-R.T @ K.T, K @ t])).astype(np.float32)
+
+
+class _Pixels:
+    """The pixels of some rows of a reference that have a depth, and the sums of what the sources say of them.
+
+    Attributes:
+        at: (n,) the places of the pixels in the reference, in row order.
+        place: (4, n): x, y, 1 and the inverse depth.
+        point, normal: (3, n), in the camera frame.
+        variance: (n,).
+        normal_sum: (3, n), the weighted sum of the normals.
+        shift: (n,), the weighted sum of the relative differences of inverse depth.
+        weight, support, visible, against: (n,), as in ``Comparison``.
+    """
+
+    def __init__(self, ref: PlaneMap, rays: np.ndarray, top: int) -> None:
+        height, width = rays.shape[1:]
+        first = top * width
+        plane = np.ascontiguousarray(ref.plane[first : first + height * width].T)
+        plane *= np.array([ref.scale] * 3 + [ref.sigma_scale**2], np.float32)[:, None]
+        place = np.empty((4, height, width), np.float32)
+        # Rounding makes the last row's coordinates differ by nothing that matters.
+        place[0] = np.arange(width, dtype=np.float32) + np.float32(0.5)
+        place[1] = np.arange(top, top + height, dtype=np.float32)[:, None] + np.float32(0.5)
+        place[2] = 1
+        place, rays = place.reshape(4, -1), rays.reshape(3, -1)
+        place[3] = dot(plane, place)
+        self.at: slice | np.ndarray = slice(first, first + height * width)
+        if not (has := place[3] > 0).all():
+            where = np.flatnonzero(has)
+            self.at = where + first
+            plane, place, rays = (columns.take(where, axis=1) for columns in (plane, place, rays))
+        K = ref.view.camera.K.astype(np.float32)
+        normal = np.stack([-dot(K[:, k], plane) for k in range(3)])
+        self.place, self.point, self.variance = place, rays / place[3], plane[3]
+        self.normal = normal / np.sqrt(dot(normal, normal))
+        self.weight = 1 / self.variance
+        self.normal_sum = self.weight * self.normal
+        self.shift, self.against = np.zeros_like(self.weight), np.zeros_like(self.weight)
+        self.support = np.ones(len(self.weight), np.int16)
+        self.visible = np.zeros_like(self.support)
+
+    def store(self, out: Comparison) -> None:
+        """Write the weighted averages of inverse depth and unit normal, and the counts, into ``out``."""
+        length = np.sqrt(dot(self.normal_sum, self.normal_sum))
+        length[length == 0] = 1
+        out.inv_depth[self.at] = self.place[3] * (1 + self.shift / self.weight)
+        for k in range(3):
+            out.normal[self.at, k] = self.normal_sum[k] / length
+        out.weight[self.at], out.against[self.at] = self.weight, self.against
+        out.support[self.at], out.visible[self.at] = self.support, self.visible
+
+
+class _Buffers:
+    """Memory for the arrays of ``n`` pixels, used for one source after the other: new memory costs more than a sum."""
+
+    def __init__(self, n: int) -> None:
+        self.projected, self.index = np.empty((3, n), np.float32), np.empty((2, n), np.int32)
+        self.gathered, self.plane, self.other = np.empty((n, 4), np.float32), *np.empty((2, 4, n), np.float32)
+        self.maps = np.empty((6, n), np.float32)
 
 
 def _compare_rows(
     ref: PlaneMap, pairs: Sequence[_Pair], tolerance: Tolerance, rays: np.ndarray, top: int, out: Comparison
-) -> tuple[int, int, int]:
+) -> np.ndarray:
     """Compare the rows from ``top`` on, whose rays (3, h, W) are given, with all sources; writes into ``out``.
 
     Returns:
-        numbers of pairs of a pixel and a source that could be compared, that agree in depth, and in the normal too.
+        numbers (3,) of pairs of a pixel and a source that could be compared, that agree in depth, and in the normal
+        too.
     """
-    height, width = rays.shape[1:]
-    span = slice(top * width, (top + height) * width)
-    # Rounding makes the last row's coordinates differ by nothing that matters.
-    x = np.arange(width, dtype=np.float32) + np.float32(0.5)
-    y = np.arange(top, top + height, dtype=np.float32)[:, None] + np.float32(0.5)
-    ref_plane = np.ascontiguousarray(ref.plane[span].T).reshape(4, height, width)
-    ref_plane *= np.array([ref.scale] * 3 + [ref.sigma_scale**2], np.float32)[:, None, None]
-    K = ref.view.camera.K.astype(np.float32)
-    inv_depth = ref_plane[0] * x + ref_plane[1] * y + ref_plane[2]
-    if not (has := inv_depth > 0).any():
-        return 0, 0, 0
-    depth = 1 / np.where(has, inv_depth, np.float32(1))
-    normal, variance = _unit_normal(ref_plane, K, has), ref_plane[3]
-    weight = np.where(has, 1 / np.where(has, variance, 1), 0)
-    sums = [weight * inv_depth, *(weight * component for component in normal)]
-    support = has.astype(np.int16)
-    visible, against = np.zeros_like(support), np.zeros_like(weight)
-    counts = np.zeros(3, np.int64)
-    limits = [np.float32(v) for v in (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2)]
-    least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
-    for pair in pairs:
-        V, pixel = _project(pair, x, y, inv_depth, has)
-        if pixel is None:
-            continue
-        m = np.ascontiguousarray(pair.plane.take(pixel.ravel(), axis=0).T).reshape(4, height, width)
-        m[3] *= pair.variance_scale
-        known = m[3] > 0
-        mV, mb = dot(m, V), dot(m, pair.b)
+    pixels, counts = _Pixels(ref, rays, top), np.zeros(3, np.int64)
+    if n := len(pixels.weight):
+        buffers = _Buffers(n)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            cut = (mV - inv_depth * mb) / (1 - mb)
-            off = np.square(cut * depth - 1)
-            allowed = np.minimum(np.maximum(limits[0] * (variance + m[3]), limits[1]), limits[2])
-            near = (off <= allowed) & known
-            other = [dot(row, m) for row in pair.normal_from_plane]
-            scale = np.where(known, 1 / np.sqrt(dot(other, other)), 0)
-            agree = (dot(other, normal) * scale >= least_cosine) & near
-            # Biweight: pairs at the edge of the tolerance count least.
-            share = np.where(agree, np.square(1 - off / allowed) / m[3], 0)
-            unhidden = (inv_depth >= (1 - np.float32(HIDDEN) * np.sqrt(allowed)) * mV) & known
-            unhidden |= _is_seen_through(pair, x, y, cut, allowed, known & ~unhidden)
-        weight += share
-        sums[0] += share * np.where(agree, cut, 0)
-        share *= scale
-        for k in range(3):
-            sums[1 + k] += share * other[k]
-        support += agree
-        visible += unhidden
-        against += np.where(unhidden & ~agree, 1 / np.where(known, m[3], 1), 0)
-        counts += np.count_nonzero(unhidden), np.count_nonzero(near), np.count_nonzero(agree)
-    _store_average(out, span, sums, weight, has)
-    out.support[span], out.visible[span], out.against[span] = support.ravel(), visible.ravel(), against.ravel()
-    return int(counts[0]), int(counts[1]), int(counts[2])
+            for pair in pairs:
+                if _project(pair, pixels.place, buffers.projected, buffers.index):
+                    counts += _add(pixels, pair, tolerance, buffers)
+            pixels.store(out)
+    return counts
+
+
+def _add(pixels: _Pixels, pair: _Pair, tolerance: Tolerance, buffers: _Buffers) -> tuple[int, int, int]:
+    """Compare the pixels with a source, whose planes' indices are in ``buffers``, and add what it says to their sums.
+
+    Returns:
+        the counts of ``_compare_rows``.
+    """
+    m, other, (off, nearer, square, allowed, weight, free) = buffers.plane, buffers.other, buffers.maps
+    pair.plane.take(buffers.index[0], axis=0, mode="clip", out=buffers.gathered)
+    np.copyto(m, buffers.gathered.T)
+    np.matmul(pair.from_plane, m[:3], out=other)
+    variance = np.multiply(m[3], pair.variance_scale, out=m[3])
+    known = variance > 0
+    # As parts of the pixel's inverse depth: where the plane cuts its ray, and where the source has its surface.
+    _dot(other, pixels.point, off, free)
+    behind = np.subtract(other[3], 1, out=other[3])
+    np.subtract(behind, off, out=nearer)
+    nearer += 1
+    behind[behind == 0] = _TINY
+    off /= behind
+    off -= 1
+    np.square(off, out=square)
+    np.add(variance, pixels.variance, out=allowed)
+    allowed *= np.float32(tolerance.sigmas**2)
+    np.maximum(allowed, np.float32(tolerance.low**2), out=allowed)
+    np.minimum(allowed, np.float32(tolerance.high**2), out=allowed)
+    near = square <= allowed
+    near &= known
+    # A point is hidden where the source has a surface nearer by more than the tolerance allows.
+    np.sqrt(allowed, out=free)
+    free *= np.float32(-HIDDEN)
+    free += 1
+    free *= nearer
+    unhidden = free <= 1
+    unhidden &= known
+    hidden = known > unhidden
+    if hidden.any():
+        unhidden |= _is_seen_through(pair, pixels.place, off, allowed, hidden)
+    np.maximum(variance, np.float32(_TINY), out=variance)
+    np.divide(1, variance, out=weight)
+    agree = _add_agreeing(pixels, near, np.divide(square, allowed, out=square), tolerance, buffers)
+    pixels.support += agree
+    pixels.visible += unhidden
+    weight *= unhidden > agree
+    pixels.against += weight
+    return np.count_nonzero(unhidden), np.count_nonzero(near), np.count_nonzero(agree)
+
+
+def _add_agreeing(
+    pixels: _Pixels, near: np.ndarray, part: np.ndarray, tolerance: Tolerance, buffers: _Buffers
+) -> np.ndarray:
+    """Add inverse depth and normal of the pixels (n,) that are near and agree in their normals to the averages.
+
+    Args:
+        near: (n,) whether the depths agree.
+        part: (n,) the squared difference, as a part of what is allowed; it is overwritten.
+
+    Returns:
+        which pixels (n,) agree.
+    """
+    other, (off, length, _, _, weight, free) = buffers.other, buffers.maps
+    np.sqrt(_dot(other, other, length, free), out=length)
+    np.maximum(length, np.float32(_TINY), out=length)
+    cosine = _dot(other, pixels.normal, other[3], free)
+    least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
+    agree = cosine >= np.multiply(length, least_cosine, out=free)
+    agree &= near
+    # Biweight: pairs at the edge of the tolerance count least.
+    share = np.subtract(1, part, out=part)
+    share *= share
+    share *= weight
+    share[~agree] = 0
+    pixels.weight += share
+    off *= share
+    pixels.shift += off
+    share /= length
+    for k in range(3):
+        other[k] *= share
+    pixels.normal_sum += other[:3]
+    return agree
 
 
 def _is_seen_through(
-    pair: _Pair, x: np.ndarray, y: np.ndarray, cut: np.ndarray, allowed: np.ndarray, hidden: np.ndarray
+    pair: _Pair, place: np.ndarray, off: np.ndarray, allowed: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:
-    """Return at which hidden pixels (h, W) the source has a surface on the ray itself, in front of the pixel's depth.
+    """Return at which hidden pixels (n,) the source has a surface on the ray itself, in front of the pixel's depth.
 
     The reference would see that surface: it contradicts. A surface that hides the point from the source only is no
-    contradiction: where the ray passes through its plane, ``cut`` (inverse depths), the source sees something else.
+    contradiction: where the ray passes through its plane (inverse depth 1 + ``off`` times the pixel's), the source
+    sees something else.
     """
     out = np.zeros(hidden.shape, bool)
-    row, column = np.nonzero(hidden & (cut > 0))
-    if not len(row):
+    where = np.flatnonzero(hidden & (off > -1))
+    if not len(where):
         return out
-    inv_depth = cut[row, column]
-    V, pixel = _project(pair, x[column], y[row, 0], inv_depth, inv_depth > 0)
-    if pixel is None:
-        return out
-    m = pair.plane.take(pixel, axis=0).T
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        off = np.square(dot(m, V) / inv_depth - 1)
-    out[row, column] = (m[3] > 0) & (off <= allowed[row, column])
+    place = place.take(where, axis=1)
+    place[3] *= 1 + off[where]
+    projected, index = np.empty((3, len(where)), np.float32), np.empty((2, len(where)), np.int32)
+    if _project(pair, place, projected, index):
+        m = pair.plane.take(index[0], axis=0, mode="clip").T
+        square = np.square(pair.scale * dot(m, projected) / place[3] - 1)
+        out[where] = (m[3] > 0) & (square <= allowed[where])
     return out
 
 
-def _unit_normal(ref_plane: np.ndarray, K: np.ndarray, has: np.ndarray) -> list[np.ndarray]:
-    """Return the unit normals, three maps (h, W), of planes (4, h, W) where they exist (h, W)."""
-    normal = [-dot(K[:, k], ref_plane) for k in range(3)]
-    length = np.sqrt(dot(normal, normal))
-    return [component / np.where(has, length, 1) for component in normal]
+def _project(pair: _Pair, place: np.ndarray, projected: np.ndarray, index: np.ndarray) -> bool:
+    """Project pixels (4, n) into a source; returns whether one lies inside.
 
-
-def _project(
-    pair: _Pair, x: np.ndarray, y: np.ndarray, inv_depth: np.ndarray, has: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Project pixels (h, W) into a source.
-
-    Returns:
-        homogeneous source coordinates, three maps (h, W), and the index of the source's plane (h, W): the empty plane
-        at the end where a pixel is outside; None where all are.
+    Args:
+        projected: receives homogeneous source coordinates (3, n), which are spoiled.
+        index: its first row receives the index of the source's plane: the empty plane where a pixel is outside.
     """
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        A, b = pair.A, pair.b
-        V = [A[k, 0] * x + (A[k, 1] * y + A[k, 2]) + b[k] * inv_depth for k in range(3)]
-        u, v = (np.floor(V[k] / V[2]).astype(np.int32) for k in (0, 1))
-    # As unsigned numbers, negative places are beyond the image too.
-    inside = (u.view(np.uint32) < pair.size[0]) & (v.view(np.uint32) < pair.size[1]) & (V[2] > 0) & has
-    return V, np.where(inside, v * pair.size[0] + u, len(pair.plane) - 1) if inside.any() else None
+    np.matmul(pair.projection, place, out=projected)
+    rows, columns = index
+    width, height = pair.size
+    inside = projected[2] > 0
+    for k, (integer, size) in enumerate(((columns, width), (rows, height))):
+        quotient = projected[k] / projected[2]
+        np.copyto(integer, np.floor(quotient, out=quotient), casting="unsafe")
+        # As unsigned numbers, negative places are beyond the image too.
+        inside &= integer.view(np.uint32) < size
+    rows *= width
+    rows += columns
+    rows[~inside] = len(pair.plane) - 1
+    return bool(inside.any())
 
 
-def _store_average(
-    out: Comparison, span: slice, sums: Sequence[np.ndarray], weight: np.ndarray, has: np.ndarray
-) -> None:
-    """Write the weighted averages of inverse depth and unit normal of the rows into ``out``."""
-    length = np.sqrt(dot(sums[1:], sums[1:]))
-    length = np.where(length > 0, length, 1)
-    out.inv_depth[span] = (sums[0] / np.where(has, weight, 1)).ravel()
-    for k in range(3):
-        out.normal[span, k] = (sums[1 + k] / length).ravel()
-    out.weight[span] = weight.ravel()
+def _dot(a: np.ndarray, b: np.ndarray, out: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Write the scalar products (n,) of vectors (3, n) to ``out``; ``free`` (n,) is overwritten."""
+    np.multiply(a[0], b[0], out=out)
+    for k in (1, 2):
+        out += np.multiply(a[k], b[k], out=free)
+    return out

@@ -79,7 +79,7 @@ def average_view(
     variance = np.where(comparison.support < 2, before, np.minimum(variance, before))
     size = (ref.view.camera.height, ref.view.camera.width)
     depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
-    shapes = depth.reshape(size), comparison.normal.reshape(*size, 3), variance.reshape(size)
+    shapes = depth.reshape(size), comparison.normal.T.reshape(3, *size), variance.reshape(size)
     return PlaneMap(view=ref.view, plane=planes(ref.view.camera, *shapes))
 
 

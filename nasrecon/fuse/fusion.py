@@ -7,7 +7,7 @@ with its own views (``fuse.portion``). What they make goes to the first one: wha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
 from nasrecon.fuse import o3d
+from nasrecon.fuse.ahead import THREADS, ahead
 from nasrecon.fuse.blocks import BlockMesh, BlockPoints, Split, choose_blocks, join_clouds
 from nasrecon.fuse.color import Photos, color_sums, mean_colors
-from nasrecon.fuse.consistency import THREADS
-from nasrecon.fuse.filter import average_view, filter_view
+from nasrecon.fuse.filter import FilteredView, average_view, filter_view
 from nasrecon.fuse.maps import PlaneMap, Store
 from nasrecon.fuse.mesh import MeshBuilder, Voxel, choose_voxel, clean_faces, poisson_mesh
 from nasrecon.fuse.options import FilterStats, FuseOptions
@@ -118,7 +118,7 @@ def fuse_estimates(
                 return fusion
             shape = _shape(builder, points, voxel, options, stats, ranks)
             clock.lap("mesh")
-            return replace(fusion, **_colored(*shape, photos, portion, builder, options, unit, pool, ranks, clock))
+            return replace(fusion, **_colored(*shape, photos, portion, builder, options, unit, ranks, clock))
 
 
 def _grids(
@@ -167,11 +167,22 @@ def _filter_views(
 ) -> None:
     """Filter the views of a portion and add them to the sinks; these take one in while the next is filtered."""
     added: list[Future[None]] = []
-    for done, i in enumerate(portion.views, 1):
-        counts = stats if i in portion.counted else FilterStats()
+
+    def call(i: int) -> Callable[[], tuple[FilteredView, FilterStats]]:
         ref, *near = (PlaneMap(view=survey.view(j), plane=averaged[j]) for j in (i, *survey.neighbors[i]))
-        filtered = filter_view(ref, near, photos.rgb(i), survey.required[i], options, counts, pool)
-        counts.confirmed[ref.view.name] = float((filtered.depth > 0).mean())
+        rgb = photos.rgb(i)
+
+        def work() -> tuple[FilteredView, FilterStats]:
+            counts = FilterStats()
+            return filter_view(ref, near, rgb, survey.required[i], options, counts, pool), counts
+
+        return work
+
+    calls = (call(i) for i in portion.views)
+    for done, (i, (filtered, counts)) in enumerate(zip(portion.views, ahead(calls, survey.at_once), strict=True), 1):
+        counts.confirmed[filtered.view.name] = float((filtered.depth > 0).mean())
+        if i in portion.counted:
+            stats.add(counts, survey.names)
         for waiting in added:
             waiting.result()
         added = [pool.submit(sink.add, filtered) for sink in sinks]
@@ -218,16 +229,13 @@ def _colored(
     builder: MeshBuilder | BlockMesh | None,
     options: FuseOptions,
     unit: Unit,
-    pool: ThreadPoolExecutor,
     ranks: Ranks,
     clock: _Clock,
 ) -> dict[str, Mesh | TexturedMesh]:
     """Return the "mesh" with colours, of which each rank looks up those in its blocks, and the "textured" one where it
     is asked for; nothing on ranks but the first."""
     mine = builder.inside(vertices) if isinstance(builder, BlockMesh) else np.ones(len(vertices), bool)
-    parts = ranks.gathered(
-        (mine, *color_sums(vertices[mine], normal[mine], (photos[i] for i in portion.views), pool, THREADS))
-    )
+    parts = ranks.gathered((mine, *color_sums(vertices[mine], normal[mine], photos, portion.views)))
     if not ranks.is_first:
         return {}
     total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
@@ -253,10 +261,19 @@ def _average_views(
 ) -> Store:
     """Return the planes of every view of a portion averaged with its neighbours; the survey's own are freed."""
     averaged, names = Store(), survey.names
-    for done, i in enumerate(portion.averaged, 1):
-        counts = FilterStats()
-        near = [survey.maps(j) for j in survey.neighbors[i]]
-        averaged.put(i, average_view(survey.maps(i), near, survey.required[i], options, counts, pool).plane)
+
+    def call(i: int) -> Callable[[], tuple[PlaneMap, FilterStats]]:
+        ref, *near = (survey.maps(j) for j in (i, *survey.neighbors[i]))
+
+        def work() -> tuple[PlaneMap, FilterStats]:
+            counts = FilterStats()
+            return average_view(ref, near, survey.required[i], options, counts, pool), counts
+
+        return work
+
+    calls = (call(i) for i in portion.averaged)
+    for done, (i, (maps, counts)) in enumerate(zip(portion.averaged, ahead(calls, survey.at_once), strict=True), 1):
+        averaged.put(i, maps.plane)
         if counts.comparisons > _MIN_COMPARISONS:
             counts.agreement[names[i]] = counts.near / counts.comparisons
             if counts.near > _MIN_COMPARISONS:

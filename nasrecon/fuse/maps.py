@@ -10,6 +10,7 @@ import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
@@ -32,6 +33,9 @@ _AWAY = 0.1
 
 SIGMA_FLOOR = 0.004
 """Relative depth errors are not believed to be smaller."""
+
+_CHUNK = 12_000
+"""Pixels whose planes are made at once: the arrays stay in the processor's cache."""
 
 NO_SIGMA = 0.02
 """Relative depth error of pixels without sigma."""
@@ -63,20 +67,20 @@ class PlaneMap:
         Normals that are missing or point away from the camera are taken from the depth. Where the network is not
         confident, the variance is taken as larger: divided by the confidence.
         """
-        depth = confident_depth(estimate, options)
-        normal = np.nan_to_num(estimate.normal.astype(np.float32, copy=False))
-        missing = (depth > 0) & ~facing_camera(estimate.view.camera, normal)
-        if missing.any():
-            normal = np.where(missing[..., None], normals_from_depth(depth, estimate.view.camera), normal)
-        safe = np.where(depth > 0, depth, np.float32(1))
-        sigma = np.nan_to_num(estimate.sigma.astype(np.float32, copy=False), nan=0, posinf=0) / safe
-        sigma = np.where(sigma > 0, sigma, np.float32(NO_SIGMA))
-        confidence = np.nan_to_num(estimate.confidence.astype(np.float32, copy=False))
-        variance = np.maximum(sigma, np.float32(SIGMA_FLOOR)) ** 2 / np.maximum(confidence, np.float32(0.05))
+        camera, depth = estimate.view.camera, confident_depth(estimate, options)
+        normal = np.array(np.moveaxis(estimate.normal, -1, 0), dtype=np.float32, order="C")
+        np.nan_to_num(normal, copy=False)
+        missing = (depth > 0) & ~facing_camera(camera, normal)
         replaced = np.count_nonzero(missing) / max(np.count_nonzero(depth), 1)
-        return PlaneMap(
-            view=estimate.view, plane=planes(estimate.view.camera, depth, normal, variance), replaced=replaced
-        )
+        if replaced:
+            normal = np.where(missing, np.moveaxis(normals_from_depth(depth, camera), -1, 0), normal)
+        sigma = np.nan_to_num(estimate.sigma.astype(np.float32, copy=False), nan=0, posinf=0)
+        sigma /= np.where(depth > 0, depth, np.float32(1))
+        sigma[sigma <= 0] = NO_SIGMA
+        confidence = np.nan_to_num(estimate.confidence.astype(np.float32, copy=False))
+        variance = np.square(np.maximum(sigma, np.float32(SIGMA_FLOOR)))
+        variance /= np.maximum(confidence, np.float32(0.05))
+        return PlaneMap(view=estimate.view, plane=planes(camera, depth, normal, variance), replaced=replaced)
 
     @property
     def nbytes(self) -> int:
@@ -94,45 +98,67 @@ def confident_depth(estimate: Estimate, options: FuseOptions) -> np.ndarray:
 
 def pixel_rays(camera: Camera) -> np.ndarray:
     """Return the directions (3, H, W) float32 of the pixels' centres in the camera frame, z = 1; not to be changed."""
-    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())
+    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())[0]
+
+
+def _ray_lengths(camera: Camera) -> np.ndarray:
+    """Return the lengths (H, W) float32 of ``pixel_rays``."""
+    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())[1]
 
 
 @lru_cache(maxsize=2)  # most sets have one camera
-def _rays(width: int, height: int, K: bytes) -> np.ndarray:
+def _rays(width: int, height: int, K: bytes) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     K_inv = np.linalg.inv(np.frombuffer(K).reshape(3, 3))
     rays = K_inv[:, :1, None] * x + K_inv[:, 1:2, None] * y[:, None] + K_inv[:, 2:, None]
     rays = rays.astype(np.float32)
-    rays.flags.writeable = False
-    return rays
+    lengths = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
+    rays.flags.writeable = lengths.flags.writeable = False
+    return rays, lengths
 
 
 def planes(camera: Camera, depth: np.ndarray, normal: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (H, W, 3), 0 = unknown, and relative
+    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (3, H, W), 0 = unknown, and relative
     variances."""
-    rays = pixel_rays(camera)
-    n = [np.nan_to_num(normal[..., k]).astype(np.float32, copy=False) for k in range(3)]
-    length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
-    # A normal that is turned too far is tilted towards the camera; an unknown one (0) becomes the ray itself.
-    lacking = np.maximum(np.float32(MIN_FACING) + dot(n, rays) / length, 0) / length
-    n = [n[k] - lacking * rays[k] for k in range(3)]
-    along = dot(n, rays) * depth
-    valid = (depth > 0) & (along < 0)
-    scale = np.where(valid, 1 / np.where(valid, along, 1), 0)
+    rays, lengths = pixel_rays(camera), _ray_lengths(camera)
     K_inv = np.linalg.inv(camera.K).astype(np.float32)
-    out = np.zeros((depth.size + 1, 4), np.float32)
-    for k in range(3):
-        out[:-1, k] = (dot(K_inv[:, k], n) * scale).ravel()
-    out[:-1, 3] = np.where(valid, variance, 0).ravel()
+    out = np.empty((depth.size + 1, 4), np.float32)
+    out[-1] = 0
+    rows = max(1, _CHUNK // camera.width)
+    for top in range(0, camera.height, rows):
+        part = slice(top, top + rows)
+        values = _planes(rays[:, part], lengths[part], K_inv, depth[part], normal[:, part], variance[part])
+        out[top * camera.width : (top + rows) * camera.width][: values.shape[1]] = values.T
     return out
 
 
+def _planes(
+    rays: np.ndarray,
+    lengths: np.ndarray,
+    K_inv: np.ndarray,
+    depth: np.ndarray,
+    normal: np.ndarray,
+    variance: np.ndarray,
+) -> np.ndarray:
+    """Return the planes (4, n) of some rows of ``planes``."""
+    # A normal that is turned too far is tilted towards the camera; an unknown one (0) becomes the ray itself.
+    lacking = np.maximum(np.float32(MIN_FACING) + dot(normal, rays) / lengths, 0) / lengths
+    n = normal - lacking * rays
+    along = dot(n, rays) * depth
+    valid = (depth > 0) & (along < 0)
+    along[~valid] = 1
+    scale = valid / along
+    out = np.empty((4, *depth.shape), np.float32)
+    for k in range(3):
+        np.multiply(dot(K_inv[:, k], n), scale, out=out[k])
+    np.multiply(variance, valid, out=out[3])
+    return out.reshape(4, -1)
+
+
 def facing_camera(camera: Camera, normal: np.ndarray) -> np.ndarray:
-    """Return where normals (H, W, 3) are known and do not point away from the camera, as a mask (H, W)."""
-    x, y, z = np.moveaxis(normal, -1, 0)
-    rays = pixel_rays(camera)
-    length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
-    return normal.any(axis=-1) & (x * rays[0] + y * rays[1] + z < _AWAY * length)
+    """Return where normals (3, H, W) are known and do not point away from the camera, as a mask (H, W)."""
+    away = dot(normal, pixel_rays(camera))
+    return normal.any(axis=0) & (away < _AWAY * _ray_lengths(camera))
 
 
 def dot(a, b) -> np.ndarray:
@@ -143,7 +169,8 @@ def dot(a, b) -> np.ndarray:
 class Store:
     """Arrays by number; the first that fit ``max_bytes`` stay in memory, the others go to a temporary file.
 
-    Of those in the file, the most recently used ones are held as well, a quarter of the memory.
+    Of those in the file, the most recently used ones are held as well, a quarter of the memory. Several threads may use
+    it.
     """
 
     def __init__(self, max_bytes: int = STORE_BYTES) -> None:
@@ -152,6 +179,7 @@ class Store:
         self._places: dict[int, tuple[int, tuple[int, ...], np.dtype]] = {}
         self._file = None
         self._max_bytes, self._bytes = max_bytes, 0
+        self._lock = Lock()
 
     def put(self, number: int, array: np.ndarray) -> None:
         """Take in an array; it must not be changed afterwards."""
@@ -167,6 +195,10 @@ class Store:
     def __getitem__(self, number: int) -> np.ndarray:
         if number in self._memory:
             return self._memory[number]
+        with self._lock:
+            return self._from_file(number)
+
+    def _from_file(self, number: int) -> np.ndarray:
         if number in self._recent:
             self._recent.move_to_end(number)
             return self._recent[number]

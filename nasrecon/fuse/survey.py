@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from nasrecon.errors import EmptyResultError, InputError
+from nasrecon.fuse.ahead import LARGE_VIEW, VIEWS_AT_ONCE, ahead
 from nasrecon.fuse.blocks import Box
 from nasrecon.fuse.calibrate import PlaneSamples, pair_offsets, sigma_scales, view_scales
 from nasrecon.fuse.color import Photos, focus_of
@@ -76,40 +77,26 @@ class Survey:
         """The names of all views."""
         return [visit.sketch.view.name for visit in self.visits]
 
+    @property
+    def at_once(self) -> int:
+        """The number of views that are worked on at the same time."""
+        return VIEWS_AT_ONCE if max(visit.pixels for visit in self.visits) < LARGE_VIEW else 1
+
     def view(self, number: int) -> View:
         """Return a view."""
         return self.visits[number].sketch.view
 
-    def visit(self, number: int, estimate: Estimate, options: FuseOptions) -> Visit:
-        """Take in a view."""
-        depth, view = confident_depth(estimate, options), estimate.view
-        maps, sketch = self._take(number, estimate, options), CoarseDepth.of(view, depth)
-        with np.errstate(invalid="ignore"):
-            with_depth = int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
-        return Visit(
-            sketch=sketch,
-            reach=Reach.of(view, depth),
-            samples=PlaneSamples.of(maps),
-            rgb=coarse_rgb(estimate.rgb, sketch.depth.shape),
-            focus=focus_of(estimate.rgb),
-            replaced=maps.replaced,
-            pixels=depth.size,
-            with_depth=with_depth,
-            confident=int(np.count_nonzero(depth)),
-        )
-
-    def _take(self, number: int, estimate: Estimate, options: FuseOptions) -> PlaneMap:
-        maps = PlaneMap.of(estimate, options)
+    def take(self, number: int, maps: PlaneMap, rgb: np.ndarray) -> None:
+        """Take in the planes and colours of a view."""
         self._planes.put(number, maps.plane)
-        self._colors.put(number, estimate.rgb)
+        self._colors.put(number, rgb)
         self._read.add(number)
-        return maps
 
     def read(self, estimates: Sequence[Estimate], numbers: Iterable[int], options: FuseOptions) -> None:
         """Take in the planes and colours of further views, which another process has visited."""
         missing = [number for number in numbers if number not in self._read]
-        for number, estimate in zip(missing, _read_ahead(estimates, missing), strict=True):
-            self._take(number, estimate, options)
+        for number, taken in zip(missing, ahead(partial(_maps, estimates, i, options) for i in missing), strict=True):
+            self.take(number, *taken)
 
     def boxes(self, options: FuseOptions) -> list[Box]:
         """Return bounds of the surface of each view in the world."""
@@ -166,8 +153,9 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
         )
     survey, ranks = Survey(), current()
     numbers, visits = ranks.share(range(len(estimates))), {}
-    for i, estimate in zip(numbers, _read_ahead(estimates, numbers), strict=True):
-        visits[i] = survey.visit(i, estimate, options)
+    calls = (partial(_visit, estimates, i, options) for i in numbers)
+    for i, (visits[i], *taken) in zip(numbers, ahead(calls), strict=True):
+        survey.take(i, *taken)
         progress.update("survey", len(visits), len(numbers))
     for part in ranks.exchanged(visits):
         visits |= part
@@ -202,12 +190,28 @@ def _count(survey: Survey, stats: FilterStats) -> None:
             stats.views_without_depth.append(name)
 
 
-def _read_ahead(estimates: Sequence[Estimate], numbers: Sequence[int]) -> Iterator[Estimate]:
-    """Yield the estimates of these numbers, each read while the one before it is used."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(estimates.__getitem__, numbers[0]) if numbers else None
-        for following in [*numbers[1:], None] if numbers else []:
-            assert waiting is not None
-            estimate = waiting.result()
-            waiting = None if following is None else pool.submit(estimates.__getitem__, following)
-            yield estimate
+def _maps(estimates: Sequence[Estimate], number: int, options: FuseOptions) -> tuple[PlaneMap, np.ndarray]:
+    """Read a view; returns its planes and its colours."""
+    estimate = estimates[number]
+    return PlaneMap.of(estimate, options), estimate.rgb
+
+
+def _visit(estimates: Sequence[Estimate], number: int, options: FuseOptions) -> tuple[Visit, PlaneMap, np.ndarray]:
+    """Read a view; returns what the visit leaves, its planes and its colours."""
+    estimate = estimates[number]
+    depth, maps = confident_depth(estimate, options), PlaneMap.of(estimate, options)
+    sketch = CoarseDepth.of(estimate.view, depth)
+    with np.errstate(invalid="ignore"):
+        with_depth = int(((estimate.depth > 0) & np.isfinite(estimate.depth)).sum())
+    visit = Visit(
+        sketch=sketch,
+        reach=Reach.of(estimate.view, depth),
+        samples=PlaneSamples.of(maps),
+        rgb=coarse_rgb(estimate.rgb, sketch.depth.shape),
+        focus=focus_of(estimate.rgb),
+        replaced=maps.replaced,
+        pixels=depth.size,
+        with_depth=with_depth,
+        confident=int(np.count_nonzero(depth)),
+    )
+    return visit, maps, estimate.rgb

@@ -119,12 +119,14 @@ def read_estimate(path: str | Path) -> Estimate:
     with _opened(Path(path)) as arrays:
         record = _record(Path(path), arrays)
         depth = arrays["depth"]
-        normal = arrays["normal"].astype(np.float32)
-        length = np.linalg.norm(normal, axis=-1, keepdims=True)
+        normal = np.moveaxis(arrays["normal"], -1, 0).astype(np.float32, order="C")
+        length = np.sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2])
+        length[length == 0] = 1
+        normal /= length
         return Estimate(
             view=view_of(record),
             depth=depth,
-            normal=normal / np.where(length > 0, length, 1),
+            normal=np.ascontiguousarray(np.moveaxis(normal, 0, -1)),
             confidence=arrays["confidence"].astype(np.float32),
             sigma=arrays["sigma_over_depth"].astype(np.float32) * depth,
             rgb=arrays["rgb"],

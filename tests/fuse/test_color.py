@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,6 @@ from .worlds import BALL, ROOM, Plane, colors, look_at, render, ring, small_came
 
 WORLD = (BALL, *ROOM)
 WALL = (Plane((0, 0, -1), -3.0),)
-POOL = ThreadPoolExecutor(2)
 
 
 def photos_of(estimates: Sequence[Estimate]) -> Photos:
@@ -40,7 +38,7 @@ def painted(estimate: Estimate, rgb: tuple[int, int, int]) -> Estimate:
 def color_at(points: np.ndarray, normal: tuple[float, float, float], estimates: Sequence[Estimate]) -> np.ndarray:
     normals = np.broadcast_to(np.array(normal, np.float32), points.shape)
     faces = np.zeros((0, 3), np.int32)
-    return vertex_colors(points, normals, faces, photos_of(estimates), POOL, 2)
+    return vertex_colors(points, normals, faces, photos_of(estimates))
 
 
 def test_gains_undo_exposures() -> None:
@@ -110,7 +108,7 @@ def test_places_that_no_view_shows_take_the_colour_of_their_neighbours() -> None
     points = np.array([[0.0, 0, 3], [0, 0.1, 3], [50, 0, 3], [60, 0, 3]])
     faces = np.array([[0, 1, 2], [1, 2, 3]])
     normals = np.broadcast_to(np.array((0, 0, -1), np.float32), points.shape)
-    assert (vertex_colors(points, normals, faces, photos_of([view]), POOL, 2) == (10, 200, 30)).all()
+    assert (vertex_colors(points, normals, faces, photos_of([view])) == (10, 200, 30)).all()
 
 
 def test_bilinear_samples_and_focus() -> None:
