@@ -289,6 +289,8 @@ def _cameras(batch: StereoBatch, factor: int) -> tuple[torch.Tensor, torch.Tenso
 
 def _channels_last(volume: torch.Tensor) -> torch.Tensor:
     """Lay a volume out channels last, for convolutions; its gradient comes back channels first, for sums over views."""
+    if not torch.is_grad_enabled() and torch.is_autocast_enabled(volume.device.type):
+        volume = volume.to(torch.get_autocast_dtype(volume.device.type))  # once for all layers that read it
     volume = volume.contiguous(memory_format=torch.channels_last_3d)
     if volume.requires_grad:
         volume.register_hook(torch.Tensor.contiguous)
@@ -298,12 +300,21 @@ def _channels_last(volume: torch.Tensor) -> torch.Tensor:
 def _score(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weigh the channels: (B, C, D, h, w), (C,) -> (B, D, h, w), float32."""
     with torch.autocast(r.device.type, enabled=False):
-        return (r.permute(0, 2, 3, 4, 1).float() @ weights.float()).contiguous()
+        if torch.is_grad_enabled():
+            return (r.permute(0, 2, 3, 4, 1).float() @ weights.float()).contiguous()
+        # One plane at a time: it stays in the cache of the processor.
+        return torch.stack([plane.permute(0, 2, 3, 1).float() @ weights.float() for plane in r.unbind(dim=2)], dim=1)
 
 
 def _expected(r: torch.Tensor, prob: torch.Tensor) -> torch.Tensor:
     """Average (B, C, D, h, w) over the planes with their probabilities (B, D, h, w): (B, C, h, w)."""
-    return (r.permute(0, 2, 3, 4, 1) * prob[..., None].to(r.dtype)).sum(dim=1).permute(0, 3, 1, 2)
+    if torch.is_grad_enabled():
+        return (r.permute(0, 2, 3, 4, 1) * prob[..., None].to(r.dtype)).sum(dim=1).permute(0, 3, 1, 2)
+    mean = torch.zeros(())
+    for plane, share in zip(r.unbind(dim=2), prob.unbind(dim=1), strict=True):
+        part = plane.permute(0, 2, 3, 1).float()
+        mean = part.mul_(share[..., None]) if mean.dim() == 0 else mean.addcmul_(part, share[..., None])
+    return mean.to(r.dtype).permute(0, 3, 1, 2)
 
 
 def _choose(label: torch.Tensor, hypotheses: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

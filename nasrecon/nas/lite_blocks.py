@@ -57,7 +57,7 @@ class Residual(nn.Module):
         self.second = conv(channels, channels, 3, 1, dilation)[:2]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(x + self.second(self.first(x)))
+        return F.relu(self.second(self.first(x)).add_(x), inplace=True)
 
 
 def normalize_contrast(image: torch.Tensor) -> torch.Tensor:
@@ -124,14 +124,28 @@ class Hourglass(nn.Module):
 
     def forward(self, volume: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         first, *rest = self.enter
-        full = first(volume) + self.from_context(context)[:, :, None]
+        full = first(volume).add_(self.from_context(context)[:, :, None])
         for layer in rest:
             full = layer(full)
         half = self.level2(full)
         quarter = self.level4(half)
-        quarter = self.out4(quarter + resize_like(self.up4(self.level8(quarter)), quarter))
-        half = self.out2(half + resize_like(self.up2(quarter), half))
-        return self.out1(full + resize_like(self.up1(half), full))
+        quarter = self.out4(resize_like(self.up4(self.level8(quarter)), quarter).add_(quarter))
+        half = self.out2(resize_like(self.up2(quarter), half).add_(half))
+        return self.out1(resize_like(self.up1(half), full).add_(full))
+
+    def fold_normalization(self) -> None:
+        """Fold the normalisation behind the sum of volume and context into both convolutions."""
+        first, norm, rectify = self.enter
+        assert isinstance(first, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d)
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        layers = (first, self.from_context)
+        with torch.no_grad():
+            for layer in layers:
+                layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+            assert self.from_context.bias is not None
+            self.from_context.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+        self.enter = nn.ModuleList([first, nn.Identity(), rectify])
 
 
 class ContextAggregation(nn.Module):
@@ -153,8 +167,8 @@ class ContextAggregation(nn.Module):
         """Return the sharper cost (B, D, h, w), float32."""
         full = self.enter(torch.cat([cost.to(context.dtype), context], dim=1))
         half = self.down2(full)
-        half = self.leave2(half + resize_like(self.up2(self.down4(half)), half))
-        full = self.leave1(full + resize_like(self.up1(half), full))
+        half = self.leave2(resize_like(self.up2(self.down4(half)), half).add_(half))
+        full = self.leave1(resize_like(self.up1(half), full).add_(full))
         return cost + self.out(full).float()
 
 
@@ -240,13 +254,13 @@ class Consistency(nn.Module):
         Args:
             fixed: of ``enter_fixed``. x: (B, changing, h, w). hidden: of the step before; None in the first.
         """
-        state = fixed + self.changing(x)
+        state = self.changing(x).add_(fixed)
         if hidden is not None:
-            state = state + self.recur(hidden)
+            state = state.add_(self.recur(hidden))
         quarter = self.enter(state)
         eighth = self.down8(quarter)
-        eighth = self.leave8(eighth + resize_like(self.up8(self.down16(eighth)), eighth))
-        state = self.leave4(quarter + resize_like(self.up4(eighth), quarter))
+        eighth = self.leave8(resize_like(self.up8(self.down16(eighth)), eighth).add_(eighth))
+        state = self.leave4(resize_like(self.up4(eighth), quarter).add_(quarter))
         return self.out(state).float(), state
 
 

@@ -1,11 +1,17 @@
-"""Matching of the house network: plane sweep at 1/8, correlation near a surface at 1/4 (paper, section 3.1)."""
+"""Matching of the house network: plane sweep at 1/8, correlation near a surface at 1/4 (paper, section 3.1).
+
+On a CPU and without gradients ``lite_kernels.py`` computes it, where there is Numba.
+"""
 
 from __future__ import annotations
 
+from types import ModuleType
+
+import numpy as np
 import torch
 from torch import nn
 
-from nasrecon.nas.volume import plane_sample_grid, sample_on_planes
+from nasrecon.nas.volume import plane_homographies, plane_sample_grid, sample_on_planes
 
 Cameras = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """ref_K (B, 3, 3), src_K (B, S, 3, 3) at feature resolution, src_from_ref (B, S, 4, 4)."""
@@ -29,6 +35,8 @@ class Sweep(nn.Module):
         Args:
             features: (B, 1 + S, C, h, w), the reference first. inv_depth: (B, D) of the planes.
         """
+        if (kernels := _kernels_for(features)) is not None:
+            return self._sweep_by(kernels, features, cameras, inv_depth)
         ref_K, src_K, src_from_ref = cameras
         (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
         total, weight_sum, weights = None, 1e-3, []
@@ -36,18 +44,53 @@ class Sweep(nn.Module):
             grid, inside = plane_sample_grid(ref_K, src_K[:, s], src_from_ref[:, s], inv_depth, size)
             correlation = _correlate_planes(ref, source, grid)
             inside = inside.float()
-            weight = self._weigh(correlation.mean(dim=1), inside)
+            weight = self._weigh(correlation.mean(dim=1), inside.mean(dim=1))
             weight_sum = weight_sum + inside[:, None] * weight[:, :, None]
             total = _add(total, correlation, weight[:, :, None])
             weights.append(weight)
         assert total is not None
         return total / weight_sum, torch.cat(weights, dim=1)
 
+    def _sweep_by(
+        self, kernels: ModuleType, features: torch.Tensor, cameras: Cameras, inv_depth: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        volumes, weights = [], []
+        for item, homographies, depths in zip(*_arrays(features, cameras), inv_depth.numpy(), strict=True):
+            of_item = []
+            for s, homography in enumerate(homographies):
+                similarity, inside = kernels.plane_similarity(item[[0, 1 + s]], homography, depths)
+                of_item.append(self._weigh(torch.from_numpy(similarity)[None], torch.from_numpy(inside)[None])[0])
+            weights.append(torch.cat(of_item))
+            volume = kernels.plane_volume(item, homographies, weights[-1].numpy(), depths)
+            volumes.append(torch.from_numpy(volume).permute(3, 0, 1, 2))
+        return torch.stack(volumes) if len(volumes) > 1 else volumes[0][None], torch.stack(weights)
+
     def _weigh(self, similarity: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """Return the weight (B, 1, h, w) of a source at each pixel, from how peaked its correlation (B, D, h, w) is."""
+        """Return the weight (B, 1, h, w) of a source at each pixel, from how peaked its correlation (B, D, h, w) is.
+
+        Args:
+            inside: (B, h, w), the share of the planes on which the pixel falls into the source.
+        """
         prob = (similarity * self.gain.exp()).softmax(dim=1)
-        facts = torch.stack([prob.amax(dim=1), similarity.amax(dim=1), inside.mean(dim=1)], dim=1)
+        facts = torch.stack([prob.amax(dim=1), similarity.amax(dim=1), inside], dim=1)
         return torch.sigmoid(self.view_weight(facts).float())
+
+
+def _kernels_for(features: torch.Tensor) -> ModuleType | None:
+    if torch.is_grad_enabled() or features.device.type != "cpu" or features.dtype != torch.float32:
+        return None
+    try:
+        from nasrecon.nas import lite_kernels
+    except ImportError:  # no Numba for this machine
+        return None
+    return lite_kernels
+
+
+def _arrays(features: torch.Tensor, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Return features (B, 1 + S, h, w, C) and homographies (B, S, 3, 4) as ``lite_kernels`` takes them."""
+    ref_K, src_K, src_from_ref = cameras
+    homographies = torch.cat(plane_homographies(ref_K[:, None], src_K, src_from_ref), dim=-1)
+    return features.permute(0, 1, 3, 4, 2).contiguous().numpy(), homographies.numpy()
 
 
 def _add(total: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -81,6 +124,11 @@ def correlate_near(
         the correlation (B, groups * N, h, w), averaged over the sources, and their weight (B, 1, h, w), of the N
         depths the mean.
     """
+    if (kernels := _kernels_for(features)) is not None:
+        items = zip(*_arrays(features, cameras), weights.numpy(), inv_depth.contiguous().numpy(), strict=True)
+        pairs = [kernels.correlate_near(*item, groups=groups) for item in items]
+        near, visible = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
+        return near.flatten(1, 2), visible[:, None]
     ref_K, src_K, src_from_ref = cameras
     (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
     ref = ref * (groups / features.shape[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,16 +24,29 @@ def channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
+@runtime_checkable
+class FoldsNormalization(Protocol):
+    """A module with batch normalisation that no convolution of an ``nn.Sequential`` stands before."""
+
+    def fold_normalization(self) -> None:
+        """Fold it, in place."""
+        ...
+
+
 def fold_normalization(network: nn.Module) -> nn.Module:
     """Fold batch normalisation into the convolutions before it, in place; for evaluation only.
 
-    Convolutions and normalisations that follow each other in an ``nn.Sequential`` are folded.
+    Convolutions and normalisations that follow each other in an ``nn.Sequential`` are folded; modules that normalise
+    otherwise do it in a method ``fold_normalization`` of their own.
     """
     for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for i, (layer, norm) in enumerate(pairwise(list(sequence))):
             if isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
                 sequence[i] = fuse_conv_bn_eval(layer, norm)
                 sequence[i + 1] = nn.Identity()
+    for module in network.modules():
+        if isinstance(module, FoldsNormalization):
+            module.fold_normalization()
     return network
 
 

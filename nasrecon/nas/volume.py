@@ -88,19 +88,27 @@ def plane_sample_grid(
     return grid.view(B, D, h, w, 2), inside.view(B, D, h, w)
 
 
+def plane_homographies(
+    ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return K_src R inv(K_ref) (..., 3, 3) and K_src t (..., 3, 1): x_src ~ first @ x_ref + second / depth."""
+    with torch.autocast(ref_K.device.type, enabled=False):
+        # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
+        infinite = src_K.double() @ src_from_ref[..., :3, :3].double() @ torch.linalg.inv(ref_K.double())
+        return infinite.to(ref_K.dtype), src_K @ src_from_ref[..., :3, 3:]
+
+
 def _in_source(
     ref_K: torch.Tensor, src_K: torch.Tensor, src_from_ref: torch.Tensor, inv_depth: torch.Tensor, size: Sequence[int]
 ) -> torch.Tensor:
     """Return where voxels fall in the source, homogeneous (B, 3, D, h*w); z is the depth there over the depth here.
 
-    x_src ~ K_src R x_ray + K_src t / depth: finite on the plane at infinity too.
+    It is finite on the plane at infinity too.
     """
     B, D = inv_depth.shape[:2]
+    infinite, moved = plane_homographies(ref_K, src_K, src_from_ref)
     with torch.autocast(ref_K.device.type, enabled=False):
-        # Double precision for the product of 3x3 matrices: views that agree give the identity to the last digit.
-        infinite = src_K.double() @ src_from_ref[:, :3, :3].double() @ torch.linalg.inv(ref_K.double())
-        turned = infinite.to(ref_K.dtype) @ _pixels(size[0], size[1], ref_K)
-        moved = src_K @ src_from_ref[:, :3, 3:]
+        turned = infinite @ _pixels(size[0], size[1], ref_K)
     return turned[:, :, None] + moved[:, :, None] * inv_depth.reshape(B, 1, D, -1)
 
 

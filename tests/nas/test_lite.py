@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from nasrecon.nas.heads import best_hypotheses
 from nasrecon.nas.lite import CACHED_IMAGES, LiteNetwork
+from nasrecon.nas.lite_matching import correlate_near
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.precision import fold_normalization
 from nasrecon.nas.resize import shrink_batch
@@ -43,6 +46,40 @@ def network() -> LiteNetwork:
 def run(network: LiteNetwork, batch: StereoBatch) -> torch.Tensor:
     with torch.inference_mode():
         return network(batch).refined_depth
+
+
+def test_compiled_matching_agrees_with_that_of_training(network: LiteNetwork) -> None:
+    """Pixels behind a source's camera, outside its image and on its border are among them."""
+    g = torch.Generator().manual_seed(5)
+    batch = stereo(batch=2, sources=3, side=48)
+    turned = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.2, 0.3], [0.2, 0, 0.1], [-0.3, -0.1, 0]]))
+    batch.src_from_ref[:, 1, :3, :3] = turned
+    batch.src_from_ref[:, 2, :3, :3] = -turned * torch.tensor([-1.0, 1, 1])
+    batch.src_from_ref[0, 0] = torch.eye(4)
+    cameras = (batch.ref_K, batch.src_K, batch.src_from_ref)
+    features = torch.randn(2, 4, 16, 48, 48, generator=g)
+    inv_depth = torch.rand(2, 5, 48, 48, generator=g)
+    planes = torch.linspace(0, 1, 12).repeat(2, 1)
+    for threads in (1, 3):
+        with torch.enable_grad():
+            expected = network.sweep(features, cameras, planes)
+            weights = torch.rand(2, 3, 48, 48, generator=g)
+            expected += correlate_near(features, cameras, weights, inv_depth, 2)
+        with torch.no_grad(), use_threads(threads):
+            found = network.sweep(features, cameras, planes)
+            found += correlate_near(features, cameras, weights, inv_depth, 2)
+        for a, b in zip(expected, found, strict=True):
+            assert a.shape == b.shape and a.abs().max() > 0.1
+            off = (a - b).abs() > 2e-3  # but for points within rounding of an image's border
+            assert off.float().mean() < 1e-4, off.float().mean()
+
+
+@contextlib.contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (432, 624)])
@@ -151,7 +188,7 @@ def test_folding_the_normalisation_changes_nothing_but_rounding(network: LiteNet
     before = run(unfolded, batch)
     folded = fold_normalization(copy.deepcopy(unfolded))
     norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d)]
-    assert len(norms) == 2  # those after a sum: of the hourglass and of the consistency module
+    assert len(norms) == 1  # after a sum of three: of the consistency module
     folded._cache.clear()
     assert (run(folded, batch) / before - 1).abs().median() < 1e-4
 
