@@ -259,8 +259,14 @@ def _average_views(
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> Store:
-    """Return the planes of every view of a portion averaged with its neighbours; the survey's own are freed."""
+    """Return the planes of every view of a portion averaged with its neighbours; the survey's own are freed once
+    they are no longer needed."""
     averaged, names = Store(), survey.names
+    last_use = {j: i for i in portion.averaged for j in (i, *survey.neighbors[i])}
+    unused: dict[int, list[int]] = {i: [] for i in portion.averaged}
+    for j, i in last_use.items():
+        unused[i].append(j)
+    survey.forget_planes(set(range(len(names))) - last_use.keys())
 
     def call(i: int) -> Callable[[], tuple[PlaneMap, FilterStats]]:
         ref, *near = (survey.maps(j) for j in (i, *survey.neighbors[i]))
@@ -274,6 +280,7 @@ def _average_views(
     calls = (call(i) for i in portion.averaged)
     for done, (i, (maps, counts)) in enumerate(zip(portion.averaged, ahead(calls, survey.at_once), strict=True), 1):
         averaged.put(i, maps.plane)
+        survey.forget_planes(unused[i])
         if counts.comparisons > _MIN_COMPARISONS:
             counts.agreement[names[i]] = counts.near / counts.comparisons
             if counts.near > _MIN_COMPARISONS:
@@ -281,7 +288,6 @@ def _average_views(
         if i in portion.counted:
             stats.add(counts, names)
         progress.update("average", done, len(portion.averaged))
-    survey.forget_planes()
     return averaged
 
 

@@ -192,6 +192,13 @@ class Store:
         self._places[number] = (self._file.seek(0, 2), array.shape, array.dtype)
         self._file.write(np.ascontiguousarray(array).data)
 
+    def forget(self, number: int) -> None:
+        """Free the memory of an array that is no longer needed."""
+        with self._lock:
+            self._recent.pop(number, None)
+            array = self._memory.pop(number, None)
+            self._bytes -= 0 if array is None else array.nbytes
+
     def __getitem__(self, number: int) -> np.ndarray:
         if number in self._memory:
             return self._memory[number]

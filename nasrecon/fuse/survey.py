@@ -140,9 +140,10 @@ class Survey:
         views, focus = [sketch.view for sketch in self.sketches], np.array([visit.focus for visit in self.visits])
         return Photos(views, averaged, self._colors, self._gains, focus, self.footprint)
 
-    def forget_planes(self) -> None:
-        """Free the memory of the planes."""
-        self._planes = Store()
+    def forget_planes(self, numbers: Iterable[int]) -> None:
+        """Free the memory of the planes of some views."""
+        for number in numbers:
+            self._planes.forget(number)
 
 
 def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: FilterStats, progress: Progress) -> Survey:
