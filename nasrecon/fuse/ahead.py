@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -29,3 +29,9 @@ def ahead(calls: Iterable[Callable[[], T]], at_once: int = VIEWS_AT_ONCE) -> Ite
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def in_parts(items: Sequence[T], size: int = 50) -> Iterator[Sequence[T]]:
+    """Yield the items in runs of ``size``: work on one takes less time than a thread needs to begin it."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from nasrecon.fuse.ahead import ahead
+from nasrecon.fuse.ahead import ahead, in_parts
 from nasrecon.fuse.maps import PlaneMap, dot
 from nasrecon.fuse.pair_equations import PairEquations
 from nasrecon.geometry import relative_pose
@@ -30,7 +30,6 @@ _SURE_SIGMAS = 3.0
 _MAD_TO_SIGMA = 1.4826
 _FAR_PAIRS = 42
 _ROUNDS = 10
-_PAIRS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,12 +140,11 @@ def choose_pairs(neighbors: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 
 def pair_offsets(samples: Sequence[PlaneSamples], neighbors: Sequence[Sequence[int]]) -> list[PairOffset]:
     """Compare the pairs of views of ``choose_pairs``; those that share too little are left out."""
-    pairs = choose_pairs(neighbors)
-    parts = (pairs[start : start + _PAIRS_AT_ONCE] for start in range(0, len(pairs), _PAIRS_AT_ONCE))
 
-    def compare(part: list[tuple[int, int]]) -> list[PairOffset]:
+    def compare(part: Sequence[tuple[int, int]]) -> list[PairOffset]:
         return [pair for i, j in part if (pair := pair_offset(samples, i, j)) is not None]
 
+    parts = in_parts(choose_pairs(neighbors))
     return [pair for some in ahead(partial(compare, part) for part in parts) for pair in some]
 
 

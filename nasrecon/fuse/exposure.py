@@ -7,12 +7,13 @@ are solved by least squares, robustly, with a prior. Their mean is 1, so the who
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from nasrecon.fuse.ahead import ahead, in_parts
 from nasrecon.fuse.overlap import CoarseDepth
 from nasrecon.fuse.pair_equations import PairEquations
-from nasrecon.geometry import transform
 
 _SAME_SURFACE = 0.03
 _MIN_SAMPLES = 30
@@ -44,9 +45,12 @@ def view_gains(
         pairs: the views to compare.
     """
     views = len(coarse)
-    offsets = [
-        (i, j, offset) for i, j in pairs if (offset := _offset(coarse[i], colors[i], coarse[j], colors[j])) is not None
-    ]
+
+    def compare(part: Sequence[tuple[int, int]]) -> list[tuple[int, int, np.ndarray]]:
+        pairs = [(i, j, _offset(coarse[i], colors[i], coarse[j], colors[j])) for i, j in part]
+        return [(i, j, offset) for i, j, offset in pairs if offset is not None]
+
+    offsets = [pair for some in ahead(partial(compare, part) for part in in_parts(pairs)) for pair in some]
     if not offsets:
         return np.ones((views, 3))
     source, ref = np.array([(i, j) for i, j, _ in offsets]).T
@@ -66,19 +70,22 @@ def view_gains(
 
 def _offset(a: CoarseDepth, a_rgb: np.ndarray, b: CoarseDepth, b_rgb: np.ndarray) -> np.ndarray | None:
     """Return the median (3,) of log colour of a less that of b where both see one surface; None if that is little."""
-    y, x = np.nonzero(a.depth)
-    if len(y) != len(a.points_in_world):
+    at = np.flatnonzero(a.depth)
+    if len(at) != len(a.points_in_world):
         return None
-    camera = b.view.camera
-    in_b = transform(b.view.cam_from_world, a.points_in_world)
+    camera, height, width = b.view.camera, *b.depth.shape
+    P = np.diag([width / camera.width, height / camera.height, 1]) @ camera.K @ b.view.cam_from_world[:3]
+    x, y, z = P[:, :3] @ a.points_in_world.T + P[:, 3:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = camera.project(in_b) / (camera.width, camera.height)
-        inside = (in_b[:, 2] > 0) & ((place >= 0) & (place < 1)).all(axis=-1)
-    cell = (np.where(inside[:, None], place, 0) * b.depth.shape[::-1]).astype(int)
-    depth = b.depth[cell[:, 1], cell[:, 0]]
-    inside &= (depth > 0) & (np.abs(in_b[:, 2] - depth) < _SAME_SURFACE * depth)
-    ours, theirs = a_rgb[y, x][inside], b_rgb[cell[inside, 1], cell[inside, 0]]
-    exposed = ((ours > _RANGE[0]) & (ours < _RANGE[1]) & (theirs > _RANGE[0]) & (theirs < _RANGE[1])).all(axis=-1)
+        x, y = x / z, y / z
+        inside = np.flatnonzero((z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height))
+    cell = y[inside].astype(np.intp) * width + x[inside].astype(np.intp)
+    depth = b.depth.ravel()[cell]
+    same = (depth > 0) & (np.abs(z[inside] - depth) < _SAME_SURFACE * depth)
+    ours = a_rgb.reshape(-1, 3).take(at[inside[same]], axis=0)
+    theirs = b_rgb.reshape(-1, 3).take(cell[same], axis=0)
+    low, high = np.minimum(ours, theirs).min(axis=1), np.maximum(ours, theirs).max(axis=1)
+    exposed = (low > _RANGE[0]) & (high < _RANGE[1])
     if np.count_nonzero(exposed) < _MIN_SAMPLES:
         return None
     return np.median(np.log(ours[exposed] / theirs[exposed]), axis=0)

@@ -28,6 +28,9 @@ MIN_FACING = 0.15
 """The cosine between a normal and the ray to the camera is taken as this where it is smaller: beyond 81 degrees a
 normal's error moves the plane by more than the plane adds."""
 
+_MANY = 0.02
+"""From this part of the depths on, missing normals are taken from the whole depth map at once."""
+
 _AWAY = 0.1
 """A normal whose cosine with the ray from the camera is larger points away from it."""
 
@@ -72,8 +75,11 @@ class PlaneMap:
         np.nan_to_num(normal, copy=False)
         missing = (depth > 0) & ~facing_camera(camera, normal)
         replaced = np.count_nonzero(missing) / max(np.count_nonzero(depth), 1)
-        if replaced:
+        if replaced > _MANY:
             normal = np.where(missing, np.moveaxis(normals_from_depth(depth, camera), -1, 0), normal)
+        elif replaced:
+            index = np.flatnonzero(missing)
+            normal.reshape(3, -1)[:, index] = normals_at(depth, camera, index).T
         sigma = np.nan_to_num(estimate.sigma.astype(np.float32, copy=False), nan=0, posinf=0)
         sigma /= np.where(depth > 0, depth, np.float32(1))
         sigma[sigma <= 0] = NO_SIGMA
@@ -94,6 +100,29 @@ def confident_depth(estimate: Estimate, options: FuseOptions) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         keep = (depth > 0) & np.isfinite(depth) & (estimate.confidence >= options.min_confidence)
     return np.where(keep, depth, np.float32(0))
+
+
+def normals_at(depth: np.ndarray, camera: Camera, index: np.ndarray) -> np.ndarray:
+    """Return ``normals_from_depth`` (n, 3) of some pixels only, by their index in row order."""
+    row, column = np.divmod(index, camera.width)
+
+    def lifted(down: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+        y, x = row + down, column + right
+        inside = (y >= 0) & (y < camera.height) & (x >= 0) & (x < camera.width)
+        z = np.where(inside, depth[y.clip(0, camera.height - 1), x.clip(0, camera.width - 1)], 0)
+        inv_depth = np.where(z > 0, 1 / np.where(z > 0, z, 1), np.nan)
+        return camera.unproject(np.stack([x + 0.5, y + 0.5], axis=-1), z), inv_depth
+
+    middle, inv_depth = lifted(0, 0)
+    steps = []
+    for down, right in ((1, 0), (0, 1)):
+        (before, back), (after, fore) = lifted(-down, -right), lifted(down, right)
+        back, fore = (np.nan_to_num(np.abs(inv_depth - other), nan=np.inf) for other in (back, fore))
+        step = np.where((fore <= back)[:, None], after - middle, middle - before)
+        steps.append(np.where(np.isfinite(np.minimum(back, fore))[:, None], step, 0))
+    normal = np.cross(*steps)
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    return (normal / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def pixel_rays(camera: Camera) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from nasrecon.fuse.ahead import ahead
 from nasrecon.geometry import in_image, transform
 from nasrecon.types import View
 
@@ -74,20 +76,20 @@ def neighbors(sketches: Sequence[CoarseDepth], count: int) -> list[list[int]]:
     focal = np.array([np.sqrt(c.K[0, 0] * c.K[1, 1]) for c in cameras])
     coarse = np.stack([s.depth for s in sketches])
     middle, reach = _surface_spheres(sketches, centers)
-    chosen = []
-    for ref, sketch in enumerate(sketches):
-        points = sketch.points_in_world
+
+    def choose(ref: int) -> list[int]:
+        points = sketches[ref].points_in_world
         points = points[:: max(1, len(points) // 400)]
         if not len(points):
-            chosen.append([])
-            continue
+            return []
         near = np.flatnonzero(np.linalg.norm(middle - middle[ref], axis=1) <= reach + reach[ref])
         itself = int(np.searchsorted(near, ref))
         score = _overlap_scores(points, P[near], size[near], centers[near], focal[near], coarse[near], itself)
         score[itself] = 0
         best = np.argsort(-score, kind="stable")[:count]
-        chosen.append([int(near[src]) for src in best if score[src] > 0])
-    return chosen
+        return [int(near[src]) for src in best if score[src] > 0]
+
+    return list(ahead(partial(choose, ref) for ref in range(len(sketches))))
 
 
 def _surface_spheres(sketches: Sequence[CoarseDepth], centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,14 +131,15 @@ def _overlap_scores(
     number = shared.sum(axis=1)
     overlap = number / len(points)
 
-    rays = points - centers[:, None]
-    distance = np.linalg.norm(rays, axis=-1)
-    cosine = np.einsum("vnc,nc->vn", rays, rays[ref]) / np.maximum(distance * distance[ref], 1e-300)
+    view, point = np.nonzero(shared)
+    rays, ref_rays = points[point] - centers[view], points - centers[ref]
+    distance, ref_distance = np.linalg.norm(rays, axis=-1), np.linalg.norm(ref_rays, axis=-1)[point]
+    cosine = np.einsum("nc,nc->n", rays, ref_rays[point]) / np.maximum(distance * ref_distance, 1e-300)
     angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    angle = np.where(shared, angle, 0).sum(axis=1) / np.maximum(number, 1)
+    angle = np.bincount(view, angle, len(P)) / np.maximum(number, 1)
     low, good, high = _GOOD_ANGLE_DEG
     by_angle = np.clip(angle / low, 0.05, 1) * np.clip((high - angle) / (high - good), 0, 1)
-    finer = (distance[ref] / focal[ref]) * focal[:, None] / np.maximum(distance, 1e-300)
-    finer = np.exp(np.where(shared, np.log(np.maximum(finer, 1e-300)), 0).sum(axis=1) / np.maximum(number, 1))
+    finer = (ref_distance / focal[ref]) * focal[view] / np.maximum(distance, 1e-300)
+    finer = np.exp(np.bincount(view, np.log(np.maximum(finer, 1e-300)), len(P)) / np.maximum(number, 1))
     by_scale = np.minimum(1, 2 * np.minimum(finer, 1 / finer))
     return np.where(overlap >= _MIN_OVERLAP, overlap * by_angle * by_scale, 0)

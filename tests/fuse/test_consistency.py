@@ -11,9 +11,9 @@ import pytest
 
 from nasrecon.fuse.consistency import Comparison, compare
 from nasrecon.fuse.filter import FilteredView, average_view, filter_view, first_tolerance, min_consistent_views
-from nasrecon.fuse.maps import PlaneMap, Store
+from nasrecon.fuse.maps import PlaneMap, Store, normals_at
 from nasrecon.fuse.options import FilterStats, FuseOptions
-from nasrecon.geometry import angle_between_deg, transform
+from nasrecon.geometry import angle_between_deg, normals_from_depth, transform
 from nasrecon.types import Camera, Estimate
 
 from .worlds import (
@@ -294,6 +294,16 @@ def test_planes_hold_depth_and_normal_beside_the_pixel_too() -> None:
     np.testing.assert_allclose(found, expected, rtol=5e-6)
     direction = -plane[:-1, :3] @ view.camera.K
     assert angle_between_deg(direction, estimate.normal.reshape(-1, 3)).max() < 0.05
+
+
+def test_normals_of_some_pixels_are_those_of_the_whole_depth_map() -> None:
+    estimate = render(WORLD, ring(36)[3])
+    camera, depth = estimate.view.camera, estimate.depth.copy()
+    depth[np.random.default_rng(5).random(depth.shape) < 0.3] = 0
+    every = normals_from_depth(depth, camera).reshape(-1, 3)
+    assert 0.5 < every.any(axis=-1).mean() < 0.9
+    index = np.flatnonzero(depth)
+    np.testing.assert_allclose(normals_at(depth, camera, index), every[index], atol=1e-6)
 
 
 def test_a_wrong_scale_of_a_source_is_taken_back_by_its_map() -> None:
