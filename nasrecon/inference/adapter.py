@@ -158,6 +158,20 @@ def to_estimates(
     return out
 
 
+def to_prediction(estimate: Estimate, network: Network) -> Prediction:
+    """Turn an Estimate into the prediction for a batch of it alone, on the CPU; NaN depths where it has none."""
+    unit = _network_units_per_scene_unit(estimate.view, network)
+    depth, sigma, confidence = (
+        torch.from_numpy(x)[None] for x in (estimate.depth, estimate.sigma, estimate.confidence)
+    )
+    depth = torch.where(depth > 0, depth * unit, torch.nan)
+    normal = torch.from_numpy(estimate.normal).permute(2, 0, 1)[None]
+    return Prediction(
+        depth_initial=depth, depth=depth, normal=normal, refined_depth=depth, refined_normal=normal,
+        confidence=confidence, sigma=sigma * unit,
+    )  # fmt: skip
+
+
 def _min_depth(view: View) -> float:
     if view.depth_range is None or not 0 < view.depth_range[0] < np.inf:
         raise InputError(f"{view.name}: nearest plane unknown (depth_range {view.depth_range}); give --min-depth")

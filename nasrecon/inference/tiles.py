@@ -1,6 +1,6 @@
 """A reference larger than networks are trained on, or than memory holds: tiles, and one small estimate of the whole.
 
-1. The whole image is estimated at a small size.
+1. The whole image is estimated at a small size, and a very large one also at sizes between, each over the one before.
 2. Each tile is estimated at full size, as a reference of its own; where memory holds the whole image it is the only
    tile. Its sources are cut to where the small estimate projects the tile. The nearest plane is that of the whole.
 3. Each tile's estimate is averaged with the small one by ``ensemble.fuse_stages``: inverse depths weighted by one over
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 
 from nasrecon.geometry import in_image, relative_pose, transform
-from nasrecon.inference.adapter import Photo, align_roll, in_scene_units, to_estimates
+from nasrecon.inference.adapter import Photo, align_roll, to_estimates, to_prediction
 from nasrecon.inference.ensemble import fuse_stages
-from nasrecon.inference.passes import Passes, run_passes
+from nasrecon.inference.passes import Passes, predict, run_passes
 from nasrecon.inference.sizes import fitted_size, nearest_pixels, source_size
 from nasrecon.ingest.images import resize_view
 from nasrecon.nas.network import Network, Prediction
@@ -32,6 +32,8 @@ OVERLAP = 0.2
 """Part of a tile's side that it shares with the next tile, at least."""
 COARSE_SIDE = 640
 """Longer side of the small estimate [px], less where memory does not hold it."""
+LARGEST_STEP = 3.2
+"""Images larger by more than this factor are estimated at sizes between too, each over the one before."""
 DEPTH_SLACK = 0.15
 """A source's window holds the tile's points also where their inverse depth is off by this part."""
 MIN_VISIBLE = 0.05
@@ -136,11 +138,31 @@ def predict_in_tiles(
 
     Args:
         network, ref, sources, device, passes: as in ``passes.predict``.
-        grid: of ``plan_tiles``. The small estimate of the whole has no more pixels than a tile.
+        grid: of ``plan_tiles``. No pass at a smaller size has more pixels than a tile.
     """
-    sources = [align_roll(source, ref.view) for source in sources]
+    sources, camera = [align_roll(source, ref.view) for source in sources], ref.view.camera
+    first, *others = _sizes_below(camera, grid.tile_pixels, network.size_multiple)
+    estimate = predict(network, *_shrunk(ref, sources, *first), device, passes)[0]
+    for width, height in others:
+        (smaller,), (its_sources,) = _shrunk(ref, sources, width, height)
+        tiles = plan_tiles(width, height, grid.tile_pixels, network.size_multiple)
+        estimate = _over(estimate, network, smaller, its_sources, device, passes, tiles)
+    return _over(estimate, network, ref, sources, device, passes, grid)
+
+
+def _over(
+    smaller: Estimate,
+    network: Network,
+    ref: Photo,
+    sources: Sequence[Photo],
+    device: torch.device | str,
+    passes: Passes,
+    grid: Grid,
+) -> Estimate:
+    """Estimate a reference tile by tile over an estimate of it at a smaller size."""
+    coarse = _Coarse(smaller, ref, sources, network, device)
     camera = ref.view.camera
-    coarse, mosaic = _Coarse(network, ref, sources, device, passes, grid.tile_pixels), _Mosaic(camera)
+    mosaic = _Mosaic(camera)
     caution = CAUTION if max(camera.width, camera.height) <= LARGEST_SIDE else 1.0
     for top, weights_y in zip(grid.y.starts, grid.y.weights, strict=True):
         for left, weights_x in zip(grid.x.starts, grid.x.weights, strict=True):
@@ -154,6 +176,25 @@ def predict_in_tiles(
             estimate = to_estimates(fuse_stages(parts, SUREST, 0.0), [tile], [its_sources], network)[0]
             mosaic.add(estimate, int(left), int(top), np.outer(weights_y, weights_x).astype(np.float32))
     return mosaic.estimate(ref, sources)
+
+
+def _sizes_below(camera: Camera, pixels: int, multiple: int) -> list[tuple[int, int]]:
+    """Return the sizes at which the whole image is estimated before its own: the first one of at most ``COARSE_SIDE``
+    and so many pixels, each about ``LARGEST_STEP`` times the one before or less."""
+    sides = np.array([camera.width, camera.height])
+    first = min(1.0, COARSE_SIDE / sides.max(), math.sqrt(pixels / sides.prod()))
+    ratio = min(1.0, COARSE_SIDE / sides.max())
+    steps = max(1, math.ceil(-math.log(ratio) / math.log(LARGEST_STEP)))
+    scales = [first, *(ratio ** (1 - i / steps) for i in range(1, steps))]
+    return [
+        tuple(np.maximum(multiple, (sides * scale).astype(int) // multiple * multiple).tolist()) for scale in scales
+    ]
+
+
+def _shrunk(ref: Photo, sources: Sequence[Photo], width: int, height: int) -> tuple[list[Photo], list[list[Photo]]]:
+    """Return a reference at another size [px], and its sources, as a batch."""
+    smaller = [resized(source, *source_size(source.view.camera, width, height)) for source in sources]
+    return [resized(ref, width, height)], [smaller]
 
 
 def cropped(photo: Photo, left: int, top: int, width: int, height: int) -> Photo:
@@ -174,30 +215,16 @@ def resized(photo: Photo, width: int, height: int) -> Photo:
 
 
 class _Coarse:
-    """The estimate of the whole image at a small size, at most ``pixels``, and what it says of tiles."""
+    """An estimate of the whole image at a smaller size, and what it says of tiles."""
 
     def __init__(
-        self,
-        network: Network,
-        ref: Photo,
-        sources: Sequence[Photo],
-        device: torch.device | str,
-        passes: Passes,
-        pixels: int,
+        self, smaller: Estimate, ref: Photo, sources: Sequence[Photo], network: Network, device: torch.device | str
     ) -> None:
         self.camera, self.sources = ref.view.camera, sources
-        width, height = self.camera.width, self.camera.height
-        scale = min(1.0, COARSE_SIDE / max(width, height), math.sqrt(pixels / (width * height)))
-        multiple = network.size_multiple
-        width, height = (max(multiple, int(side * scale) // multiple * multiple) for side in (width, height))
-        small = resized(ref, width, height)
-        small_sources = [resized(source, *source_size(source.view.camera, width, height)) for source in sources]
-        prediction = _top_left(run_passes(network, [small], [small_sources], device, passes), height, width)
-        self._maps = _maps(prediction)
-        depth = in_scene_units(prediction, [small], network).refined_depth[0].numpy()
-        known = np.isfinite(depth) & (depth > 0)
-        typical = np.median(depth[known]) if known.any() else (ref.view.depth_range or (0.0, 1.0))[1]
-        self._depth = np.where(known, depth, typical)
+        self._maps = _maps(to_prediction(smaller, network)).to(device)
+        known = smaller.depth > 0
+        typical = np.median(smaller.depth[known]) if known.any() else (ref.view.depth_range or (0.0, 1.0))[1]
+        self._depth = np.where(known, smaller.depth, typical)
 
     def at(self, left: int, top: int, width: int, height: int) -> Prediction:
         """Return the prediction at the pixels of a window of the whole image."""

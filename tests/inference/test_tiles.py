@@ -140,6 +140,19 @@ def test_a_view_larger_than_in_training_has_a_small_estimate_where_memory_holds_
     assert np.abs(unsure.depth / right.depth - 1).max() < 0.02
 
 
+def test_a_very_large_image_is_estimated_at_sizes_between(monkeypatch):
+    """By steps of at most about 3.2: from 48 px to 384 px over 132 px; the last is as right as the sizes before."""
+    monkeypatch.setattr(tiles, "COARSE_SIDE", 48)
+    network = Limited(10**9, MemoryError())
+    ref, sources = item()
+    _, grid = tiled(network, ref, sources)
+    assert network.sizes[:2] == [48 * 36, 132 * 100] and len(network.sizes) == 2 + len(grid.x.starts) * len(
+        grid.y.starts
+    )
+    sizes = tiles._sizes_below(replace(ref.view.camera, width=6000, height=4000), 700_000, 16)
+    assert sizes[0][0] == 48 and all(b[0] / a[0] < 3.4 for a, b in zip(sizes, [*sizes[1:], (6000, 4000)], strict=True))
+
+
 def test_tiles_that_disagree_leave_no_step():
     """Two tiles 3 % apart meet over their overlap, and the cropped cameras give one plane."""
     ref, sources = item()
