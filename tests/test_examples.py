@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -111,3 +112,28 @@ def test_the_scripts_run(script: str, arguments: list[str], made: list[str], tmp
     assert done.returncode == 0, done.stderr
     assert "room_00.jpg: depth" in done.stdout
     assert all((tmp_path / name).is_file() for name in made), sorted(tmp_path.rglob("*"))
+
+
+def test_the_slurm_script_starts_torchrun_on_the_nodes_of_its_job(tmp_path):
+    """Run with stand-ins for Slurm's commands: what it starts is a command that torchrun understands."""
+    from torch.distributed.run import get_args_parser
+
+    for name, body in (("scontrol", "printf 'one\\ntwo\\n'"), ("srun", 'printf "%s\\n" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"JOB_NODELIST": "[one-two]", "NNODES": "2", "JOB_ID": "7", "CPUS_PER_TASK": "16"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | {f"SLURM_{name}": text for name, text in job.items()}
+    script = ["bash", str(TOP / "examples" / "slurm.sh"), "my photos", "out"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    ours = done.stdout.splitlines()
+    assert ours[:3] == ["--cpus-per-task", "16", "torchrun"]
+    started = get_args_parser().parse_args(ours[3:])
+    assert (started.nnodes, started.nproc_per_node, started.max_restarts) == ("2", "4", 3)
+    assert (started.rdzv_id, started.rdzv_backend, started.rdzv_endpoint) == ("7", "c10d", "one:29500")
+    assert [started.training_script, *started.training_script_args] == [
+        "nasrecon",
+        "infer",
+        "my photos",
+        "--out",
+        "out",
+    ]
