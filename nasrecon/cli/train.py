@@ -33,6 +33,14 @@ Models = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        help="Its peak.",
+        show_default="1.5e-3; paper: 2e-4; a fifth with --init, but stage 2; --resume: as before",
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 
@@ -149,9 +157,7 @@ def train(
         str | None,
         typer.Option("--init", help="Weights to start from: a name (`weights list`) or a .safetensors file."),
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Its peak.", show_default="1.5e-3; paper: 2e-4")
-    ] = None,
+    learning_rate: Rate = None,
     batches: Annotated[
         int | None,
         typer.Option(
@@ -172,7 +178,7 @@ def train(
     if context.invoked_subcommand is not None:
         return
     resume, init = _start_of(run, resume, init)
-    options = _train_options(network, stage, steps, learning_rate, seed, init, resume)
+    options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume)
     _train(run, (worlds, data, validation), round(batch * 1e6), options, batches, device, resume=resume, init=init)
 
 
@@ -242,21 +248,30 @@ def _progress(steps: int, shown: bool) -> Iterator[Any]:
 
 
 def _train_options(
-    network: str, stage: str, steps: int, learning_rate: float | None, seed: int, init: str | None, resume: bool
+    run: Path,
+    network: str,
+    stage: str,
+    steps: int,
+    learning_rate: float | None,
+    seed: int,
+    init: str | None,
+    resume: bool,
 ) -> TrainOptions:
-    """Return the options of a run, with the defaults that depend on the network."""
-    from nasrecon.train.recipes import PEAK_RATE
+    """Return the options of a run, with the defaults that depend on the network, its start and the run resumed."""
+    from nasrecon.train.loop import rate_of_run
+    from nasrecon.train.recipes import peak_rate
     from nasrecon.train.state import TrainOptions
 
     if resume and init is not None:
         raise InputError(
             "--resume goes on from the folder's checkpoint, --init starts from other weights: pass one of them"
         )
-    stage = stage or ("1" if network == "paper" else "all")
+    stage = cast("Stage", stage or ("1" if network == "paper" else "all"))
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
-    rate = PEAK_RATE.get(network, PEAK_RATE["lite"]) if learning_rate is None else learning_rate
-    return TrainOptions(network=network, stage=cast("Stage", stage), steps=steps, learning_rate=rate, seed=seed)
+    known = rate_of_run(run) if resume else None
+    rate = learning_rate or known or peak_rate(network, stage, init)
+    return TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
 
 
 @app.command()

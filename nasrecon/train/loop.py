@@ -142,6 +142,12 @@ def _options_of_run(run: Path, options: TrainOptions) -> dict:
     return made
 
 
+def rate_of_run(run: Path) -> float | None:
+    """Return the peak learning rate that a run has been given; None where there is no run."""
+    path = run / "options.json"
+    return json.loads(path.read_text())["trained"].get("learning_rate") if path.is_file() else None
+
+
 @torch.no_grad()
 def validate(
     network: nn.Module, data: TrainingData, device: torch.device, stage: Stage = "all", batches: int = 12

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from nasrecon.cli.train import _train_options
 from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.nas.weights import load_network
@@ -64,6 +66,24 @@ def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(worlds: WorldFiles,
         train(tmp_path, worlds, None, TrainOptions(steps=1, pretrained=False), CPU)
     with pytest.raises(InputError, match="no file"):
         train(tmp_path / "new", worlds, None, TrainOptions(steps=1, pretrained=False), CPU, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "stage", "init", "given", "expected"),
+    [
+        ("lite", "", None, None, 1.5e-3),
+        ("lite", "", "lite", None, 3e-4),
+        ("paper", "", "mine.safetensors", None, 4e-5),
+        ("paper", "2", "stage1.safetensors", None, 2e-4),  # its consistency module starts from nothing
+        ("lite", "", "lite", 7e-4, 7e-4),
+    ],
+)
+def test_finished_weights_are_trained_on_at_a_fifth_of_the_rate(network, stage, init, given, expected, tmp_path):
+    options = _train_options(tmp_path, network, stage, 10, given, 0, init, resume=False)
+    assert options.learning_rate == pytest.approx(expected)
+    (tmp_path / "options.json").write_text(json.dumps({"trained": {"learning_rate": options.learning_rate}}))
+    resumed = _train_options(tmp_path, network, stage, 10, None, 0, None, resume=True)
+    assert resumed.learning_rate == pytest.approx(expected)
 
 
 def test_nan_stops_the_run_and_names_the_batch(worlds: WorldFiles) -> None:
