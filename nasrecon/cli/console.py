@@ -308,9 +308,12 @@ def fusion_table(fusion: Fusion, files: dict[str, str], epipolar_px: dict[str, f
         if len(shares) > _WORST_SHOWN:
             worst = sorted(shares.items(), key=lambda item: item[1])
             rows.append((label, "", _worst([(name, f"{100 * share:.0f} %") for name, share in worst])))
+    for label, factors in (("depths scaled", stats.scales), ("sigma scaled", stats.sigma_scales)):
+        if factors:
+            most = _worst([(n, f"{f:.3f}") for n, f in sorted(factors.items(), key=lambda item: -abs(item[1] - 1))])
+            rows.append((label, plural(len(factors), "view"), f"most: {most}"))
     if epipolar_px:
-        largest = sorted(epipolar_px.items(), key=lambda item: -item[1])
-        errors = _worst([(name, f"{error:.2f} px") for name, error in largest])
+        errors = _worst([(n, f"{e:.2f} px") for n, e in sorted(epipolar_px.items(), key=lambda item: -item[1])])
         rows.append(("epipolar error", plural(len(epipolar_px), "view"), f"largest: {errors}"))
     if fusion.voxel is not None:
         rows.append(("voxel", f"{fusion.voxel.size:.4g}{unit}", fusion.voxel.reason))

@@ -100,7 +100,9 @@ def filter_view(
     stats.lone += lone
     size = (ref.view.camera.height, ref.view.camera.width)
     depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
-    sigma = depth * np.sqrt(np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2)))
+    # Averages of neighbouring views share errors: the mean's variance is half of theirs, however many agree.
+    variance = np.maximum(comparison.support / 2, 1) / np.maximum(comparison.weight, 1e-9)
+    sigma = depth * np.sqrt(np.maximum(variance, np.float32(SIGMA_FLOOR**2)))
     return FilteredView(
         view=ref.view,
         depth=depth.reshape(size),

@@ -2,7 +2,7 @@
 
 What falls into one cell of a grid is one point. Where the depth is less certain than a cell is large, the points of
 several views of one place lie in layers. There the cells are longer along the axis that is the nearest to the surface's
-normal: about two standard deviations of the depth.
+normal: about 1.5 standard deviations of the depth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nasrecon.types import PointCloud, Unit
 
 _BUFFER_POINTS = 700_000
 _MAX_STEP = 16
-_SIGMAS_IN_CELL = 2.0
+_SIGMAS_IN_CELL = 1.5
 LONGEST_CELL = 16.0
 PLACE, _NORMAL, _RGB, _WEIGHT, _COUNT, _SUPPORT = slice(0, 3), slice(3, 6), slice(6, 9), 9, 10, 11
 """The columns of points that wait: the place [cells from the origin], and what is averaged with it."""

@@ -58,12 +58,19 @@ def test_the_table_of_a_fusion_fits_100_columns_with_long_names() -> None:
         stages=lambda: [("pixels", 10**9), ("with depth", 10**8)],
         confirmed=dict.fromkeys(names, 0.5),
         agreement=dict.fromkeys(names, 0.75) | {names[9]: 0.25},
+        scales=dict.fromkeys(names, 1.01) | {names[7]: 0.95},
+        sigma_scales={},
     )
     seconds = dict.fromkeys(("read", "average", "filter", "points", "mesh", "colors"), 123.4)
     fusion = SimpleNamespace(stats=stats, cloud=None, mesh=None, voxel=None, seconds=seconds)
     lines = fusion_table(fusion, {}, dict.fromkeys(names, 1.25)).splitlines()
     assert max(map(len, lines)) <= 100
     assert any(line.startswith("least agreeing") and "DSC_00009_undistorted.jpg 25 %" in line for line in lines)
+    assert any(
+        line.startswith("depths scaled") and "200 views" in line and "DSC_00007_undistorted.jpg 0.950" in line
+        for line in lines
+    )
+    assert not any(line.startswith("sigma scaled") for line in lines)
     assert any(line.startswith("epipolar error") and "_undistorted.jpg 1.25 px" in line for line in lines)
     assert any(line.startswith("time") and "740.4 s" in line and "read 123" in line for line in lines)
 

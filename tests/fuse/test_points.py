@@ -14,6 +14,7 @@ from nasrecon.fuse.points import PointMerger, _keys
 from nasrecon.geometry import angle_between_deg
 from nasrecon.types import Estimate
 
+from .test_consistency import row_of_views, run
 from .worlds import Plane, lifted, look_at, render, small_camera
 
 WALL = (Plane((0.2, -0.1, -np.sqrt(0.95)), -3.0),)
@@ -152,3 +153,13 @@ def test_no_points_make_an_empty_cloud() -> None:
     cloud = merger.cloud()
     assert len(cloud) == 0
     assert cloud.xyz.shape == (0, 3)
+
+
+def test_sigma_falls_with_the_views_in_the_first_pass_and_by_half_the_variance_in_the_second() -> None:
+    """The averages share their views: averaging them once more adds little."""
+    estimates = [replace(e, sigma=np.float32(0.03) * e.depth) for e in row_of_views(9, 0.05)]
+    filtered = run(estimates, ref=4)
+    everywhere = filtered.support == 9
+    assert everywhere.mean() > 0.5
+    share = np.median(filtered.sigma[everywhere] / filtered.depth[everywhere])
+    assert share == pytest.approx(0.03 * (2 / 9) ** 0.5 * 0.5**0.5, rel=0.03)
