@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nasrecon"
+COMPILED = {"nasrecon.nas.lite_kernels", "nasrecon.fuse.compare_kernel"}
 HEAVY = {"torch", "open3d", "pycolmap", "trimesh", "viser", "PIL", "imageio", "av", "scipy", "OpenEXR", "numba"}
 
 # A module imports its own package and what has a lower rank, nothing else; imports inside functions count.
@@ -100,7 +101,7 @@ def test_networks_know_no_scene():
     ("library", "allowed"),
     [
         ("open3d", {"nasrecon.fuse.o3d", "nasrecon.train.furnished.scene"}),
-        ("numba", {"nasrecon.nas.lite_kernels"}),
+        ("numba", COMPILED),
         ("pycolmap", {"nasrecon.ingest", "nasrecon.export", "nasrecon.matching", "nasrecon.sfm"}),
     ],
 )
@@ -122,7 +123,7 @@ def test_heavy_libraries_are_imported_inside_functions():
         part = part_of(name)
         allowed = {"torch", "imageio"} if part == "train" else {"torch"} if part in torch_parts else set()
         heavy = {module.split(".")[0] for module in imports(tree, everywhere=False)} & HEAVY
-        allowed |= {"numba"} if name == "nasrecon.nas.lite_kernels" else set()
+        allowed |= {"numba"} if name in COMPILED else set()
         assert heavy <= allowed, (name, heavy)
 
 

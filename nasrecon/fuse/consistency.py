@@ -24,14 +24,11 @@ from nasrecon.fuse.maps import PlaneMap, dot, pixel_rays
 from nasrecon.fuse.options import FilterStats
 from nasrecon.geometry import relative_pose
 
-CHUNK = 12_000
-"""Pixels that are compared at once: the arrays of a chunk stay in the processor's cache."""
+CHUNK = 40_000
+"""Pixels that are compared in one go, by one thread."""
 
 HIDDEN = 3.0
 """A point is hidden from a view that sees a surface nearer by more than this many tolerances."""
-
-_TINY = 1e-20
-"""Instead of 0 where a quotient does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +105,14 @@ class _Pair:
         projection: (3, 4), from a pixel (x, y, 1, inverse depth) of the reference to one of the source.
         from_plane: (4, 3), from the source's planes to directions in the reference's camera frame, and to the
             reference's centre in the source, multiplied by the plane there.
-        scale, variance_scale: factors of the source's planes and of its variances.
+        variance_scale: factor of the source's variances.
     """
 
     def __init__(self, ref: PlaneMap, source: PlaneMap) -> None:
         src_from_ref = relative_pose(source.view.cam_from_world, ref.view.cam_from_world)
         R, t = src_from_ref[:3, :3], src_from_ref[:3, 3]
         K = source.view.camera.K
-        self.plane, self.scale = source.plane, np.float32(source.scale)
-        self.variance_scale = np.float32(source.sigma_scale**2)
+        self.plane, self.variance_scale = source.plane, np.float32(source.sigma_scale**2)
         self.size = (source.view.camera.width, source.view.camera.height)
         self.projection = np.column_stack([K @ R @ np.linalg.inv(ref.view.camera.K), K @ t]).astype(np.float32)
         self.from_plane = (source.scale * np.vstack([-R.T @ K.T, K @ t])).astype(np.float32)
@@ -130,9 +126,7 @@ class _Pixels:
         place: (4, n): x, y, 1 and the inverse depth.
         point, normal: (3, n), in the camera frame.
         variance: (n,).
-        normal_sum: (3, n), the weighted sum of the normals.
-        shift: (n,), the weighted sum of the relative differences of inverse depth.
-        weight, support, visible, against: (n,), as in ``Comparison``.
+        sums, counts: (6, n) and (2, n), as ``compare_kernel.add_source`` adds to them.
     """
 
     def __init__(self, ref: PlaneMap, rays: np.ndarray, top: int) -> None:
@@ -156,30 +150,23 @@ class _Pixels:
         normal = np.stack([-dot(K[:, k], plane) for k in range(3)])
         self.place, self.point, self.variance = place, rays / place[3], plane[3]
         self.normal = normal / np.sqrt(dot(normal, normal))
-        self.weight = 1 / self.variance
-        self.normal_sum = self.weight * self.normal
-        self.shift, self.against = np.zeros_like(self.weight), np.zeros_like(self.weight)
-        self.support = np.ones(len(self.weight), np.int16)
-        self.visible = np.zeros_like(self.support)
+        self.sums = np.zeros((6, len(self.variance)), np.float32)
+        self.sums[4] = 1 / self.variance
+        np.multiply(self.sums[4], self.normal, out=self.sums[1:4])
+        self.counts = np.zeros((2, len(self.variance)), np.int16)
+        self.counts[0] = 1
 
     def store(self, out: Comparison) -> None:
         """Write the weighted averages of inverse depth and unit normal, and the counts, into ``out``."""
-        length = np.sqrt(dot(self.normal_sum, self.normal_sum))
+        shift, weight, against = self.sums[[0, 4, 5]]
+        normal = self.sums[1:4]
+        length = np.sqrt(dot(normal, normal))
         length[length == 0] = 1
-        out.inv_depth[self.at] = self.place[3] * (1 + self.shift / self.weight)
+        out.inv_depth[self.at] = self.place[3] * (1 + shift / weight)
         for k in range(3):
-            out.normal[self.at, k] = self.normal_sum[k] / length
-        out.weight[self.at], out.against[self.at] = self.weight, self.against
-        out.support[self.at], out.visible[self.at] = self.support, self.visible
-
-
-class _Buffers:
-    """Memory for the arrays of ``n`` pixels, used for one source after the other: new memory costs more than a sum."""
-
-    def __init__(self, n: int) -> None:
-        self.projected, self.index = np.empty((3, n), np.float32), np.empty((2, n), np.int32)
-        self.gathered, self.plane, self.other = np.empty((n, 4), np.float32), *np.empty((2, 4, n), np.float32)
-        self.maps = np.empty((6, n), np.float32)
+            out.normal[self.at, k] = normal[k] / length
+        out.weight[self.at], out.against[self.at] = weight, against
+        out.support[self.at], out.visible[self.at] = self.counts
 
 
 def _compare_rows(
@@ -191,146 +178,16 @@ def _compare_rows(
         numbers (3,) of pairs of a pixel and a source that could be compared, that agree in depth, and in the normal
         too.
     """
+    from nasrecon.fuse.compare_kernel import add_source
+
     pixels, counts = _Pixels(ref, rays, top), np.zeros(3, np.int64)
-    if n := len(pixels.weight):
-        buffers = _Buffers(n)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for pair in pairs:
-                if _project(pair, pixels.place, buffers.projected, buffers.index):
-                    counts += _add(pixels, pair, tolerance, buffers)
-            pixels.store(out)
+    least_cosine = np.cos(np.radians(tolerance.normal_angle_deg))
+    limits = (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2, least_cosine, HIDDEN)
+    limits = tuple(np.float32(limit) for limit in limits)
+    of_pixels = (pixels.place, pixels.point, pixels.normal, pixels.variance, pixels.sums, pixels.counts)
+    if len(pixels.variance):
+        for pair in pairs:
+            of_pair = (pair.plane, pair.size, pair.projection, pair.from_plane, pair.variance_scale)
+            counts += add_source(*of_pixels, *of_pair, limits)
+        pixels.store(out)
     return counts
-
-
-def _add(pixels: _Pixels, pair: _Pair, tolerance: Tolerance, buffers: _Buffers) -> tuple[int, int, int]:
-    """Compare the pixels with a source, whose planes' indices are in ``buffers``, and add what it says to their sums.
-
-    Returns:
-        the counts of ``_compare_rows``.
-    """
-    m, other, (off, nearer, square, allowed, weight, free) = buffers.plane, buffers.other, buffers.maps
-    pair.plane.take(buffers.index[0], axis=0, mode="clip", out=buffers.gathered)
-    np.copyto(m, buffers.gathered.T)
-    np.matmul(pair.from_plane, m[:3], out=other)
-    variance = np.multiply(m[3], pair.variance_scale, out=m[3])
-    known = variance > 0
-    # As parts of the pixel's inverse depth: where the plane cuts its ray, and where the source has its surface.
-    _dot(other, pixels.point, off, free)
-    behind = np.subtract(other[3], 1, out=other[3])
-    np.subtract(behind, off, out=nearer)
-    nearer += 1
-    behind[behind == 0] = _TINY
-    off /= behind
-    off -= 1
-    np.square(off, out=square)
-    np.add(variance, pixels.variance, out=allowed)
-    allowed *= np.float32(tolerance.sigmas**2)
-    np.maximum(allowed, np.float32(tolerance.low**2), out=allowed)
-    np.minimum(allowed, np.float32(tolerance.high**2), out=allowed)
-    near = square <= allowed
-    near &= known
-    # A point is hidden where the source has a surface nearer by more than the tolerance allows.
-    np.sqrt(allowed, out=free)
-    free *= np.float32(-HIDDEN)
-    free += 1
-    free *= nearer
-    unhidden = free <= 1
-    unhidden &= known
-    hidden = known > unhidden
-    if hidden.any():
-        unhidden |= _is_seen_through(pair, pixels.place, off, allowed, hidden)
-    np.maximum(variance, np.float32(_TINY), out=variance)
-    np.divide(1, variance, out=weight)
-    agree = _add_agreeing(pixels, near, np.divide(square, allowed, out=square), tolerance, buffers)
-    pixels.support += agree
-    pixels.visible += unhidden
-    weight *= unhidden > agree
-    pixels.against += weight
-    return np.count_nonzero(unhidden), np.count_nonzero(near), np.count_nonzero(agree)
-
-
-def _add_agreeing(
-    pixels: _Pixels, near: np.ndarray, part: np.ndarray, tolerance: Tolerance, buffers: _Buffers
-) -> np.ndarray:
-    """Add inverse depth and normal of the pixels (n,) that are near and agree in their normals to the averages.
-
-    Args:
-        near: (n,) whether the depths agree.
-        part: (n,) the squared difference, as a part of what is allowed; it is overwritten.
-
-    Returns:
-        which pixels (n,) agree.
-    """
-    other, (off, length, _, _, weight, free) = buffers.other, buffers.maps
-    np.sqrt(_dot(other, other, length, free), out=length)
-    np.maximum(length, np.float32(_TINY), out=length)
-    cosine = _dot(other, pixels.normal, other[3], free)
-    least_cosine = np.float32(np.cos(np.radians(tolerance.normal_angle_deg)))
-    agree = cosine >= np.multiply(length, least_cosine, out=free)
-    agree &= near
-    # Biweight: pairs at the edge of the tolerance count least.
-    share = np.subtract(1, part, out=part)
-    share *= share
-    share *= weight
-    share[~agree] = 0
-    pixels.weight += share
-    off *= share
-    pixels.shift += off
-    share /= length
-    for k in range(3):
-        other[k] *= share
-    pixels.normal_sum += other[:3]
-    return agree
-
-
-def _is_seen_through(
-    pair: _Pair, place: np.ndarray, off: np.ndarray, allowed: np.ndarray, hidden: np.ndarray
-) -> np.ndarray:
-    """Return at which hidden pixels (n,) the source has a surface on the ray itself, in front of the pixel's depth.
-
-    The reference would see that surface: it contradicts. A surface that hides the point from the source only is no
-    contradiction: where the ray passes through its plane (inverse depth 1 + ``off`` times the pixel's), the source
-    sees something else.
-    """
-    out = np.zeros(hidden.shape, bool)
-    where = np.flatnonzero(hidden & (off > -1))
-    if not len(where):
-        return out
-    place = place.take(where, axis=1)
-    place[3] *= 1 + off[where]
-    projected, index = np.empty((3, len(where)), np.float32), np.empty((2, len(where)), np.int32)
-    if _project(pair, place, projected, index):
-        m = pair.plane.take(index[0], axis=0, mode="clip").T
-        square = np.square(pair.scale * dot(m, projected) / place[3] - 1)
-        out[where] = (m[3] > 0) & (square <= allowed[where])
-    return out
-
-
-def _project(pair: _Pair, place: np.ndarray, projected: np.ndarray, index: np.ndarray) -> bool:
-    """Project pixels (4, n) into a source; returns whether one lies inside.
-
-    Args:
-        projected: receives homogeneous source coordinates (3, n), which are spoiled.
-        index: its first row receives the index of the source's plane: the empty plane where a pixel is outside.
-    """
-    np.matmul(pair.projection, place, out=projected)
-    rows, columns = index
-    width, height = pair.size
-    inside = projected[2] > 0
-    for k, (integer, size) in enumerate(((columns, width), (rows, height))):
-        quotient = projected[k] / projected[2]
-        np.copyto(integer, np.floor(quotient, out=quotient), casting="unsafe")
-        # As unsigned numbers, negative places are beyond the image too.
-        inside &= integer.view(np.uint32) < size
-    rows *= width
-    rows += columns
-    rows[~inside] = len(pair.plane) - 1
-    return bool(inside.any())
-
-
-def _dot(a: np.ndarray, b: np.ndarray, out: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Write the scalar products (n,) of vectors (3, n) to ``out``; ``free`` (n,) is overwritten."""
-    np.multiply(a[0], b[0], out=out)
-    for k in (1, 2):
-        out += np.multiply(a[k], b[k], out=free)
-    return out
