@@ -28,8 +28,8 @@ def _index(A: np.ndarray, x: float, y: float, inv_depth: float, width: int, heig
     w = A[2, 0] * x + A[2, 1] * y + A[2, 2] + A[2, 3] * inv_depth
     if not w > 0:
         return -1
-    u = np.floor((A[0, 0] * x + A[0, 1] * y + A[0, 2] + A[0, 3] * inv_depth) / w)
-    v = np.floor((A[1, 0] * x + A[1, 1] * y + A[1, 2] + A[1, 3] * inv_depth) / w)
+    u = (A[0, 0] * x + A[0, 1] * y + A[0, 2] + A[0, 3] * inv_depth) / w
+    v = (A[1, 0] * x + A[1, 1] * y + A[1, 2] + A[1, 3] * inv_depth) / w
     return int(v) * width + int(u) if u >= 0 and u < width and v >= 0 and v < height else -1
 
 
