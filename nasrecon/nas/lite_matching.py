@@ -61,7 +61,7 @@ class Sweep(nn.Module):
                 similarity, inside = kernels.plane_similarity(item[[0, 1 + s]], homography, depths)
                 of_item.append(self._weigh(torch.from_numpy(similarity)[None], torch.from_numpy(inside)[None])[0])
             weights.append(torch.cat(of_item))
-            volume = kernels.plane_volume(item, homographies, weights[-1].numpy(), depths)
+            volume = kernels.plane_volume(item, homographies, weights[-1].detach().numpy(), depths)
             volumes.append(torch.from_numpy(volume).permute(3, 0, 1, 2))
         return torch.stack(volumes) if len(volumes) > 1 else volumes[0][None], torch.stack(weights)
 
@@ -90,7 +90,7 @@ def _arrays(features: torch.Tensor, cameras: Cameras) -> tuple[np.ndarray, np.nd
     """Return features (B, 1 + S, h, w, C) and homographies (B, S, 3, 4) as ``lite_kernels`` takes them."""
     ref_K, src_K, src_from_ref = cameras
     homographies = torch.cat(plane_homographies(ref_K[:, None], src_K, src_from_ref), dim=-1)
-    return features.permute(0, 1, 3, 4, 2).contiguous().numpy(), homographies.numpy()
+    return features.detach().permute(0, 1, 3, 4, 2).contiguous().numpy(), homographies.numpy()
 
 
 def _add(total: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ def correlate_near(
         depths the mean.
     """
     if (kernels := _kernels_for(features)) is not None:
-        items = zip(*_arrays(features, cameras), weights.numpy(), inv_depth.contiguous().numpy(), strict=True)
+        items = zip(*_arrays(features, cameras), weights.detach().numpy(), inv_depth.detach().contiguous().numpy(), strict=True)
         pairs = [kernels.correlate_near(*item, groups=groups) for item in items]
         near, visible = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
         return near.flatten(1, 2), visible[:, None]
