@@ -29,12 +29,13 @@ class Ranks:
     """This process among those of a job.
 
     Attributes:
-        rank, size: its number and how many there are. local: its number on this machine.
+        rank, size: its number and how many there are. local, size_here: the same on this machine.
     """
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    size_here: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -122,6 +123,15 @@ def is_restarted() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+def _from_environment() -> Ranks:
+    """Return what the variables say; without ``LOCAL_WORLD_SIZE`` all processes are on this machine."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return Ranks(*(int(os.environ.get(*pair)) for pair in zip(_VARIABLES, ("0", size, "0", size), strict=True)))
+
+
 @contextmanager
 def as_ranks() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started (by its environment variables); alone without them.
@@ -131,9 +141,9 @@ def as_ranks() -> Iterator[Ranks]:
         NasReconError: if the processes do not reach each other.
     """
     try:
-        ranks = Ranks(*(int(os.environ.get(name, default)) for name, default in _VARIABLES))
+        ranks = _from_environment()
     except ValueError as error:
-        raise InputError(f"{', '.join(name for name, _ in _VARIABLES)}: expected numbers, found {error}") from error
+        raise InputError(f"{', '.join(_VARIABLES)}: expected numbers, found {error}") from error
     if ranks.size == 1:
         yield ranks
         return
@@ -190,6 +200,3 @@ def _give_up(rank: int) -> None:
     """End this process where gloo waits for ever to connect; torchrun then starts the job anew."""
     os.write(2, f"rank {rank}: the processes of this job do not reach each other\n".encode())
     os._exit(1)
-
-
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -61,8 +61,8 @@ class Memory:
             room = options.max_memory - (RUNTIME_BYTES if on_cpu else 0)
         else:
             free = free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]
-            # The processes of a job share the machine's memory; each has a GPU of its own.
-            room = None if free is None else int(FREE_SHARE * free / (current().size if on_cpu else 1))
+            # The job's processes on this machine share its memory; each has a GPU of its own.
+            room = None if free is None else int(FREE_SHARE * free / (current().size_here if on_cpu else 1))
         return cls(room=room, on_cpu=on_cpu, pass_bytes=PASS_BYTES.get(network.name, OTHER_PASS_BYTES))
 
     def pass_pixels(self, width: int, height: int, sources: int) -> int | None:

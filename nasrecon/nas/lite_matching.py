@@ -125,7 +125,9 @@ def correlate_near(
         depths the mean.
     """
     if (kernels := _kernels_for(features)) is not None:
-        items = zip(*_arrays(features, cameras), weights.detach().numpy(), inv_depth.detach().contiguous().numpy(), strict=True)
+        items = zip(
+            *_arrays(features, cameras), weights.detach().numpy(), inv_depth.detach().contiguous().numpy(), strict=True
+        )
         pairs = [kernels.correlate_near(*item, groups=groups) for item in items]
         near, visible = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
         return near.flatten(1, 2), visible[:, None]

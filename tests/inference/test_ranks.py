@@ -12,10 +12,31 @@ import pytest
 from plane_world import SweepNetwork, write_scene
 
 from nasrecon import cli
+from nasrecon import ranks as ranks_module
 from nasrecon.errors import InputError, NasReconError
+from nasrecon.inference import memory
+from nasrecon.inference.options import EstimateOptions
 from nasrecon.ranks import Ranks, as_ranks, current
 from nasrecon.results.reader import open_results, view_files
 from nasrecon.results.view_file import read_record
+
+
+@pytest.mark.parametrize(("here", "shares"), [("2", 2), (None, 8)])
+def test_free_memory_is_divided_by_the_processes_of_this_machine(monkeypatch, here, shares):
+    """Eight processes, two on each of four machines; without LOCAL_WORLD_SIZE all are taken to be on one."""
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    if here is None:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    found = ranks_module._from_environment()
+    assert found == Ranks(5, 8, 1, shares)
+    monkeypatch.setattr(memory, "current", lambda: found)
+    monkeypatch.setattr(memory, "free_memory", lambda: 8_000_000_000)
+    room = memory.Memory.of(SweepNetwork(), EstimateOptions()).room
+    assert room == int(memory.FREE_SHARE * 8_000_000_000 / shares)
+
 
 WORKER = Path(__file__).with_name("torchrun_worker.py")
 
