@@ -217,5 +217,5 @@ def test_cost_stays_within_the_budget(network: LiteNetwork) -> None:
     wide = replace(batch, ref_image=torch.rand(1, 3, *sides) * 2 - 1, src_images=torch.rand(1, 2, 3, *sides) * 2 - 1)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(wide)
-    assert counter.get_total_flops() <= 46e9
+    assert counter.get_total_flops() <= 52e9
     assert sum(p.numel() for p in network.parameters()) <= 6_500_000
