@@ -38,7 +38,7 @@ Rate = Annotated[
     typer.Option(
         "--learning-rate",
         help="Its peak.",
-        show_default="1.5e-3; paper: 2e-4; a fifth with --init, but stage 2; --resume: as before",
+        show_default="1.5e-3; paper: 2e-4; --resume: as before",
     ),
 ]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
@@ -257,9 +257,9 @@ def _train_options(
     init: str | None,
     resume: bool,
 ) -> TrainOptions:
-    """Return the options of a run, with the defaults that depend on the network, its start and the run resumed."""
+    """Return the options of a run, with the defaults that depend on the network and the run resumed."""
     from nasrecon.train.loop import rate_of_run
-    from nasrecon.train.recipes import peak_rate
+    from nasrecon.train.recipes import PEAK_RATE
     from nasrecon.train.state import TrainOptions
 
     if resume and init is not None:
@@ -270,7 +270,7 @@ def _train_options(
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
     known = rate_of_run(run) if resume else None
-    rate = learning_rate or known or peak_rate(network, stage, init)
+    rate = learning_rate or known or PEAK_RATE.get(network, PEAK_RATE["lite"])
     return TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
 
 

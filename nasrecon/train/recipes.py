@@ -26,8 +26,6 @@ from nasrecon.train.pretrained import load_pretrained
 Stage = Literal["all", "1", "2"]
 PEAK_RATE = {"lite": 1.5e-3, "paper": 2e-4}
 """The peak learning rate of AdamW that each network is trained with unless another is asked for."""
-FINE_TUNING = 0.2
-"""The part of the peak rate with which training goes on from finished weights."""
 
 MUON_RATE, ENCODER_RATE = 13.3, 0.15
 """The learning rates of Muon and of the encoder are these multiples of that of AdamW."""
@@ -38,12 +36,6 @@ STEPS = (2, 6)
 
 _DECAY = {"muon": 0.02, "adam": 1e-4}
 _SMALL_LAYERS = ("out.weight", "edges.2", "mask.3", "view_weight")  # last layers: AdamW moves their kernels
-
-
-def peak_rate(kind: str, stage: Stage, init: object | None) -> float:
-    """Return the peak learning rate of a network; stage 2 starts from nothing, also over the weights of stage 1."""
-    rate = PEAK_RATE.get(kind, PEAK_RATE["lite"])
-    return rate if init is None or stage == "2" else FINE_TUNING * rate
 
 
 def make_network(kind: str, stage: Stage, options: dict | None = None, pretrained: bool = False) -> nn.Module:
