@@ -98,8 +98,13 @@ def test_a_live_page_that_is_set_back_shows_everything_again(browser, hills):
             return stand_back()
 
         visitor.cameras.stand_back = noted
-        visitor.client.camera.position = home
-        until(lambda: browser.evaluate("1") and any(went_back) and stands_at_overview(page, visitor))
+
+        def framed_again():
+            if not any(went_back):  # the page may have missed it
+                visitor.client.camera.position = home
+            return browser.evaluate("1") and any(went_back) and stands_at_overview(page, visitor)
+
+        until(framed_again)
         assert browser.errors == []
 
 
