@@ -58,10 +58,10 @@ def _add_agreeing(
     """Add inverse depth and normal of a source to the averages of a pixel."""
     sums[0, i] += share * off
     sums[4, i] += share
-    share /= max(length, TINY)
-    sums[1, i] += share * normal[0]
-    sums[2, i] += share * normal[1]
-    sums[3, i] += share * normal[2]
+    part = share / max(length, TINY)
+    sums[1, i] += part * normal[0]
+    sums[2, i] += part * normal[1]
+    sums[3, i] += part * normal[2]
 
 
 @_compiled

@@ -155,8 +155,9 @@ def survey_views(estimates: Sequence[Estimate], options: FuseOptions, stats: Fil
     survey, ranks = Survey(), current()
     numbers, visits = ranks.share(range(len(estimates))), {}
     calls = (partial(_visit, estimates, i, options) for i in numbers)
-    for i, (visits[i], *taken) in zip(numbers, ahead(calls), strict=True):
-        survey.take(i, *taken)
+    for i, (visit, maps, rgb) in zip(numbers, ahead(calls), strict=True):
+        visits[i] = visit
+        survey.take(i, maps, rgb)
         progress.update("survey", len(visits), len(numbers))
     for part in ranks.exchanged(visits):
         visits |= part
