@@ -8,7 +8,6 @@ plane between them. The processes of a job share the blocks (``fuse.portion``): 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -120,8 +119,8 @@ class BlockPoints:
     def __init__(self, cell: float, origin: np.ndarray, split: Split, ranks: Ranks) -> None:
         self._split, self._step, self._origin = split.on_grid(cell * LONGEST_CELL, origin), cell * LONGEST_CELL, origin
         self._numbers = self._split.share(ranks)
-        merger = functools.partial(PointMerger, cell, origin, share=1 / len(list(self._split.boxes())))
-        self._all, self._mergers = merger(), {number: merger() for number in self._numbers}
+        self._all = PointMerger(cell, origin)
+        self._mergers = {number: PointMerger(cell, origin) for number in self._numbers}
 
     def boxes_in_world(self) -> list[Box]:
         """Return the blocks of this rank and what lies a step around."""
@@ -132,11 +131,11 @@ class BlockPoints:
         rows = self._all.rows(filtered)
         if rows is None:
             return
-        key, columns = rows
-        block = self._split.of_steps(np.floor(columns[PLACE].T / LONGEST_CELL).astype(np.int64))
+        keys, points = rows
+        block = self._split.of_steps(np.floor(points[:, PLACE] / LONGEST_CELL).astype(np.int64))
         for number in np.unique(block):
             if number in self._mergers:
-                self._mergers[number].add_rows((key[block == number], columns[:, block == number]))
+                self._mergers[number].add_rows((keys[block == number], points[block == number]))
 
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
         """Return the points of the blocks of this rank."""

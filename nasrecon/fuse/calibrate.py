@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from nasrecon.fuse.ahead import ahead, in_parts
-from nasrecon.fuse.maps import PlaneMap, dot
+from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.pair_equations import PairEquations
 from nasrecon.geometry import relative_pose
 from nasrecon.types import View
@@ -81,30 +81,21 @@ class PairOffset:
 
 def pair_offset(samples: Sequence[PlaneSamples], ref: int, source: int) -> PairOffset | None:
     """Compare two views; None where they share too little."""
+    from nasrecon.fuse.pair_kernel import surface_differences
+
     a, b = samples[ref], samples[source]
     src_from_ref = relative_pose(b.view.cam_from_world, a.view.cam_from_world)
     K = b.view.camera.K
     A = (K @ src_from_ref[:3, :3] @ np.linalg.inv(a.view.camera.K)).astype(np.float32)
     t = (K @ src_from_ref[:3, 3]).astype(np.float32)
-    inv_depth = a.plane[0] * a.x + a.plane[1] * a.y + a.plane[2]
-    V = [A[k, 0] * a.x + (A[k, 1] * a.y + A[k, 2]) + t[k] * inv_depth for k in range(3)]
-    height, width = b.plane.shape[1:]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        x, y = V[0] / V[2] / b.step, V[1] / V[2] / b.step
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (V[2] > 0) & (inv_depth > 0)
-    at = np.flatnonzero(inside)
-    least = _MIN_SHARE * inv_depth.size
-    if len(at) < least:
+    samples_of_a = a.plane[0].size
+    off, gain, variance = np.empty((3, samples_of_a), np.float32)
+    of_b = np.ascontiguousarray(A), np.ascontiguousarray(t), b.plane, np.float32(b.step)
+    inside, known = surface_differences(a.plane, a.x, a.y.ravel(), *of_b, off, gain, variance)
+    least = _MIN_SHARE * samples_of_a
+    if inside < least:
         return None
-    m = b.plane.reshape(4, -1).take(y.ravel()[at].astype(np.intp) * width + x.ravel()[at].astype(np.intp), axis=1)
-    known = np.flatnonzero(m[3] > 0)
-    at, m = at[known], m.take(known, axis=1)
-    V, inv_depth = [v.ravel()[at] for v in V], inv_depth.ravel()[at]
-    mb = dot(m, t)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        off = np.log((dot(m, V) - inv_depth * mb) / (1 - mb) / inv_depth)
-        gain = 1 / (1 - mb)
-    variance = a.plane[3].ravel()[at] + m[3]
+    off, gain, variance = off[:known], gain[:known], variance[:known]
     middle = 0.0
     for window in _WINDOWS:
         near = np.flatnonzero(np.abs(off - middle) < window)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from nasrecon.fuse.ahead import ahead
-from nasrecon.fuse.maps import Store, dot
+from nasrecon.fuse.maps import Store
 from nasrecon.types import View
 
 _POWER = 4
@@ -46,40 +46,27 @@ class Photo:
             index (n,) of the visible points, their places (n, 2) float32 in the image [px], and the score (n,) float32
             of the photograph there: pixels in a median pixel's width, less at an angle, at its border and beside edges.
         """
+        from nasrecon.fuse.color_kernel import find_visible
+
         camera, center = self.view.camera, self.view.center_in_world
         R, K = self.view.cam_from_world[:3, :3].astype(np.float32), camera.K.astype(np.float32)
-        ray = np.stack([(xyz[:, k] - center[k]).astype(np.float32) for k in range(3)])
-        X, Y, z = (dot(R[k], ray) for k in range(3))
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            x, y = (K[0, 0] * X + K[0, 1] * Y) / z + K[0, 2], K[1, 1] * Y / z + K[1, 2]
-        inside = (z > 0) & (x >= 0.5) & (x <= camera.width - 0.5) & (y >= 0.5) & (y <= camera.height - 0.5)
-        index = np.flatnonzero(inside)
-        x, y, z, ray = x[index], y[index], z[index], ray.take(index, axis=1)
-        pixel = y.astype(np.int32) * np.int32(camera.width) + x.astype(np.int32)
-        inv_depth = self.inv_depth.ravel()[pixel]
-        n = [normal[:, k][index] for k in range(3)]
-        facing = -dot(n, ray) / np.sqrt(dot(ray, ray))
-        visible = (inv_depth > 0) & (np.abs(inv_depth * z - 1) < self.tolerance.ravel()[pixel]) & (facing > _MIN_COSINE)
-        index, x, y, z, facing, pixel = (each[visible] for each in (index, x, y, z, facing, pixel))
-        margin = np.minimum(np.minimum(x, camera.width - x), np.minimum(y, camera.height - y))
-        fade = np.minimum(1, margin / np.float32(_BORDER * camera.width)) * self._beside_edges.ravel()[pixel]
-        score = np.float32(self.focus * np.sqrt(camera.K[0, 0] * camera.K[1, 1])) * facing * fade / z
-        return index, np.stack([x, y]).T, score
+        maps = self.inv_depth, self.tolerance, self._beside_edges
+        scale = np.float32(self.focus * np.sqrt(camera.K[0, 0] * camera.K[1, 1]))
+        limits = np.float32(_MIN_COSINE), np.float32(_BORDER * camera.width), scale
+        index = np.empty(len(xyz), np.int64)
+        place, score = np.empty((len(xyz), 2), np.float32), np.empty(len(xyz), np.float32)
+        points = np.ascontiguousarray(xyz, np.float64), np.ascontiguousarray(normal, np.float32)
+        n = find_visible(*points, center, R, K, *maps, *limits, index, place, score)
+        return index[:n], place[:n], score[:n]
 
     @cached_property
     def _beside_edges(self) -> np.ndarray:
         """Return (H, W) 0.1 beside depth edges, where the photograph may show what lies behind, and 1 elsewhere."""
-        near = self.inv_depth
-        low, high = near.copy(), near.copy()
-        for axis in (0, 1):
-            for part in (low, high):
-                pick = np.minimum if part is low else np.maximum
-                source, step = part.copy(), [slice(None)] * 2
-                back = list(step)
-                step[axis], back[axis] = slice(_EDGE_PX, None), slice(None, -_EDGE_PX)
-                pick(part[tuple(step)], source[tuple(back)], out=part[tuple(step)])
-                pick(part[tuple(back)], source[tuple(step)], out=part[tuple(back)])
-        return np.where(high > (1 + _EDGE_STEP) * low, np.float32(0.1), np.float32(1))
+        from nasrecon.fuse.color_kernel import edge_factors
+
+        out = np.empty_like(self.inv_depth)
+        edge_factors(self.inv_depth, _EDGE_PX, np.float32(_EDGE_STEP), np.float32(0.1), out)
+        return out
 
 
 class Photos(Sequence[Photo]):
@@ -110,15 +97,15 @@ class Photos(Sequence[Photo]):
         return len(self._views)
 
     def __getitem__(self, number):  # type: ignore[override]
-        view, plane = self._views[number], self._planes[number][:-1]
-        size = (view.camera.height, view.camera.width)
-        x = np.arange(size[1], dtype=np.float32) + np.float32(0.5)
-        y = np.arange(size[0], dtype=np.float32)[:, None] + np.float32(0.5)
-        m = plane.reshape(*size, 4)
+        from nasrecon.fuse.color_kernel import photo_maps
+
+        view = self._views[number]
+        maps = [np.empty((view.camera.height, view.camera.width), np.float32) for _ in range(2)]
+        photo_maps(self._planes[number], view.camera.width, *np.float32(TOLERANCE), *maps)
         return Photo(
             view=view,
-            inv_depth=m[..., 0] * x + m[..., 1] * y + m[..., 2],
-            tolerance=np.clip(2 * np.sqrt(m[..., 3]), *TOLERANCE),
+            inv_depth=maps[0],
+            tolerance=maps[1],
             rgb=self.rgb(number),
             focus=float(np.clip(self._focus[number], 0.3, 1.5)) * self._footprint,
         )
@@ -146,19 +133,11 @@ def focus_of(rgb: np.ndarray) -> float:
 
 def sample_bilinear(rgb: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return colours (n, 3) float32 of an image (H, W, 3) uint8 at places (n, 2) [px], inside by half a pixel."""
-    height, width = rgb.shape[:2]
-    at = place.T - np.float32(0.5)
-    x, y = np.floor(at).astype(np.int32)
-    u, v = at - np.floor(at)
-    x1, y1 = np.minimum(x + 1, width - 1), np.minimum(y + 1, height - 1)
-    y, y1 = y * width, y1 * width
-    corners = [(y + x, (1 - u) * (1 - v)), (y + x1, u * (1 - v)), (y1 + x, (1 - u) * v), (y1 + x1, u * v)]
-    out = np.zeros((3, len(place)), np.float32)
-    for k in range(3):
-        channel = np.ascontiguousarray(rgb[..., k]).ravel()
-        for pixel, share in corners:
-            out[k] += channel[pixel] * share
-    return out.T
+    from nasrecon.fuse.color_kernel import sample
+
+    out = np.empty((len(place), 3), np.float32)
+    sample(rgb, np.ascontiguousarray(place, np.float32), out)
+    return out
 
 
 def vertex_colors(vertices: np.ndarray, normal: np.ndarray, faces: np.ndarray, photos: Photos) -> np.ndarray:
@@ -174,20 +153,19 @@ def color_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted sums (V, 3) of the colours in which some of the photographs show vertices (V, 3), and the
     weights (V,)."""
-    total, weight = np.zeros((3, len(vertices)), np.float32), np.zeros(len(vertices), np.float32)
-    # In memory component by component: each is then read in one go.
-    vertices, normal = np.ascontiguousarray(vertices.T).T, np.ascontiguousarray(normal.T).T
+    from nasrecon.fuse.color_kernel import add_colors
+
+    total, weight = np.zeros((len(vertices), 3), np.float32), np.zeros(len(vertices), np.float32)
+    vertices, normal = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(normal, np.float32)
 
     def sample(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         photo = photos[number]
         index, place, score = photo.project(vertices, normal)
         return index, score**_POWER, sample_bilinear(photo.rgb, place)
 
-    for index, share, colors in ahead(partial(sample, number) for number in numbers):
-        for k in range(3):
-            total[k, index] += share * colors[:, k]
-        weight[index] += share
-    return total.T, weight
+    for visible in ahead(partial(sample, number) for number in numbers):
+        add_colors(*visible, total, weight)
+    return total, weight
 
 
 def mean_colors(total: np.ndarray, weight: np.ndarray, faces: np.ndarray) -> np.ndarray:

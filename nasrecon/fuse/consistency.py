@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasrecon.fuse.maps import PlaneMap, dot, pixel_rays
+from nasrecon.fuse.maps import PlaneMap
 from nasrecon.fuse.options import FilterStats
 from nasrecon.geometry import relative_pose
 
-CHUNK = 40_000
-"""Pixels that are compared in one go, by one thread."""
+CHUNK = 10_000
+"""Pixels that are compared in one go, by one thread: they stay in the processor's second cache."""
 
 HIDDEN = 3.0
 """A point is hidden from a view that sees a surface nearer by more than this many tolerances."""
@@ -76,23 +76,22 @@ def compare(
     n = camera.height * camera.width
     out = Comparison(
         inv_depth=np.zeros(n, np.float32),
-        normal=np.zeros((3, n), np.float32).T,
+        normal=np.zeros((n, 3), np.float32),
         weight=np.zeros(n, np.float32),
         support=np.zeros(n, np.int16),
         visible=np.zeros(n, np.int16),
         against=np.zeros(n, np.float32),
     )
     pairs = [_Pair(ref, source) for source in sources]
-    rays = pixel_rays(camera)
-    rows = max(1, CHUNK // camera.width)
+    pixels = max(1, CHUNK // camera.width) * camera.width
 
-    def work(top: int) -> np.ndarray:
-        return _compare_rows(ref, pairs, tolerance, rays[:, top : top + rows], top, out)
+    def work(first: int) -> tuple[int, int, int]:
+        return _compare_rows(ref, pairs, tolerance, first, min(first + pixels, n), out)
 
-    for counts in pool.map(work, range(0, camera.height, rows)):
-        stats.comparisons += int(counts[0])
-        stats.near += int(counts[1])
-        stats.consistent += int(counts[2])
+    for counts in pool.map(work, range(0, n, pixels)):
+        stats.comparisons += counts[0]
+        stats.near += counts[1]
+        stats.consistent += counts[2]
     return out
 
 
@@ -118,76 +117,28 @@ class _Pair:
         self.from_plane = (source.scale * np.vstack([-R.T @ K.T, K @ t])).astype(np.float32)
 
 
-class _Pixels:
-    """The pixels of some rows of a reference that have a depth, and the sums of what the sources say of them.
-
-    Attributes:
-        at: (n,) the places of the pixels in the reference, in row order.
-        place: (4, n): x, y, 1 and the inverse depth.
-        point, normal: (3, n), in the camera frame.
-        variance: (n,).
-        sums, counts: (6, n) and (2, n), as ``compare_kernel.add_source`` adds to them.
-    """
-
-    def __init__(self, ref: PlaneMap, rays: np.ndarray, top: int) -> None:
-        height, width = rays.shape[1:]
-        first = top * width
-        plane = np.ascontiguousarray(ref.plane[first : first + height * width].T)
-        plane *= np.array([ref.scale] * 3 + [ref.sigma_scale**2], np.float32)[:, None]
-        place = np.empty((4, height, width), np.float32)
-        # Rounding makes the last row's coordinates differ by nothing that matters.
-        place[0] = np.arange(width, dtype=np.float32) + np.float32(0.5)
-        place[1] = np.arange(top, top + height, dtype=np.float32)[:, None] + np.float32(0.5)
-        place[2] = 1
-        place, rays = place.reshape(4, -1), rays.reshape(3, -1)
-        place[3] = dot(plane, place)
-        self.at: slice | np.ndarray = slice(first, first + height * width)
-        if not (has := place[3] > 0).all():
-            where = np.flatnonzero(has)
-            self.at = where + first
-            plane, place, rays = (columns.take(where, axis=1) for columns in (plane, place, rays))
-        K = ref.view.camera.K.astype(np.float32)
-        normal = np.stack([-dot(K[:, k], plane) for k in range(3)])
-        self.place, self.point, self.variance = place, rays / place[3], plane[3]
-        self.normal = normal / np.sqrt(dot(normal, normal))
-        self.sums = np.zeros((6, len(self.variance)), np.float32)
-        self.sums[4] = 1 / self.variance
-        np.multiply(self.sums[4], self.normal, out=self.sums[1:4])
-        self.counts = np.zeros((2, len(self.variance)), np.int16)
-        self.counts[0] = 1
-
-    def store(self, out: Comparison) -> None:
-        """Write the weighted averages of inverse depth and unit normal, and the counts, into ``out``."""
-        shift, weight, against = self.sums[[0, 4, 5]]
-        normal = self.sums[1:4]
-        length = np.sqrt(dot(normal, normal))
-        length[length == 0] = 1
-        out.inv_depth[self.at] = self.place[3] * (1 + shift / weight)
-        for k in range(3):
-            out.normal[self.at, k] = normal[k] / length
-        out.weight[self.at], out.against[self.at] = weight, against
-        out.support[self.at], out.visible[self.at] = self.counts
-
-
 def _compare_rows(
-    ref: PlaneMap, pairs: Sequence[_Pair], tolerance: Tolerance, rays: np.ndarray, top: int, out: Comparison
-) -> np.ndarray:
-    """Compare the rows from ``top`` on, whose rays (3, h, W) are given, with all sources; writes into ``out``.
+    ref: PlaneMap, pairs: Sequence[_Pair], tolerance: Tolerance, first: int, last: int, out: Comparison
+) -> tuple[int, int, int]:
+    """Compare the pixels ``first`` to ``last``, whole rows, with all sources; writes into ``out``.
 
     Returns:
-        numbers (3,) of pairs of a pixel and a source that could be compared, that agree in depth, and in the normal
-        too.
+        numbers of pairs of a pixel and a source that could be compared, that agree in depth, and in the normal too.
     """
-    from nasrecon.fuse.compare_kernel import add_source
+    from nasrecon.fuse import compare_kernel as kernel
 
-    pixels, counts = _Pixels(ref, rays, top), np.zeros(3, np.int64)
+    plane, K, width, near = ref.plane[first:last], ref.view.camera.K, ref.view.camera.width, 0
+    blocks = np.empty(-(-len(plane) // kernel.STEP) * kernel.ROWS * kernel.STEP, np.float32)
+    at = np.empty(len(plane), np.int32)
+    scales = np.float32(ref.scale), np.float32(ref.sigma_scale**2)
+    matrices = K.astype(np.float32), np.linalg.inv(K).astype(np.float32)
+    n = kernel.begin(plane, *scales, first // width, width, *matrices, blocks, at)
     least_cosine = np.cos(np.radians(tolerance.normal_angle_deg))
     limits = (tolerance.sigmas**2, tolerance.low**2, tolerance.high**2, least_cosine, HIDDEN)
     limits = tuple(np.float32(limit) for limit in limits)
-    of_pixels = (pixels.place, pixels.point, pixels.normal, pixels.variance, pixels.sums, pixels.counts)
-    if len(pixels.variance):
-        for pair in pairs:
-            of_pair = (pair.plane, pair.size, pair.projection, pair.from_plane, pair.variance_scale)
-            counts += add_source(*of_pixels, *of_pair, limits)
-        pixels.store(out)
-    return counts
+    for pair in pairs if n else ():
+        of_pair = (pair.plane, pair.size, pair.projection, pair.from_plane, pair.variance_scale)
+        near += kernel.add_source(blocks, n, *of_pair, limits)
+    whole = out.inv_depth, out.normal, out.weight, out.against, out.support, out.visible
+    compared, agreeing = kernel.finish(blocks, at, n, *whole)
+    return compared, near, agreeing

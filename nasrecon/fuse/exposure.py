@@ -70,22 +70,14 @@ def view_gains(
 
 def _offset(a: CoarseDepth, a_rgb: np.ndarray, b: CoarseDepth, b_rgb: np.ndarray) -> np.ndarray | None:
     """Return the median (3,) of log colour of a less that of b where both see one surface; None if that is little."""
+    from nasrecon.fuse.pair_kernel import color_differences
+
     at = np.flatnonzero(a.depth)
     if len(at) != len(a.points_in_world):
         return None
     camera, height, width = b.view.camera, *b.depth.shape
     P = np.diag([width / camera.width, height / camera.height, 1]) @ camera.K @ b.view.cam_from_world[:3]
-    x, y, z = P[:, :3] @ a.points_in_world.T + P[:, 3:]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x, y = x / z, y / z
-        inside = np.flatnonzero((z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height))
-    cell = y[inside].astype(np.intp) * width + x[inside].astype(np.intp)
-    depth = b.depth.ravel()[cell]
-    same = (depth > 0) & (np.abs(z[inside] - depth) < _SAME_SURFACE * depth)
-    ours = a_rgb.reshape(-1, 3).take(at[inside[same]], axis=0)
-    theirs = b_rgb.reshape(-1, 3).take(cell[same], axis=0)
-    low, high = np.minimum(ours, theirs).min(axis=1), np.maximum(ours, theirs).max(axis=1)
-    exposed = (low > _RANGE[0]) & (high < _RANGE[1])
-    if np.count_nonzero(exposed) < _MIN_SAMPLES:
-        return None
-    return np.median(np.log(ours[exposed] / theirs[exposed]), axis=0)
+    out = np.empty((3, len(at)), np.float32)
+    ours, theirs = a_rgb.reshape(-1, 3), b_rgb.reshape(-1, 3)
+    n = color_differences(a.points_in_world, at, ours, P, b.depth, theirs, _SAME_SURFACE, *_RANGE, out)
+    return np.median(out[:, :n], axis=1) if n >= _MIN_SAMPLES else None

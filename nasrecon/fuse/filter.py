@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasrecon.fuse.consistency import Comparison, Tolerance, compare
-from nasrecon.fuse.maps import SIGMA_FLOOR, PlaneMap, planes
+from nasrecon.fuse.maps import SIGMA_FLOOR, PlaneMap
 from nasrecon.fuse.options import FilterStats, FuseOptions
 from nasrecon.types import View
 
@@ -70,17 +70,17 @@ def average_view(
     pool: ThreadPoolExecutor,
 ) -> PlaneMap:
     """Return a view's planes averaged with those that agree; empty where nothing agrees and the pixel is not sure."""
+    from nasrecon.fuse import plane_kernel as kernel
+
     comparison = compare(ref, sources, first_tolerance(options), stats, pool)
     keep, _ = _supported(ref, comparison, min(required, 2), options)
     stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
-    # Errors of neighbouring views are correlated, so the mean's variance is that of half as many.
-    variance = np.maximum(2 / np.maximum(comparison.weight, 1e-9), np.float32(SIGMA_FLOOR**2))
-    before = ref.plane[:-1, 3] * np.float32(ref.sigma_scale**2)
-    variance = np.where(comparison.support < 2, before, np.minimum(variance, before))
-    size = (ref.view.camera.height, ref.view.camera.width)
-    depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
-    shapes = depth.reshape(size), comparison.normal.T.reshape(3, *size), variance.reshape(size)
-    return PlaneMap(view=ref.view, plane=planes(ref.view.camera, *shapes))
+    camera, plane = ref.view.camera, np.empty_like(ref.plane)
+    averages = comparison.inv_depth, comparison.normal, comparison.weight, comparison.support
+    variances = ref.plane, np.float32(ref.sigma_scale**2), np.float32(SIGMA_FLOOR)
+    K_inv = np.linalg.inv(camera.K).astype(np.float32)
+    kernel.averaged_planes(keep, *averages, *variances, camera.width, K_inv, plane)
+    return PlaneMap(view=ref.view, plane=plane)
 
 
 def filter_view(
@@ -93,20 +93,21 @@ def filter_view(
     pool: ThreadPoolExecutor,
 ) -> FilteredView:
     """Keep the pixels of an averaged view that enough views agree on; counts are added to ``stats``."""
+    from nasrecon.fuse import plane_kernel as kernel
+
     comparison = compare(ref, sources, second_tolerance(options), stats, pool)
     keep, lone = _supported(ref, comparison, required, options)
     stats.contradicted += int(((comparison.support >= required) & ~keep).sum())
     stats.supported += int(keep.sum())
     stats.lone += lone
     size = (ref.view.camera.height, ref.view.camera.width)
-    depth = np.where(keep, 1 / np.where(keep, comparison.inv_depth, 1), 0).astype(np.float32)
-    # Averages of neighbouring views share errors: the mean's variance is half of theirs, however many agree.
-    variance = np.maximum(comparison.support / 2, 1) / np.maximum(comparison.weight, 1e-9)
-    sigma = depth * np.sqrt(np.maximum(variance, np.float32(SIGMA_FLOOR**2)))
+    depth, sigma, normal = np.empty(len(keep), np.float32), np.empty(len(keep), np.float32), comparison.normal
+    averages = comparison.inv_depth, comparison.weight, comparison.support
+    kernel.filtered_maps(keep, *averages, np.float32(SIGMA_FLOOR), normal, depth, sigma)
     return FilteredView(
         view=ref.view,
         depth=depth.reshape(size),
-        normal=np.where(keep[:, None], comparison.normal, 0).reshape(*size, 3),
+        normal=normal.reshape(*size, 3),
         sigma=sigma.reshape(size),
         support=comparison.support.reshape(size),
         rgb=rgb,

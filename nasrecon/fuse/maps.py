@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 from threading import Lock
 
 import numpy as np
@@ -24,21 +23,11 @@ STORE_BYTES = 300_000_000
 COLOR_BYTES = 100_000_000
 """Memory for the colours: about 110 views of 640x480."""
 
-MIN_FACING = 0.15
-"""The cosine between a normal and the ray to the camera is taken as this where it is smaller: beyond 81 degrees a
-normal's error moves the plane by more than the plane adds."""
-
 _MANY = 0.02
 """From this part of the depths on, missing normals are taken from the whole depth map at once."""
 
-_AWAY = 0.1
-"""A normal whose cosine with the ray from the camera is larger points away from it."""
-
 SIGMA_FLOOR = 0.004
 """Relative depth errors are not believed to be smaller."""
-
-_CHUNK = 12_000
-"""Pixels whose planes are made at once: the arrays stay in the processor's cache."""
 
 NO_SIGMA = 0.02
 """Relative depth error of pixels without sigma."""
@@ -70,23 +59,27 @@ class PlaneMap:
         Normals that are missing or point away from the camera are taken from the depth. Where the network is not
         confident, the variance is taken as larger: divided by the confidence.
         """
+        from nasrecon.fuse import plane_kernel as kernel
+
         camera, depth = estimate.view.camera, confident_depth(estimate, options)
-        normal = np.array(np.moveaxis(estimate.normal, -1, 0), dtype=np.float32, order="C")
-        np.nan_to_num(normal, copy=False)
-        missing = (depth > 0) & ~facing_camera(camera, normal)
-        replaced = np.count_nonzero(missing) / max(np.count_nonzero(depth), 1)
-        if replaced > _MANY:
-            normal = np.where(missing, np.moveaxis(normals_from_depth(depth, camera), -1, 0), normal)
-        elif replaced:
-            index = np.flatnonzero(missing)
-            normal.reshape(3, -1)[:, index] = normals_at(depth, camera, index).T
-        sigma = np.nan_to_num(estimate.sigma.astype(np.float32, copy=False), nan=0, posinf=0)
-        sigma /= np.where(depth > 0, depth, np.float32(1))
-        sigma[sigma <= 0] = NO_SIGMA
-        confidence = np.nan_to_num(estimate.confidence.astype(np.float32, copy=False))
-        variance = np.square(np.maximum(sigma, np.float32(SIGMA_FLOOR)))
-        variance /= np.maximum(confidence, np.float32(0.05))
-        return PlaneMap(view=estimate.view, plane=planes(camera, depth, normal, variance), replaced=replaced)
+        normal = np.ascontiguousarray(estimate.normal, np.float32).reshape(-1, 3)
+        pixels = camera.width, np.linalg.inv(camera.K).astype(np.float32)
+        missing = np.empty(depth.size, bool)
+        known = kernel.find_lacking(depth.ravel(), normal, *pixels, missing)
+        index = np.flatnonzero(missing)
+        if len(index):
+            normal = normal.copy()
+            if len(index) > _MANY * known:
+                normal[index] = normals_from_depth(depth, camera).reshape(-1, 3)[index]
+            else:
+                normal[index] = normals_at(depth, camera, index)
+        sigma, confidence = (
+            np.ascontiguousarray(each, np.float32).ravel() for each in (estimate.sigma, estimate.confidence)
+        )
+        errors = sigma, confidence, np.float32(NO_SIGMA), np.float32(SIGMA_FLOOR)
+        plane = np.empty((depth.size + 1, 4), np.float32)
+        kernel.estimated_planes(depth.ravel(), normal, *errors, *pixels, plane)
+        return PlaneMap(view=estimate.view, plane=plane, replaced=len(index) / max(known, 1))
 
     @property
     def nbytes(self) -> int:
@@ -123,71 +116,6 @@ def normals_at(depth: np.ndarray, camera: Camera, index: np.ndarray) -> np.ndarr
     normal = np.cross(*steps)
     length = np.linalg.norm(normal, axis=-1, keepdims=True)
     return (normal / np.where(length > 0, length, 1)).astype(np.float32)
-
-
-def pixel_rays(camera: Camera) -> np.ndarray:
-    """Return the directions (3, H, W) float32 of the pixels' centres in the camera frame, z = 1; not to be changed."""
-    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())[0]
-
-
-def _ray_lengths(camera: Camera) -> np.ndarray:
-    """Return the lengths (H, W) float32 of ``pixel_rays``."""
-    return _rays(camera.width, camera.height, np.asarray(camera.K, dtype=np.float64).tobytes())[1]
-
-
-@lru_cache(maxsize=2)  # most sets have one camera
-def _rays(width: int, height: int, K: bytes) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    K_inv = np.linalg.inv(np.frombuffer(K).reshape(3, 3))
-    rays = K_inv[:, :1, None] * x + K_inv[:, 1:2, None] * y[:, None] + K_inv[:, 2:, None]
-    rays = rays.astype(np.float32)
-    lengths = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + 1)
-    rays.flags.writeable = lengths.flags.writeable = False
-    return rays, lengths
-
-
-def planes(camera: Camera, depth: np.ndarray, normal: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Return the planes (H * W + 1, 4) of a depth map (H, W), normals (3, H, W), 0 = unknown, and relative
-    variances."""
-    rays, lengths = pixel_rays(camera), _ray_lengths(camera)
-    K_inv = np.linalg.inv(camera.K).astype(np.float32)
-    out = np.empty((depth.size + 1, 4), np.float32)
-    out[-1] = 0
-    rows = max(1, _CHUNK // camera.width)
-    for top in range(0, camera.height, rows):
-        part = slice(top, top + rows)
-        values = _planes(rays[:, part], lengths[part], K_inv, depth[part], normal[:, part], variance[part])
-        out[top * camera.width : (top + rows) * camera.width][: values.shape[1]] = values.T
-    return out
-
-
-def _planes(
-    rays: np.ndarray,
-    lengths: np.ndarray,
-    K_inv: np.ndarray,
-    depth: np.ndarray,
-    normal: np.ndarray,
-    variance: np.ndarray,
-) -> np.ndarray:
-    """Return the planes (4, n) of some rows of ``planes``."""
-    # A normal that is turned too far is tilted towards the camera; an unknown one (0) becomes the ray itself.
-    lacking = np.maximum(np.float32(MIN_FACING) + dot(normal, rays) / lengths, 0) / lengths
-    n = normal - lacking * rays
-    along = dot(n, rays) * depth
-    valid = (depth > 0) & (along < 0)
-    along[~valid] = 1
-    scale = valid / along
-    out = np.empty((4, *depth.shape), np.float32)
-    for k in range(3):
-        np.multiply(dot(K_inv[:, k], n), scale, out=out[k])
-    np.multiply(variance, valid, out=out[3])
-    return out.reshape(4, -1)
-
-
-def facing_camera(camera: Camera, normal: np.ndarray) -> np.ndarray:
-    """Return where normals (3, H, W) are known and do not point away from the camera, as a mask (H, W)."""
-    away = dot(normal, pixel_rays(camera))
-    return normal.any(axis=0) & (away < _AWAY * _ray_lengths(camera))
 
 
 def dot(a, b) -> np.ndarray:

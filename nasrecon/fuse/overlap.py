@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from nasrecon.fuse.ahead import ahead
-from nasrecon.geometry import in_image, transform
+from nasrecon.geometry import transform
 from nasrecon.types import View
 
 _GRID = (60, 80)
@@ -119,27 +119,13 @@ def _overlap_scores(
 
     P (V, 3, 4) projects, size (V, 2) is width and height, coarse (V, h, w) the sketches' depth.
     """
-    projected = points @ np.swapaxes(P[:, :, :3], 1, 2) + P[:, None, :, 3]
-    z = projected[..., 2]
-    positive = z > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = projected[..., :2] / z[..., None] / size[:, None]
-    inside = positive & in_image(place, 1, 1)
-    cell = np.where(inside[..., None], place, 0) * coarse.shape[:0:-1]
-    sampled_depth = coarse[np.arange(len(P))[:, None], cell[..., 1].astype(int), cell[..., 0].astype(int)]
-    shared = inside & (sampled_depth > 0) & (np.abs(z - sampled_depth) < _SAME_SURFACE * sampled_depth)
-    number = shared.sum(axis=1)
-    overlap = number / len(points)
+    from nasrecon.fuse.pair_kernel import overlaps
 
-    view, point = np.nonzero(shared)
-    rays, ref_rays = points[point] - centers[view], points - centers[ref]
-    distance, ref_distance = np.linalg.norm(rays, axis=-1), np.linalg.norm(ref_rays, axis=-1)[point]
-    cosine = np.einsum("nc,nc->n", rays, ref_rays[point]) / np.maximum(distance * ref_distance, 1e-300)
-    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    angle = np.bincount(view, angle, len(P)) / np.maximum(number, 1)
+    shared, angle, finer = np.empty((3, len(P)))
+    overlaps(points, P, size, centers, focal, coarse, ref, _SAME_SURFACE, shared, angle, finer)
+    overlap = shared / len(points)
     low, good, high = _GOOD_ANGLE_DEG
     by_angle = np.clip(angle / low, 0.05, 1) * np.clip((high - angle) / (high - good), 0, 1)
-    finer = (ref_distance / focal[ref]) * focal[view] / np.maximum(distance, 1e-300)
-    finer = np.exp(np.bincount(view, np.log(np.maximum(finer, 1e-300)), len(P)) / np.maximum(number, 1))
+    finer = np.exp(finer)
     by_scale = np.minimum(1, 2 * np.minimum(finer, 1 / finer))
     return np.where(overlap >= _MIN_OVERLAP, overlap * by_angle * by_scale, 0)

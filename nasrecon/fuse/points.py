@@ -12,20 +12,27 @@ from functools import lru_cache
 import numpy as np
 
 from nasrecon.fuse.filter import FilteredView
-from nasrecon.fuse.maps import dot
 from nasrecon.types import PointCloud, Unit
 
-_BUFFER_POINTS = 700_000
 _MAX_STEP = 16
 _SIGMAS_IN_CELL = 1.5
 LONGEST_CELL = 16.0
-PLACE, _NORMAL, _RGB, _WEIGHT, _COUNT, _SUPPORT = slice(0, 3), slice(3, 6), slice(6, 9), 9, 10, 11
-"""The columns of points that wait: the place [cells from the origin], and what is averaged with it."""
+PLACE, _NORMAL, _RGB, _WEIGHT, _COUNT, _SUPPORT, _FIRST = (
+    slice(0, 3),
+    slice(3, 6),
+    slice(6, 9),
+    9,
+    10,
+    11,
+    slice(12, 15),
+)
+"""The columns of points: the place [cells from the origin], and what is averaged with it (``point_kernel``)."""
 
-_COLUMNS = 12
+_CANCELLED = 0.25
+"""A mean of unit normals shorter than the root of this is of a sheet thinner than a cell, seen from both sides."""
 
 Rows = tuple[np.ndarray, np.ndarray]
-"""Points: keys (n,) int64 of their cells, and columns (12, n) float32."""
+"""Points: keys (n,) int64 of their cells, and rows (n, 12) float32."""
 
 # Odd 64-bit constants without a pattern: a linear hash of the cell whose collisions lie millions of cells apart. The
 # last is for the cell's direction and length.
@@ -40,16 +47,14 @@ class PointMerger:
     Args:
         cell: edge of a cell [scene units].
         origin: (3,) a world point near the scene's middle; positions are kept in float32 in cells from it.
-        share: the part of the usual memory for points that are not merged yet.
     """
 
-    def __init__(self, cell: float, origin: np.ndarray, share: float = 1.0) -> None:
+    def __init__(self, cell: float, origin: np.ndarray) -> None:
         self.cell = cell
-        self._buffer_points = max(1, int(share * _BUFFER_POINTS))
         self._origin = np.asarray(origin, dtype=np.float64)
-        self._merged = _empty()
-        self._waiting: list[Rows] = []
-        self._waiting_points = 0
+        self._count = 0
+        self._keys, self._merged = np.empty(0, np.int64), np.empty((0, _FIRST.stop), np.float32)
+        self._table = np.full(1024, -1, np.int32)
 
     def add(self, filtered: FilteredView) -> None:
         """Add the kept pixels of a view, of those that are smaller than half a cell a part: 1 to 4 in each cell."""
@@ -59,10 +64,16 @@ class PointMerger:
 
     def add_rows(self, rows: Rows) -> None:
         """Add rows of ``rows``."""
-        self._waiting.append(rows)
-        self._waiting_points += len(rows[0])
-        if self._waiting_points >= self._buffer_points:
-            self._merge()
+        from nasrecon.fuse import point_kernel as kernel
+
+        needed = self._count + len(rows[0])
+        if needed > len(self._keys):
+            room = needed + self._count // 2
+            self._keys, self._merged = (_enlarged(each, self._count, room) for each in (self._keys, self._merged))
+        if 2 * needed > len(self._table):
+            self._table = np.full(1 << (2 * needed).bit_length(), -1, np.int32)
+            kernel.rehash(self._keys, self._count, self._table)
+        self._count = kernel.merge(*rows, self._keys, self._merged, self._count, self._table)
 
     def rows(self, filtered: FilteredView) -> Rows | None:
         """Return the points of a view; None without."""
@@ -73,52 +84,41 @@ class PointMerger:
         index = np.flatnonzero(taken)
         if not len(index):
             return None
-        depth = filtered.depth.ravel()[index].astype(np.float64)
-        y, x = np.divmod(index, camera.width)
-        pixel = (x + 0.5) * depth, (y + 0.5) * depth, depth
+        from nasrecon.fuse import point_kernel as kernel
+
+        flat = [each.reshape(taken.size, -1) for each in (filtered.normal, filtered.rgb)]
+        maps = filtered.depth.ravel(), flat[0], filtered.sigma.ravel(), filtered.support.ravel(), flat[1]
         to_cells = world_from_cam[:3, :3] @ np.linalg.inv(camera.K) / self.cell
         shift = (world_from_cam[:3, 3] - self._origin) / self.cell
-        place = np.stack([dot(to_cells[k], pixel) + shift[k] for k in range(3)])
-        in_cam = [filtered.normal[..., k].ravel()[index] for k in range(3)]
         R = world_from_cam[:3, :3].astype(np.float32)
-        normal = np.stack([dot(R[k], in_cam) for k in range(3)])
-        sigma = filtered.sigma.ravel()[index].astype(np.float64) / self.cell
-        columns = np.empty((_COLUMNS, len(index)), np.float32)
-        columns[PLACE], columns[_NORMAL] = place, normal
-        columns[_RGB] = filtered.rgb.reshape(-1, 3).take(index, axis=0).T
-        columns[_WEIGHT] = np.square(1 / np.maximum(sigma, 1e-9))
-        columns[_COUNT] = 1
-        columns[_SUPPORT] = filtered.support.ravel()[index]
-        return _keys(place.T, normal.T, sigma), columns
+        points, keys = np.empty((len(index), kernel.COLUMNS), np.float32), np.empty(len(index), np.int64)
+        kernel.lift(index, *maps, camera.width, to_cells, shift, R, float(self.cell), points)
+        kernel.find_keys(points, _SIGMAS_IN_CELL, LONGEST_CELL, _HASH, keys)
+        return keys, points
 
     def cloud(self, unit: Unit = "unknown") -> PointCloud:
         """Return the points so far."""
-        self._merge()
-        columns = self._merged[1]
-        normal, weight = columns[_NORMAL].T, columns[_WEIGHT]
+        merged = self._merged[np.argsort(self._keys[: self._count])]
+        normal, weight = merged[:, _NORMAL], merged[:, _WEIGHT]
+        cancelled = (np.square(normal).sum(axis=1) < _CANCELLED) & merged[:, _FIRST].any(axis=1)
+        normal[cancelled] = merged[cancelled, _FIRST]
         length = np.linalg.norm(normal, axis=-1, keepdims=True)
         return PointCloud(
-            xyz=columns[PLACE].T * self.cell + self._origin,
+            xyz=merged[:, PLACE] * self.cell + self._origin,
             normal=np.divide(normal, length, out=np.zeros_like(normal), where=length > 0),
-            rgb=np.rint(columns[_RGB].T).clip(0, 255).astype(np.uint8),
-            support=columns[_SUPPORT].astype(np.int32),
+            rgb=np.rint(merged[:, _RGB]).clip(0, 255).astype(np.uint8),
+            support=merged[:, _SUPPORT].astype(np.int32),
             # The pixels of one point share their neighbours, and so their errors: many are no surer than one.
-            sigma=self.cell * np.sqrt(columns[_COUNT] / np.maximum(weight, np.float32(1e-30))),
+            sigma=self.cell * np.sqrt(merged[:, _COUNT] / np.maximum(weight, np.float32(1e-30))),
             unit=unit,
         )
 
-    def _merge(self) -> None:
-        if not self._waiting:
-            return
-        parts = [self._merged, *self._waiting]
-        self._merged, self._waiting, self._waiting_points = _empty(), [], 0
-        key, columns = (np.concatenate([part[k] for part in parts], axis=-1) for k in (0, 1))
-        parts.clear()
-        self._merged = _merge_equal_keys(key, columns)
 
-
-def _empty() -> Rows:
-    return np.zeros(0, np.int64), np.zeros((_COLUMNS, 0), np.float32)
+def _enlarged(array: np.ndarray, used: int, room: int) -> np.ndarray:
+    """Return the first rows of an array in one with ``room`` rows."""
+    out = np.empty((room, *array.shape[1:]), array.dtype)
+    out[:used] = array[:used]
+    return out
 
 
 @lru_cache(maxsize=2)  # most sets have one size
@@ -130,59 +130,3 @@ def _least_steps(width: int, height: int) -> np.ndarray:
     steps[place & (_MAX_STEP - 1) == 0] = 1e30
     steps.flags.writeable = False
     return steps
-
-
-def _keys(place: np.ndarray, normal: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Return one int64 for each position (n, 3) [cells], equal for positions in one cell.
-
-    Where sigma (n,) [cells] is large, the cell is 2, 4, 8 or 16 times as long along the axis that is the nearest to the
-    normal (n, 3), and surfaces that face opposite ways have different cells.
-    """
-    level = np.rint(np.log2(np.clip(_SIGMAS_IN_CELL * sigma, 1, LONGEST_CELL))).astype(np.int64)
-    length = np.abs(normal)
-    axis = np.where(length[:, 1] > length[:, 0], 1, 0)
-    axis[length[:, 2] > np.maximum(length[:, 0], length[:, 1])] = 2
-    faces = np.choose(axis, normal.T) > 0
-    kind = np.where(level > 0, 8 * level + 2 * axis + faces, 0)
-    shorter = np.exp2(-level)
-    with np.errstate(over="ignore"):
-        key = kind * _HASH[3]
-        for k in range(3):
-            key += np.floor(place[:, k] * np.where(axis == k, shorter, 1)).astype(np.int64) * _HASH[k]
-    return key
-
-
-def _merge_equal_keys(key: np.ndarray, columns: np.ndarray) -> Rows:
-    """Merge rows of one key: weighted means, summed weights and counts, the largest support.
-
-    A sheet thinner than a cell may be seen from both sides; its opposite normals would cancel. There the first view's
-    is kept.
-    """
-    order = _stable_order(key)
-    key = key[order]
-    starts = np.concatenate([[True], key[1:] != key[:-1]])
-    first, of_run = np.flatnonzero(starts), np.cumsum(starts) - 1
-    merged = np.empty((_COLUMNS, len(first)), np.float32)
-    weight = columns[_WEIGHT].take(order)
-    merged[_WEIGHT] = np.add.reduceat(weight, first)
-    for k in range(_WEIGHT):
-        values = columns[k].take(order)
-        # From the first row of a cell: sums of small numbers are exact enough in float32.
-        base = values[first]
-        values -= base.take(of_run)
-        values *= weight
-        merged[k] = base + np.add.reduceat(values, first) / merged[_WEIGHT]
-    merged[_COUNT] = np.add.reduceat(columns[_COUNT].take(order), first)
-    merged[_SUPPORT] = np.maximum.reduceat(columns[_SUPPORT].take(order), first)
-    normal = columns[_NORMAL].take(order[first], axis=1)
-    cancelled = (dot(merged[_NORMAL], merged[_NORMAL]) < 0.25) & normal.any(axis=0)
-    merged[_NORMAL, cancelled] = normal[:, cancelled]
-    return key[first], merged
-
-
-def _stable_order(key: np.ndarray) -> np.ndarray:
-    """Return ``np.argsort(key, kind="stable")``, in a third of its time: the order of equal keys is put right after."""
-    order = np.argsort(key)
-    ordered = key[order]
-    runs = np.cumsum(np.concatenate([[False], ordered[1:] != ordered[:-1]]))
-    return np.sort((runs << 32) | order) & 0xFFFFFFFF

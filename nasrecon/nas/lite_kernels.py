@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 
+from nasrecon.compiled import compiled
 
-def _compiled(function: Callable[..., None]) -> Any:
-    """Compile on the first call; what is compiled is cached on disk where there is a folder to write to."""
-    options: Any = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}  # sums are vectorised
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        return numba.njit(**options)(function)
+_compiled = compiled(fastmath={"reassoc", "contract", "nsz"}, error_model="python")  # sums are vectorised
 
 
 def correlate_near(
