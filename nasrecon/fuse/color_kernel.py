@@ -123,3 +123,22 @@ def add_colors(index: np.ndarray, share: np.ndarray, colors: np.ndarray, total: 
         for c in range(3):
             total[k, c] += share[i] * colors[i, c]
         weight[k] += share[i]
+
+
+@compiled()
+def add_to_grid(rgb: np.ndarray, row_of: np.ndarray, column_of: np.ndarray, total: np.ndarray) -> None:
+    """Add the colours of an image (H, W, 3) uint8 to the sums (h, w, 3) of the parts that its rows (H,) and columns
+    (W,) lie in."""
+    for y in range(rgb.shape[0]):
+        for x in range(rgb.shape[1]):
+            for k in range(3):
+                total[row_of[y], column_of[x], k] += np.float32(rgb[y, x, k])
+
+
+@compiled()
+def look_up(rgb: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """Write the colours of an image (H, W, 3) uint8 through a table (256, 3) uint8."""
+    for y in range(rgb.shape[0]):
+        for x in range(rgb.shape[1]):
+            for k in range(3):
+                out[y, x, k] = table[rgb[y, x, k], k]

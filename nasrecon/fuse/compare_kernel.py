@@ -1,8 +1,8 @@
 """What one view says of the pixels of another: loops that Numba compiles to vector instructions.
 
-The pixels of a reference lie in blocks of ``STEP``, and in a block each of their numbers lies in one row, ``STEP``
-float32 long. Rows of one array at fixed distances cannot overlap, which the compiler has to know to vectorise. For the
-same reason places in arrays are unsigned: a negative one would count from the end.
+The pixels of a reference lie in blocks of ``STEP``, and in a block each of their numbers lies in one row. Rows of one
+array at fixed distances cannot overlap, which the compiler has to know to vectorise. For the same reason places in
+arrays are unsigned: a negative one would count from the end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from nasrecon.compiled import compiled
 STEP = 1024
 """Pixels in a block: what a loop works on stays in the processor's first cache."""
 
+_PITCH = STEP + 16
+"""The distance of rows: at 4096 bytes or a multiple, all rows of a pixel would share one set of the first cache."""
+
 ROWS = 18
 """Numbers of a pixel: its place x, y [px] and inverse depth, its point and its normal in the camera frame, its
 variance; the sums of what the sources say: the weighted relative differences of inverse depth, the weighted normals,
 the weights, and the weights of those that contradict; the number of views that agree, and of those that it is not
 hidden from."""
 
-OF_SOURCE = 7
+BLOCK = ROWS * _PITCH
+"""float32 in a block."""
+
+_OF_SOURCE = 7
 """Numbers of a pixel and one source: the source's plane and variance; whether the plane agrees in depth; whether
 another look decides; the relative difference of inverse depth."""
 
@@ -28,10 +34,10 @@ _TINY = np.float32(1e-20)
 """Instead of 0 where a quotient does not count."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_X, _Y, _INVERSE, _P0, _P1, _P2, _N0, _N1, _N2 = (np.uint64(row * STEP) for row in range(9))
-_VARIANCE, _SHIFT, _M0, _M1, _M2, _WEIGHT = (np.uint64(row * STEP) for row in range(9, 15))
-_AGAINST, _AGREE, _VISIBLE = (np.uint64(row * STEP) for row in range(15, ROWS))
-_A, _B, _C, _V, _NEAR, _DECIDE, _OFF = (np.uint64(row * STEP) for row in range(OF_SOURCE))
+_X, _Y, _INVERSE, _P0, _P1, _P2, _N0, _N1, _N2 = (np.uint64(row * _PITCH) for row in range(9))
+_VARIANCE, _SHIFT, _M0, _M1, _M2, _WEIGHT = (np.uint64(row * _PITCH) for row in range(9, 15))
+_AGAINST, _AGREE, _VISIBLE = (np.uint64(row * _PITCH) for row in range(15, ROWS))
+_A, _B, _C, _V, _NEAR, _DECIDE, _OFF = (np.uint64(row * _PITCH) for row in range(_OF_SOURCE))
 
 
 @compiled()
@@ -49,7 +55,7 @@ def begin(
     """Fill blocks with the pixels that have a depth, of the planes (n, 4) of the rows from ``top`` on of a reference.
 
     Args:
-        K, K_inv: (3, 3) float32. blocks: (ceil(n / STEP) * ROWS * STEP,) float32. at: (n,) int32, receives the number
+        K, K_inv: (3, 3) float32. blocks: (ceil(n / STEP) * BLOCK,) float32. at: (n,) int32, receives the number
             in the view of each pixel of the blocks.
 
     Returns:
@@ -83,7 +89,7 @@ def begin(
             at[n] = top * width + k
             n, column = n + 1, column + 1
             if column == STEP:
-                start, column = start + ROWS * STEP, 0
+                start, column = start + BLOCK, 0
     return n
 
 
@@ -107,7 +113,7 @@ def finish(
     """
     compared = agreeing = 0
     for k in range(n):
-        i, j = np.uint64((k // STEP) * (ROWS - 1) * STEP + k), np.uint64(at[k])
+        i, j = np.uint64((k // STEP) * (BLOCK - STEP) + k), np.uint64(at[k])
         total = blocks[i + _WEIGHT]
         inv_depth[j] = blocks[i + _INVERSE] * (_ONE + blocks[i + _SHIFT] / total)
         m0, m1, m2 = blocks[i + _M0], blocks[i + _M1], blocks[i + _M2]
@@ -141,10 +147,10 @@ def add_source(
     Returns:
         the number of pixels that agree in depth.
     """
-    index, of_source = np.empty(STEP, np.int32), np.empty(OF_SOURCE * STEP, np.float32)
+    index, of_source = np.empty(STEP, np.int32), np.empty(_OF_SOURCE * _PITCH, np.float32)
     near = 0
     for number in range((n + STEP - 1) // STEP):
-        start, count = number * ROWS * STEP, min(STEP, n - number * STEP)
+        start, count = number * BLOCK, min(STEP, n - number * STEP)
         _find(blocks, start, count, A, size[0], size[1], index)
         _fetch(plane, index, count, of_source)
         _judge(blocks, start, count, of_source, B, variance_scale, limits)

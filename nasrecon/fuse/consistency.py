@@ -128,7 +128,7 @@ def _compare_rows(
     from nasrecon.fuse import compare_kernel as kernel
 
     plane, K, width, near = ref.plane[first:last], ref.view.camera.K, ref.view.camera.width, 0
-    blocks = np.empty(-(-len(plane) // kernel.STEP) * kernel.ROWS * kernel.STEP, np.float32)
+    blocks = np.empty(-(-len(plane) // kernel.STEP) * kernel.BLOCK, np.float32)
     at = np.empty(len(plane), np.int32)
     scales = np.float32(ref.scale), np.float32(ref.sigma_scale**2)
     matrices = K.astype(np.float32), np.linalg.inv(K).astype(np.float32)

@@ -26,8 +26,15 @@ _MAX_GAIN = 3.0
 
 def coarse_rgb(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the mean colours (*grid, 3) float32 of an image (H, W, 3) in a grid of equal parts."""
+    from nasrecon.fuse.color_kernel import add_to_grid
+
     rows, columns = (np.unique(np.arange(n) * size // n) for n, size in zip(grid, rgb.shape, strict=False))
-    total = np.add.reduceat(np.add.reduceat(rgb.astype(np.float32), rows, axis=0), columns, axis=1)
+    row_of, column_of = (
+        np.searchsorted(starts, np.arange(n), side="right") - 1
+        for starts, n in ((rows, rgb.shape[0]), (columns, rgb.shape[1]))
+    )
+    total = np.zeros((len(rows), len(columns), 3), np.float32)
+    add_to_grid(rgb, row_of, column_of, total)
     heights, widths = np.diff(rows, append=rgb.shape[0]), np.diff(columns, append=rgb.shape[1])
     mean = total / (heights[:, None, None] * widths[None, :, None])
     y, x = (np.arange(n) * len(part) // n for n, part in zip(grid, (rows, columns), strict=True))

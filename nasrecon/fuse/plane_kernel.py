@@ -20,8 +20,10 @@ _AWAY = np.float32(0.1)
 _SMALL = np.float32(1e-9)
 
 
-@compiled()
-def _ray(K_inv: np.ndarray, x: float, y: float) -> tuple[float, float, float]:
+@compiled(inline="always")
+def _ray(K_inv: np.ndarray, column: int, row: int) -> tuple[float, float, float]:
+    """Return the direction of a pixel's centre in the camera frame, z = 1."""
+    x, y = np.float32(column) + _HALF, np.float32(row) + _HALF
     return (
         K_inv[0, 0] * x + K_inv[0, 1] * y + K_inv[0, 2],
         K_inv[1, 0] * x + K_inv[1, 1] * y + K_inv[1, 2],
@@ -29,33 +31,25 @@ def _ray(K_inv: np.ndarray, x: float, y: float) -> tuple[float, float, float]:
     )
 
 
-@compiled()
-def _write(
-    out: np.ndarray,
-    k: int,
-    K_inv: np.ndarray,
-    ray: tuple[float, float, float],
-    depth: float,
-    normal: tuple[float, float, float],
-    variance: float,
-) -> None:
-    """Write the plane of a pixel: all 0 without a depth.
+@compiled(inline="always")
+def _plane(
+    K_inv: np.ndarray, ray: tuple[float, float, float], depth: float, n0: float, n1: float, n2: float
+) -> tuple[float, float, float]:
+    """Return the plane of a pixel that has a depth.
 
     A normal that is turned too far is tilted towards the camera; an unknown one (0) becomes the ray itself.
     """
     r0, r1, r2 = ray
     length = np.sqrt(r0 * r0 + r1 * r1 + r2 * r2)
-    lacking = max(_MIN_FACING + (normal[0] * r0 + normal[1] * r1 + normal[2] * r2) / length, _ZERO) / length
-    n0, n1, n2 = normal[0] - lacking * r0, normal[1] - lacking * r1, normal[2] - lacking * r2
+    lacking = max(_MIN_FACING + (n0 * r0 + n1 * r1 + n2 * r2) / length, _ZERO) / length
+    n0, n1, n2 = n0 - lacking * r0, n1 - lacking * r1, n2 - lacking * r2
     along = (n0 * r0 + n1 * r1 + n2 * r2) * depth
-    if depth > 0 and along < 0:
-        scale = _ONE / along
-        out[k, 0] = (K_inv[0, 0] * n0 + K_inv[1, 0] * n1 + K_inv[2, 0] * n2) * scale
-        out[k, 1] = (K_inv[0, 1] * n0 + K_inv[1, 1] * n1 + K_inv[2, 1] * n2) * scale
-        out[k, 2] = (K_inv[0, 2] * n0 + K_inv[1, 2] * n1 + K_inv[2, 2] * n2) * scale
-        out[k, 3] = variance
-    else:
-        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = _ZERO, _ZERO, _ZERO, _ZERO
+    scale = _ONE / along
+    return (
+        (K_inv[0, 0] * n0 + K_inv[1, 0] * n1 + K_inv[2, 0] * n2) * scale,
+        (K_inv[0, 1] * n0 + K_inv[1, 1] * n1 + K_inv[2, 1] * n2) * scale,
+        (K_inv[0, 2] * n0 + K_inv[1, 2] * n1 + K_inv[2, 2] * n2) * scale,
+    )
 
 
 @compiled()
@@ -74,7 +68,7 @@ def find_lacking(depth: np.ndarray, normal: np.ndarray, width: int, K_inv: np.nd
             if not depth[k] > 0:
                 continue
             known += 1
-            r0, r1, r2 = _ray(K_inv, np.float32(column) + _HALF, np.float32(row) + _HALF)
+            r0, r1, r2 = _ray(K_inv, column, row)
             n0, n1, n2 = normal[k, 0], normal[k, 1], normal[k, 2]
             away = n0 * r0 + n1 * r1 + n2 * r2
             faces = away < _AWAY * np.sqrt(r0 * r0 + r1 * r1 + r2 * r2)  # not where it is not a number
@@ -104,11 +98,15 @@ def estimated_planes(
     for row in range(len(depth) // width):
         for column in range(width):
             k = row * width + column
-            ray = _ray(K_inv, np.float32(column) + _HALF, np.float32(row) + _HALF)
+            if not depth[k] > 0:
+                out[k, 0], out[k, 1], out[k, 2], out[k, 3] = _ZERO, _ZERO, _ZERO, _ZERO
+                continue
+            ray = _ray(K_inv, column, row)
             part, sure = sigma[k] / depth[k], confidence[k]
             part = max(part if part > 0 and part < np.inf else unknown, floor)
             variance = part * part / (sure if sure > np.float32(0.05) else np.float32(0.05))
-            _write(out, k, K_inv, ray, depth[k], (normal[k, 0], normal[k, 1], normal[k, 2]), variance)
+            a, b, c = _plane(K_inv, ray, depth[k], normal[k, 0], normal[k, 1], normal[k, 2])
+            out[k, 0], out[k, 1], out[k, 2], out[k, 3] = a, b, c, variance
     out[-1] = _ZERO
 
 
@@ -138,12 +136,15 @@ def averaged_planes(
     for row in range(len(keep) // width):
         for column in range(width):
             k = row * width + column
-            ray = _ray(K_inv, np.float32(column) + _HALF, np.float32(row) + _HALF)
-            depth = _ONE / inv_depth[k] if keep[k] else _ZERO
+            if not keep[k]:
+                out[k, 0], out[k, 1], out[k, 2], out[k, 3] = _ZERO, _ZERO, _ZERO, _ZERO
+                continue
+            ray, depth = _ray(K_inv, column, row), _ONE / inv_depth[k]
             variance = before[k, 3] * variance_scale
             if support[k] >= 2:
                 variance = min(variance, max(np.float32(2) / max(weight[k], _SMALL), floor * floor))
-            _write(out, k, K_inv, ray, depth, (normal[k, 0], normal[k, 1], normal[k, 2]), variance)
+            a, b, c = _plane(K_inv, ray, depth, normal[k, 0], normal[k, 1], normal[k, 2])
+            out[k, 0], out[k, 1], out[k, 2], out[k, 3] = a, b, c, variance
     out[-1] = _ZERO
 
 
@@ -170,3 +171,16 @@ def filtered_maps(
         else:
             depth[k], sigma[k] = _ZERO, _ZERO
             normal[k, 0], normal[k, 1], normal[k, 2] = _ZERO, _ZERO, _ZERO
+
+
+@compiled()
+def depth_ranges(
+    depth: np.ndarray, row_of: np.ndarray, column_of: np.ndarray, nearest: np.ndarray, farthest: np.ndarray
+) -> None:
+    """Lower ``nearest`` and raise ``farthest`` (h, w) to the depths (H, W), 0 = none, of the parts that the rows (H,)
+    and columns (W,) lie in."""
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            z, i, j = depth[y, x], row_of[y], column_of[x]
+            if z > 0:
+                nearest[i, j], farthest[i, j] = min(nearest[i, j], z), max(farthest[i, j], z)

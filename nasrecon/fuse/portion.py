@@ -41,17 +41,22 @@ class Reach:
     @staticmethod
     def of(view: View, depth: np.ndarray) -> Reach:
         """Divide a depth map (H, W), 0 = none, into 30 x 40 parts or fewer."""
+        from nasrecon.fuse.plane_kernel import depth_ranges
+
         rows, columns = (np.unique(np.arange(n) * size // n) for n, size in zip(_GRID, depth.shape, strict=True))
-        ranges = []
-        for pick, none in ((np.minimum, np.inf), (np.maximum, 0.0)):
-            known = np.where(depth > 0, depth, np.float32(none))
-            ranges.append(pick.reduceat(pick.reduceat(known, rows, axis=0), columns, axis=1))
-        i, j = np.nonzero(ranges[1])
+        row_of, column_of = (
+            np.searchsorted(starts, np.arange(size), side="right") - 1
+            for starts, size in zip((rows, columns), depth.shape, strict=True)
+        )
+        nearest = np.full((len(rows), len(columns)), np.inf, np.float32)
+        farthest = np.zeros_like(nearest)
+        depth_ranges(depth, row_of, column_of, nearest, farthest)
+        i, j = np.nonzero(farthest)
         last_row, last_column = np.append(rows[1:], depth.shape[0]), np.append(columns[1:], depth.shape[1])
         # One more pixel around: the grid of voxels takes a pixel's depth half a pixel aside.
         first = np.stack([columns[j], rows[i]], axis=-1) - 1.0
         last = np.stack([last_column[j], last_row[i]], axis=-1) + 1.0
-        depths = np.stack([part[i, j] for part in ranges], axis=-1)
+        depths = np.stack([nearest[i, j], farthest[i, j]], axis=-1)
         return Reach(view=view, corners=np.stack([first, last], axis=1), depths=depths)
 
     def boxes(self, scale: float, options: FuseOptions) -> Box:
