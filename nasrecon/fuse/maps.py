@@ -17,8 +17,8 @@ from nasrecon.fuse.options import FuseOptions
 from nasrecon.geometry import normals_from_depth
 from nasrecon.types import Camera, Estimate, View
 
-STORE_BYTES = 300_000_000
-"""Memory for the maps of one pass: about 60 views of 640x480; further ones wait in a temporary file."""
+STORE_BYTES = 250_000_000
+"""Memory for the maps of one pass: about 50 views of 640x480; further ones wait in a temporary file."""
 
 COLOR_BYTES = 100_000_000
 """Memory for the colours: about 110 views of 640x480."""
