@@ -33,6 +33,7 @@ MIN_SCORE = 0.8
 MIN_LEAD = 0.08
 APART = 3
 MIN_CONTRAST = 3.0
+_NOISE = 0.5  # deviations count as no less
 # Agreement: of at least so many of the 8 neighbours, and of another view's sweep, to this share of the depth.
 MIN_NEIGHBORS = 4
 SAME_DEPTH = 0.15
@@ -167,45 +168,29 @@ class _Patches:
         self.mean = _box(self.grey)
         self.contrast = np.sqrt(np.maximum(_box(self.grey**2) - self.mean**2, 0))
 
-    def correlate(self, other: _Patches) -> np.ndarray:
-        """Return the normalised cross-correlation (h, w) in [-1, 1] with patches of the same size."""
-        covariance = _box(self.grey * other.grey) - self.mean * other.mean
-        return covariance / (np.maximum(self.contrast, 0.5) * np.maximum(other.contrast, 0.5))
-
 
 def _box(image: np.ndarray) -> np.ndarray:
     """Return the mean over the window around each pixel (h, w); at the border the outermost pixels repeat."""
-    height, width = image.shape
-    steps = np.arange(WINDOW) - WINDOW // 2
-    rows = np.clip(np.arange(height)[:, None] + steps, 0, height - 1)
-    columns = np.clip(np.arange(width)[:, None] + steps, 0, width - 1)
-    image = np.sum([image[rows[:, k]] for k in range(WINDOW)], axis=0)
-    return np.sum([image[:, columns[:, k]] for k in range(WINDOW)], axis=0) / WINDOW**2
+    from nasrecon.scene.sweep_kernel import box
+
+    out = np.empty_like(image)
+    box(image, WINDOW, out)
+    return out
 
 
 def _plane_score(ref: Thumbnail, patches: _Patches, sources: Sequence[Thumbnail], depth: float) -> np.ndarray:
     """Return the mean correlation (h, w) of the sources warped by one plane; NaN where no source sees the pixel."""
-    points = ref.camera.unproject_depth(np.full(ref.grey.shape, depth))
+    from nasrecon.scene.sweep_kernel import add_correlation
+
     total, count = np.zeros(ref.grey.shape), np.zeros(ref.grey.shape)
     for src in sources:
-        at = src.camera.project(transform(relative_pose(src.cam_from_world, ref.cam_from_world), points))
-        warped, inside = _bilinear(src.grey, at)
-        total += np.where(inside, patches.correlate(_Patches(warped)), 0)
-        count += inside
+        src_from_ref = relative_pose(src.cam_from_world, ref.cam_from_world)
+        in_src = src_from_ref[:3, :3] @ np.linalg.inv(ref.camera.K)
+        in_src[:, 2] += src_from_ref[:3, 3] / depth
+        of_ref = patches.grey, patches.mean, patches.contrast
+        add_correlation(*of_ref, src.grey.astype(np.float64), src.camera.K @ in_src, WINDOW, _NOISE, total, count)
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total / count, np.nan)
-
-
-def _bilinear(image: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sample an image (h, w) at pixels (..., 2); returns the values (0 outside) and which lie inside."""
-    height, width = image.shape
-    inside = in_image(at, width, height, margin=0.5)
-    x, y = np.moveaxis(np.where(inside[..., None], at - 0.5, 0.0), -1, 0)
-    x0, y0 = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
-    a, b, first = x - x0, y - y0, y0 * width + x0
-    corners = [image.ravel().take(first + step) for step in (0, 1, width, width + 1)]
-    top, low = (left + a * (right - left) for left, right in (corners[:2], corners[2:]))
-    return np.where(inside, top + b * (low - top), 0.0), inside
 
 
 def _clear_winners(scores: np.ndarray, depths: np.ndarray, contrast: np.ndarray) -> np.ndarray:
