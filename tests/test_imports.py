@@ -142,7 +142,7 @@ import nasrecon
 for package in ("nas", "train"):
     top = importlib.import_module(f"nasrecon.{package}")
     for module in pkgutil.walk_packages(top.__path__, f"nasrecon.{package}."):
-        if module.name != "nasrecon.nas.lite_kernels":
+        if not module.name.endswith("_kernels"):
             importlib.import_module(module.name)
 """
 

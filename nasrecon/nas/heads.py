@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from nasrecon.nas.precision import runs_kernels
+from nasrecon.nas.surface import upsample_distribution
+
 
 def expected_label(prob: torch.Tensor) -> torch.Tensor:
     """Return the mean label (B, H, W) under plane probabilities (B, D, H, W)."""
@@ -41,6 +44,22 @@ def sigma_from_spread(spread: torch.Tensor, label: torch.Tensor, min_depth: torc
     """
     slope = min_depth.view(-1, *[1] * (label.dim() - 1)) * planes / label.clamp_min(0.5) ** 2
     return spread * slope
+
+
+def fine_hypotheses(prob: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Upsample plane probabilities (B, D, h, w) by 2 with logits (B, 9, 2h, 2w) and find the two best labels.
+
+    Returns:
+        labels and masses (B, 2, 2h, 2w) as ``best_hypotheses``; the entropy (B, 1, 2h, 2w) of the distribution.
+    """
+    if runs_kernels(prob):
+        from nasrecon.nas import surface_kernels as kernels
+
+        items = [kernels.upsample_distribution(*item) for item in zip(prob, mask, strict=True)]
+        fine, labels, masses = (torch.stack(each) for each in zip(*items, strict=True))
+        return labels, masses, -(fine * fine.clamp_min(1e-6).log()).sum(dim=-1)[:, None]
+    fine = upsample_distribution(prob, mask)
+    return *best_hypotheses(fine), -(fine * fine.clamp_min(1e-6).log()).sum(dim=1, keepdim=True)
 
 
 def best_hypotheses(prob: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasrecon.nas.encoder import CHANNELS, Encoder
-from nasrecon.nas.heads import best_hypotheses, expected_label
+from nasrecon.nas.heads import expected_label, fine_hypotheses
 from nasrecon.nas.lite_blocks import Consistency, ContextAggregation, FeaturePyramid, Hourglass, NormalHead, Sharpener
 from nasrecon.nas.lite_matching import Sweep, correlate_near
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
@@ -41,7 +41,6 @@ from nasrecon.nas.surface import (
     slopes_from_normal,
     smooth_mixture,
     unit,
-    upsample_distribution,
     upsample_planes,
 )
 from nasrecon.nas.volume import depth_from_label, plane_inv_depth, scaled_K
@@ -179,7 +178,7 @@ class LiteNetwork(nn.Module):
         up = functools.partial(F.interpolate, size=size4, mode="bilinear", align_corners=False)
         edges = self.edges(torch.cat([ref.context4, up(ref.context8)], dim=1))
         with torch.no_grad():
-            prob4 = upsample_distribution(prob, edges)
+            hypotheses = fine_hypotheses(prob, edges)
         surface = torch.cat([up(_expected(r, prob.detach())).to(ref.context4.dtype), ref.context4], dim=1)
         out = {
             "cost": cost, "cost2": aggregated, "normal": normal, "edges": edges,
@@ -187,13 +186,18 @@ class LiteNetwork(nn.Module):
         }  # fmt: skip
         matching4 = features.matching4.unflatten(0, (B, S + 1))
         start = unit(up(normal.detach()))
-        return out | self._refine(batch, ref, matching4, weights, surface, prob4, start, steps, given)
+        return out | self._refine(batch, ref, matching4, weights, surface, hypotheses, start, steps, given)
 
     def _refine(
         self, batch: StereoBatch, ref: Features, matching: torch.Tensor, weights: torch.Tensor, surface: torch.Tensor,
-        prob: torch.Tensor, normal: torch.Tensor, steps: int | None, given: tuple[torch.Tensor, torch.Tensor] | None,
+        likely: tuple[torch.Tensor, ...], normal: torch.Tensor, steps: int | None,
+        given: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Alternate matching near the current surface with steps of the consistency module; then upsample."""
+        """Alternate matching near the current surface with steps of the consistency module; then upsample.
+
+        Args:
+            likely: of ``fine_hypotheses``.
+        """
         cameras, K = _cameras(batch, 4), scaled_K(batch.ref_K, 4, corner_aligned=False)
         weights = F.interpolate(weights, matching.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -201,8 +205,7 @@ class LiteNetwork(nn.Module):
             inv_depth = labels / (batch.min_depth.view(-1, 1, 1, 1) * self.planes)
             return correlate_near(matching if learns else matching.detach(), cameras, weights, inv_depth, _GROUPS4)
 
-        hypotheses, masses = best_hypotheses(prob)
-        entropy = -(prob * prob.clamp_min(1e-6).log()).sum(dim=1, keepdim=True)
+        hypotheses, masses, entropy = likely
         apart = (hypotheses[:, :1] - hypotheses[:, 1:]).clamp(-8, 8) / 4
         label = hypotheses[:, 0]
         if given is not None:

@@ -31,7 +31,7 @@ def correlate_near(
     """
     N, h, w = inv_depth.shape
     out, visible = np.empty((groups, N, h, w), np.float32), np.empty((h, w), np.float32)
-    _over_rows(h, _correlate_rows, features, homographies, weights, inv_depth, out, visible)
+    over_rows(h, _correlate_rows, features, homographies, weights, inv_depth, out, visible)
     return out, visible
 
 
@@ -48,7 +48,7 @@ def plane_similarity(
     """
     _, h, w, _ = features.shape
     out, inside = np.empty((len(inv_depth), h, w), np.float32), np.empty((h, w), np.float32)
-    _over_rows(h, _similarity_rows, features, homography, inv_depth, out, inside)
+    over_rows(h, _similarity_rows, features, homography, inv_depth, out, inside)
     return out, inside
 
 
@@ -66,11 +66,11 @@ def plane_volume(
     """
     _, h, w, C = features.shape
     out = np.empty((len(inv_depth), h, w, C), np.float32)
-    _over_rows(h, _volume_rows, features, homographies, weights, inv_depth, out)
+    over_rows(h, _volume_rows, features, homographies, weights, inv_depth, out)
     return out
 
 
-def _over_rows(rows: int, kernel: Callable[..., None], *arrays: np.ndarray) -> None:
+def over_rows(rows: int, kernel: Callable[..., None], *arrays: np.ndarray) -> None:
     """Call kernel(first, last, *arrays) for parts of the rows, in as many threads as torch uses."""
     threads = torch.get_num_threads()
     edges = [rows * i // threads for i in range(threads + 1)]
@@ -111,35 +111,51 @@ def _locate(H, y, inv_depth, size, start, weights, inside):  # type: ignore[no-u
 def _correlate_rows(first, last, features, homographies, weights, inv_depth, out, visible):  # type: ignore[no-untyped-def]
     (groups, N, h, w), C = out.shape, features.shape[3]
     size, flat, shape = C // groups, features.reshape(-1), (h, w, C)
-    start, inside = np.empty(w, np.int32), np.empty(w, np.float32)
-    bilinear, weight_sum = np.empty((4, w), np.float32), np.empty(w, np.float32)
+    start, inside = np.empty((N, w), np.int32), np.empty((N, w), np.float32)
+    bilinear, weight_sum = np.empty((N, 4, w), np.float32), np.empty((N, w), np.float32)
+    products = np.empty((groups, 4), np.float32)
     for y in range(first, last):
         row = flat[y * w * C : (y + 1) * w * C]
+        weight_sum[:] = np.float32(1e-3)
+        out[:, :, y] = 0
+        for s in range(len(homographies)):
+            for n in range(N):
+                _locate(homographies[s], np.float32(y), inv_depth[n, y], shape, start[n], bilinear[n], inside[n])
+            source = flat[(1 + s) * h * w * C : (2 + s) * h * w * C]
+            for x in range(w):
+                ref, weight, place = row[x * C : (x + 1) * C], weights[s, y, x], -1
+                for n in range(N):
+                    if inside[n, x] == 0:
+                        continue
+                    if start[n, x] != place:  # neighbouring depths often fall between the same four pixels
+                        place = start[n, x]
+                        _multiply(ref, source[place : place + 2 * C], size, products, 0)
+                        _multiply(ref, source[place + w * C : place + (w + 2) * C], size, products, 2)
+                    weight_sum[n, x] += weight
+                    for g in range(groups):
+                        upper = bilinear[n, 0, x] * products[g, 0] + bilinear[n, 1, x] * products[g, 1]
+                        lower = bilinear[n, 2, x] * products[g, 2] + bilinear[n, 3, x] * products[g, 3]
+                        out[g, n, y, x] += weight * (upper + lower)
         visible[y] = 0
         for n in range(N):
-            weight_sum[:] = np.float32(1e-3)
-            out[:, n, y] = 0
-            for s in range(len(homographies)):
-                _locate(homographies[s], np.float32(y), inv_depth[n, y], shape, start, bilinear, inside)
-                source = flat[(1 + s) * h * w * C : (2 + s) * h * w * C]
-                for x in range(w):
-                    if inside[x] == 0:
-                        continue
-                    upper = source[start[x] : start[x] + 2 * C]
-                    lower = source[start[x] + w * C : start[x] + (w + 2) * C]
-                    a, b, c, d = bilinear[0, x], bilinear[1, x], bilinear[2, x], bilinear[3, x]
-                    ref, weight = row[x * C : (x + 1) * C], weights[s, y, x]
-                    weight_sum[x] += weight
-                    for g in range(groups):
-                        total = np.float32(0)
-                        for i in range(size):
-                            k = g * size + i
-                            total += ref[k] * (a * upper[k] + b * upper[C + k] + c * lower[k] + d * lower[C + k])
-                        out[g, n, y, x] += weight * total
+            visible[y] += weight_sum[n] / np.float32(N)
             for g in range(groups):
                 for x in range(w):
-                    out[g, n, y, x] /= weight_sum[x] * np.float32(size)
-            visible[y] += weight_sum / np.float32(N)
+                    out[g, n, y, x] /= weight_sum[n, x] * np.float32(size)
+
+
+@_compiled
+def _multiply(ref, pair, size, products, column):  # type: ignore[no-untyped-def]
+    """Write the products of the features (C,) of a pixel and of two neighbours (2 C,), group by group, into two columns
+    of products (groups, 4)."""
+    C = len(ref)
+    for g in range(len(products)):
+        left = right = np.float32(0)
+        for i in range(size):
+            k = g * size + i
+            left += ref[k] * pair[k]
+            right += ref[k] * pair[C + k]
+        products[g, column], products[g, column + 1] = left, right
 
 
 @_compiled

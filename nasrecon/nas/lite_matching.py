@@ -5,12 +5,11 @@ On a CPU and without gradients ``lite_kernels.py`` computes it, where there is N
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import torch
 from torch import nn
 
+from nasrecon.nas.precision import runs_kernels
 from nasrecon.nas.volume import plane_homographies, plane_sample_grid, sample_on_planes
 
 Cameras = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -35,8 +34,8 @@ class Sweep(nn.Module):
         Args:
             features: (B, 1 + S, C, h, w), the reference first. inv_depth: (B, D) of the planes.
         """
-        if (kernels := _kernels_for(features)) is not None:
-            return self._sweep_by(kernels, features, cameras, inv_depth)
+        if runs_kernels(features):
+            return self._sweep_by_kernels(features, cameras, inv_depth)
         ref_K, src_K, src_from_ref = cameras
         (ref, *sources), size = features.unbind(dim=1), features.shape[-2:]
         total, weight_sum, weights = None, 1e-3, []
@@ -51,9 +50,11 @@ class Sweep(nn.Module):
         assert total is not None
         return total / weight_sum, torch.cat(weights, dim=1)
 
-    def _sweep_by(
-        self, kernels: ModuleType, features: torch.Tensor, cameras: Cameras, inv_depth: torch.Tensor
+    def _sweep_by_kernels(
+        self, features: torch.Tensor, cameras: Cameras, inv_depth: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        from nasrecon.nas import lite_kernels as kernels
+
         volumes, weights = [], []
         for item, homographies, depths in zip(*_arrays(features, cameras), inv_depth.numpy(), strict=True):
             of_item = []
@@ -74,16 +75,6 @@ class Sweep(nn.Module):
         prob = (similarity * self.gain.exp()).softmax(dim=1)
         facts = torch.stack([prob.amax(dim=1), similarity.amax(dim=1), inside], dim=1)
         return torch.sigmoid(self.view_weight(facts).float())
-
-
-def _kernels_for(features: torch.Tensor) -> ModuleType | None:
-    if torch.is_grad_enabled() or features.device.type != "cpu" or features.dtype != torch.float32:
-        return None
-    try:
-        from nasrecon.nas import lite_kernels
-    except ImportError:  # no Numba for this machine
-        return None
-    return lite_kernels
 
 
 def _arrays(features: torch.Tensor, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +115,9 @@ def correlate_near(
         the correlation (B, groups * N, h, w), averaged over the sources, and their weight (B, 1, h, w), of the N
         depths the mean.
     """
-    if (kernels := _kernels_for(features)) is not None:
+    if runs_kernels(features):
+        from nasrecon.nas import lite_kernels as kernels
+
         items = zip(
             *_arrays(features, cameras), weights.detach().numpy(), inv_depth.detach().contiguous().numpy(), strict=True
         )

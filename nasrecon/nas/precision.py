@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
@@ -70,3 +71,10 @@ def autocast(network: Network, device: torch.device) -> AbstractContextManager[o
     else:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+
+
+def runs_kernels(x: torch.Tensor) -> bool:
+    """Return whether what is computed from a tensor is left to the kernels that Numba compiles: without gradients, in
+    float32, on a CPU, where there is Numba."""
+    plain = not torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
+    return plain and importlib.util.find_spec("numba") is not None

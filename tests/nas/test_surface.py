@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nasrecon.nas.heads import fine_hypotheses
 from nasrecon.nas.surface import (
     forward_differences,
     label_slopes,
@@ -106,3 +107,17 @@ def test_the_smooth_mixture_does_not_jump_between_coarse_pixels() -> None:
     fine, _ = upsample_planes(label, torch.zeros(1, 2, 6, 10), normal, mask)
     steps = fine[0, 10, 8:-8].diff()
     assert steps.min() > 0.15 and steps.max() < 0.35  # 0.25 is the ramp's
+
+
+def test_kernels_without_gradients_compute_what_torch_does_with_them() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rand = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    prob, edges = (rand(2, 16, 6, 8) * 3).softmax(dim=1), rand(2, 9, 12, 16)
+    label, slopes, normal = rand(2, 6, 8) + 9, rand(2, 2, 6, 8) * 0.1, F.normalize(rand(2, 3, 6, 8), dim=1)
+    mask, results = rand(2, 9 * 16, 6, 8), []
+    for learns in (True, False):
+        with torch.set_grad_enabled(learns):
+            results.append((*fine_hypotheses(prob, edges), *upsample_planes(label, slopes, normal, mask)))
+    for by_torch, by_kernel in zip(*results, strict=True):
+        assert by_torch.shape == by_kernel.shape
+        assert torch.allclose(by_torch, by_kernel, atol=2e-5)
