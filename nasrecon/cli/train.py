@@ -33,6 +33,13 @@ Models = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
+Augment = Annotated[
+    bool,
+    typer.Option(
+        "--augment/--no-augment",
+        help="Change colours, sharpness, poses and windows at random; without, see whether a set can be learnt.",
+    ),
+]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -167,6 +174,7 @@ def train(
             show_default="one a process",
         ),
     ] = None,
+    augment: Augment = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -179,7 +187,16 @@ def train(
         return
     resume, init = _start_of(run, resume, init)
     options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume)
-    _train(run, (worlds, data, validation), round(batch * 1e6), options, batches, device, resume=resume, init=init)
+    _train(
+        run,
+        (worlds, data, validation),
+        (round(batch * 1e6), augment),
+        options,
+        batches,
+        device,
+        resume=resume,
+        init=init,
+    )
 
 
 def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | None]:
@@ -192,24 +209,28 @@ def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | No
 def _train(
     run: Path,
     sets: tuple[Path | None, Path | None, Path | None],
-    pixels: int,
+    drawn_as: tuple[int, bool],
     options: TrainOptions,
     batches: int | None,
     device: str,
     **start: Any,
 ) -> None:
-    """Train on worlds or the sets of a file, validate on others; the first process shows a bar and prints."""
+    """Train on worlds or the sets of a file, validate on others; the first process shows a bar and prints.
+
+    Args:
+        sets: worlds, file of sets, worlds to validate on. drawn_as: pixels of a batch; whether it is augmented.
+    """
     from nasrecon.nas.weights import resolve_device
     from nasrecon.ranks import as_ranks
     from nasrecon.train.datasets import BatchOptions, WorldFiles
     from nasrecon.train.loop import train as train_on
 
     worlds, data, validation = sets
-    drawn = BatchOptions(pixels=pixels)
+    drawn = BatchOptions(pixels=drawn_as[0], augment=drawn_as[1])
     with as_ranks() as ranks:
         options = replace(options, batches=batches or ranks.size)
         training = _training_data(worlds, data, drawn)
-        held_out = None if validation is None else WorldFiles(validation, drawn)
+        held_out = None if validation is None else WorldFiles(validation, BatchOptions(pixels=drawn.pixels))
         target = resolve_device(ranks.device(device))
         with _progress(options.steps, ranks.is_first) as on_step:
             try:

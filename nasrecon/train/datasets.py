@@ -16,6 +16,9 @@ from nasrecon.train.sensor import blur_views
 from nasrecon.train.world_files import load_file
 from nasrecon.train.worlds import rotation_from_vector
 
+_USUAL_NEAR = 0.25
+"""Without augmentation the guessed min_depth is this power of the lowest, about what ``depth_range`` finds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
@@ -32,6 +35,8 @@ class BatchOptions:
             sensors leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. Half of it where there
             are more sources.
         blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur.
+        augment: False: nothing is drawn at random but the items. Their views are neither mirrored, recoloured, blurred,
+            moved, enlarged nor cut at random places, and their sources are always the first ones.
     """
 
     pixels: int = 4 * 320 * 256
@@ -41,6 +46,7 @@ class BatchOptions:
     pose_error: float = 0.001
     bad_poses: float = 0.33
     blurred: float = 0.35
+    augment: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +104,8 @@ def draw_batch(
     """Mirror and disturb: one batch from chosen worlds of a file. All items have the same number of sources."""
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *(side // 16 * 16 for side in rendered.images.shape[3:])
-    order = torch.argsort(rand(len(chosen), V), dim=1)[:, : 1 + draw_sources(options, V - 1, generator)]
+    places = rand(len(chosen), V) if options.augment else torch.arange(V).expand(len(chosen), V)
+    order = torch.argsort(places, dim=1)[:, : 1 + draw_sources(options, V - 1, generator)]
     rows = chosen[:, None]
     K = rendered.K[rows, order].clone()
     K[..., :2, 2] -= 0.5  # networks think in integer pixel centres
@@ -116,8 +123,11 @@ def draw_batch(
 def draw_sources(options: BatchOptions, available: int, generator: torch.Generator) -> int:
     """Draw the number of sources of a batch.
 
-    Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train.
+    Half of the batches has a single source, as two-view sets have: the hardest case, and the cheapest to train. Without
+    augmentation all have as many as there are.
     """
+    if not options.augment:
+        return min(options.sources, available)
     return 1 + int(torch.rand(1, generator=generator) ** 1.8 * min(options.sources, available))
 
 
@@ -140,16 +150,17 @@ def disturb(
     B, W = len(images), images.shape[-1]
     images = images.float() / 127.5 - 1
     src_from_ref = cam_from_world[:, 1:] @ torch.linalg.inv(cam_from_world[:, :1])
-    if rand(1) < 0.5:
+    if options.augment and rand(1) < 0.5:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
         images, depth = images.flip(-1), depth.flip(-1)
         normal = normal.flip(-1) * torch.tensor([-1.0, 1, 1]).view(3, 1, 1)
         K[..., 0, 2] = W - 1 - K[..., 0, 2]
         src_from_ref = mirror @ src_from_ref @ mirror
-    images = blur_views((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
-    src_from_ref = _disturb(src_from_ref, options, generator)
+    if options.augment:
+        images = blur_views((_recolor(images, generator) + 1) / 2, options.blurred, generator).clamp(0, 1) * 2 - 1
+        src_from_ref = _disturb(src_from_ref, options, generator)
     nearest, middle = (torch.stack([_quantile(item, share) for item in depth]) for share in (0.001, 0.5))
-    min_depth = nearest * options.min_depth_low ** rand(B)
+    min_depth = nearest * options.min_depth_low ** (rand(B) if options.augment else torch.full((B,), _USUAL_NEAR))
     # Planes fill their range only if the deepest part is worth seeing: where everything is far beyond, move closer.
     min_depth = torch.maximum(min_depth, middle / options.planes * 1.5)
     src_from_ref[..., :3, 3] /= min_depth[:, None, None]

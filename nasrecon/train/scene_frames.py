@@ -88,6 +88,8 @@ class SceneFrames:
                     raise InputError("without a source view")
                 depth, normal, crop = self._reference(ref, generator)
                 order = torch.randperm(len(sources), generator=generator).tolist()
+                if not self.options.augment:
+                    order.sort()
                 chosen = [sources[order[k % len(order)]] for k in range(count)]
                 crops = [crop, *(self._crop(source, generator) for source in chosen)]
             except InputError as error:
@@ -122,11 +124,12 @@ class SceneFrames:
         """Read a view enlarged by its own factor, and a window at a random place, with its K (integer centres)."""
         view, (width, height) = self.scene.views[index], self._size
         factor = max(width / view.camera.width, height / view.camera.height)
-        scale = factor * float(1 + (LARGEST_SCALE - 1) * torch.rand(1, generator=generator))
+        augment = self.options.augment
+        scale = factor * (float(1 + (LARGEST_SCALE - 1) * torch.rand(1, generator=generator)) if augment else 1.0)
         full = [max(side, round(of * scale)) for side, of in ((width, view.camera.width), (height, view.camera.height))]
         rgb, view = read_view(view, *full)
         left, top = (
-            int(torch.randint(of - side + 1, (1,), generator=generator))
+            int(torch.randint(of - side + 1, (1,), generator=generator)) if augment else (of - side) // 2
             for of, side in zip(full, self._size, strict=True)
         )
         K = view.camera.K.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from plane_world import plane_depth, write_scene
 
 from nasrecon.errors import InputError
 from nasrecon.nas.volume import pixel_rays, plane_sample_grid, sample_on_planes
-from nasrecon.train.datasets import BatchOptions
+from nasrecon.train.datasets import BatchOptions, TrainingBatch
 from nasrecon.train.mixture import read_mixture
 from nasrecon.train.world_files import WorldOptions, render_worlds
 
@@ -54,6 +55,22 @@ def test_windows_of_frames_carry_consistent_geometry(folder: Path) -> None:
         warped = sample_on_planes(s.src_images[:, 0], grid)[:, :, 0].mean(dim=1)
         for a, b, m in zip(s.ref_image.mean(dim=1), warped, inside[:, 0], strict=True):
             assert torch.corrcoef(torch.stack([a[m], b[m]]))[0, 1] > 0.8
+
+
+def test_without_augmentation_a_frame_is_the_same_in_all_batches(folder: Path) -> None:
+    plain = replace(EXACT, pixels=64 * 48, augment=False)
+    drawn = [read_mixture(folder / "sets.toml", plain).draw(seed) for seed in range(12)]
+    kinds: dict[float, list[TrainingBatch]] = {}
+    for batch in drawn:
+        kinds.setdefault(float(batch.stereo.ref_image.sum()), []).append(batch)
+    assert 1 < len(kinds) <= 6
+    assert any(len(same) > 1 for same in kinds.values())
+    for first, *others in kinds.values():
+        assert first.stereo.src_images.shape[1] == plain.sources
+        for other in others:
+            assert torch.equal(first.stereo.src_images, other.stereo.src_images)
+            assert torch.equal(first.stereo.src_from_ref, other.stereo.src_from_ref)
+            assert torch.equal(first.depth, other.depth)
 
 
 def test_the_same_seed_gives_the_same_batch(folder: Path) -> None:
