@@ -33,6 +33,9 @@ Models = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 Worlds = Annotated[Path, typer.Option("--worlds", help="Folder of rendered worlds.")]
+Batch = Annotated[
+    float, typer.Option("--batch", min=0.01, help="Megapixels of references in a batch of 8 worlds at most.")
+]
 Augment = Annotated[
     bool,
     typer.Option(
@@ -148,9 +151,7 @@ def train(
     ] = None,
     run: RunFolder = Path("runs/lite"),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Length of the whole schedule.")] = 20_000,
-    batch: Annotated[
-        float, typer.Option("--batch", min=0.01, help="Megapixels of references in a batch of 8 worlds at most.")
-    ] = 0.33,
+    batch: Batch = 0.33,
     network: Annotated[str, typer.Option("--network", help="lite or paper.")] = "lite",
     stage: Annotated[
         str,
