@@ -188,16 +188,8 @@ def train(
         return
     resume, init = _start_of(run, resume, init)
     options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume)
-    _train(
-        run,
-        (worlds, data, validation),
-        (round(batch * 1e6), augment),
-        options,
-        batches,
-        device,
-        resume=resume,
-        init=init,
-    )
+    sets, drawn = (worlds, data, validation), (round(batch * 1e6), augment)
+    _train(run, sets, drawn, options, batches, device, resume=resume, init=init)
 
 
 def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | None]:
