@@ -189,7 +189,13 @@ def _run(
 
 
 def start(images: Path, out: Path, network: str, device: str, progress: Progress) -> NetworkType:
-    """Report at once that work begins, set what an interrupted run reports, and load the network."""
+    """Report at once that work begins, set what an interrupted run reports, and load the network.
+
+    Raises:
+        InputError: if there are no images there, before the network is loaded.
+    """
+    if not images.exists():
+        raise InputError(f"{images}: no such file or folder (images)")
     progress.note(f"reading {images}")
     with under_way(progress, "load"):
         from nasrecon.cli.interrupt import on_interrupt
