@@ -101,7 +101,8 @@ class Photos(Sequence[Photo]):
 
         view = self._views[number]
         maps = [np.empty((view.camera.height, view.camera.width), np.float32) for _ in range(2)]
-        photo_maps(self._planes[number], view.camera.width, *np.float32(TOLERANCE), *maps)
+        limits = [np.float32(limit) for limit in TOLERANCE]
+        photo_maps(self._planes[number], view.camera.width, *limits, *maps)
         return Photo(
             view=view,
             inv_depth=maps[0],

@@ -127,7 +127,7 @@ def _slot(cells: np.ndarray, table: np.ndarray, key: int) -> int:
     last = len(table) - 1
     mixed = np.uint64(key)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(mixed >> np.uint64(32)) & last
+    slot = int(mixed >> np.uint64(32)) & last
     while table[slot] != _EMPTY and cells[table[slot]] != key:
         slot = (slot + 1) & last
     return slot
