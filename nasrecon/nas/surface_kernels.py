@@ -39,7 +39,10 @@ def upsample_planes(
     """
     h, w = label.shape
     planes = torch.cat([label[None], slopes, normal]).permute(1, 2, 0).contiguous().numpy()
-    weights = mask.permute(1, 2, 0).reshape(h, w, 9, 16).float().softmax(dim=2).numpy()
+    logits = mask.permute(1, 2, 0).reshape(h, w, 9, 16).float().clone()
+    outside = -torch.inf
+    logits[0, :, :3], logits[-1, :, 6:], logits[:, 0, ::3], logits[:, -1, 2::3] = outside, outside, outside, outside
+    weights = logits.softmax(dim=2).numpy()
     fine_label, fine_normal = np.empty((4 * h, 4 * w), np.float32), np.empty((3, 4 * h, 4 * w), np.float32)
     over_rows(h, _plane_rows, planes, weights, fine_label, fine_normal)
     return torch.from_numpy(fine_label), torch.from_numpy(fine_normal)
@@ -89,22 +92,19 @@ def _mean_about(prob, best, taken, D):  # type: ignore[no-untyped-def]
 @_compiled
 def _plane_rows(first, last, planes, weights, fine_label, fine_normal):  # type: ignore[no-untyped-def]
     h, w, _ = planes.shape
-    total, sums = np.empty(16, np.float32), np.empty((4, 16), np.float32)
+    sums = np.empty((4, 16), np.float32)
     right, below = np.empty(16, np.float32), np.empty(16, np.float32)
     for f in range(16):
         below[f], right[f] = np.float32((f // 4 - 1.5) / 4), np.float32((f % 4 - 1.5) / 4)
     for y in range(first, last):
         for x in range(w):
-            total[:], sums[:] = 0, 0
+            sums[:] = 0
             for k in range(9):
-                i, j = y + k // 3 - 1, x + k % 3 - 1
-                if i < 0 or i >= h or j < 0 or j >= w:
-                    continue
+                i, j = min(max(y + k // 3 - 1, 0), h - 1), min(max(x + k % 3 - 1, 0), w - 1)
                 near, share = planes[i, j], weights[y, x, k]
                 step_x, step_y = np.float32(k % 3 - 1), np.float32(k // 3 - 1)
                 for f in range(16):
                     weight = share[f]
-                    total[f] += weight
                     value = near[0] + near[1] * (right[f] - step_x) + near[2] * (below[f] - step_y)
                     sums[0, f] += weight * value
                     sums[1, f] += weight * near[3]
@@ -112,8 +112,8 @@ def _plane_rows(first, last, planes, weights, fine_label, fine_normal):  # type:
                     sums[3, f] += weight * near[5]
             for f in range(16):
                 row, column = 4 * y + f // 4, 4 * x + f % 4
-                fine_label[row, column] = sums[0, f] / total[f]
-                a, b, c = sums[1, f] / total[f], sums[2, f] / total[f], sums[3, f] / total[f]
+                fine_label[row, column] = sums[0, f]
+                a, b, c = sums[1, f], sums[2, f], sums[3, f]
                 scale = np.float32(1) / np.sqrt(max(a * a + b * b + c * c, np.float32(1e-12)))
                 fine_normal[0, row, column], fine_normal[1, row, column] = a * scale, b * scale
                 fine_normal[2, row, column] = c * scale

@@ -114,10 +114,10 @@ def test_kernels_without_gradients_compute_what_torch_does_with_them() -> None:
     rand = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
     prob, edges = (rand(2, 16, 6, 8) * 3).softmax(dim=1), rand(2, 9, 12, 16)
     label, slopes, normal = rand(2, 6, 8) + 9, rand(2, 2, 6, 8) * 0.1, F.normalize(rand(2, 3, 6, 8), dim=1)
-    mask, results = rand(2, 9 * 16, 6, 8), []
+    mask, results = rand(2, 9 * 16, 6, 8) * 30, []  # at the border all weight may be on a pixel that is not there
     for learns in (True, False):
         with torch.set_grad_enabled(learns):
             results.append((*fine_hypotheses(prob, edges), *upsample_planes(label, slopes, normal, mask)))
     for by_torch, by_kernel in zip(*results, strict=True):
         assert by_torch.shape == by_kernel.shape
-        assert torch.allclose(by_torch, by_kernel, atol=2e-5)
+        assert torch.allclose(by_torch, by_kernel, atol=1e-4)
