@@ -131,6 +131,7 @@ OPTIONS = {
         "--init",
         "--learning-rate",
         "--batches-per-step",
+        "--augment",
         "--resume",
         "--seed",
         "--device",
