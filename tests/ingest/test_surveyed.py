@@ -156,6 +156,9 @@ def test_kitti_finds_the_poses_and_reads_one_camera_or_all(tmp_path) -> None:
     (sequence / "calib.txt").write_text(text.replace("P2:", "P3:"))
     with pytest.raises(InputError, match="there is no P2, but image_2/ has images"):
         open_scene(sequence, moved)
+    (sequence / "calib.txt").write_text("P0: 1e307 0 0 0 0 6 0 0 0 0 3 0\n")
+    with pytest.raises(InputError, match="calib.txt, P0: expected numbers below"):
+        open_scene(sequence, moved)
 
 
 def test_messages_name_the_poses_of_a_kitti_sequence_as_its_images_were_given(tmp_path, monkeypatch) -> None:

@@ -131,6 +131,10 @@ def _cam0_from_world(matrix: np.ndarray, convention: str, origin: str) -> np.nda
     return inverse(transform) if convention == "world-from-cam" else transform
 
 
+_LARGEST = 1e12
+"""Numbers of a projection are pixels, or pixels times metres; larger ones overflow in what follows."""
+
+
 def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return K (3, 3) and cam_from_cam0 (4, 4) of each camera of a calib.txt, by its number."""
     out = {}
@@ -141,6 +145,8 @@ def _read_calibration(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         if len(words) != 12 or not all(map(is_number, words)):
             raise InputError(f"{path}, {name} expected 12 numbers (a 3x4 projection), found {len(words)} words")
         projection = np.array([float(word) for word in words]).reshape(3, 4)
+        if not np.abs(projection).max() < _LARGEST:
+            raise InputError(f"{path}, {name} expected numbers below {_LARGEST:g} [px], found\n{projection}")
         K, cam_from_cam0 = projection[:, :3], np.eye(4)
         if abs(np.linalg.det(K)) < 1e-9:
             raise InputError(f"{path}, {name} the left 3x3 of the projection is no K, found\n{K}")
