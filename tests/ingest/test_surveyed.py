@@ -157,7 +157,7 @@ def test_kitti_finds_the_poses_and_reads_one_camera_or_all(tmp_path) -> None:
     with pytest.raises(InputError, match="there is no P2, but image_2/ has images"):
         open_scene(sequence, moved)
     (sequence / "calib.txt").write_text("P0: 1e307 0 0 0 0 6 0 0 0 0 3 0\n")
-    with pytest.raises(InputError, match="calib.txt, P0: expected numbers below"):
+    with pytest.raises(InputError, match=r"calib\.txt, P0: expected numbers below"):
         open_scene(sequence, moved)
 
 
