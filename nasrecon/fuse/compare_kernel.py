@@ -30,6 +30,10 @@ _OF_SOURCE = 7
 """Numbers of a pixel and one source: the source's plane and variance; whether the plane agrees in depth; whether
 another look decides; the relative difference of inverse depth."""
 
+Limits = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
+"""Sigmas, low and high of the tolerance, squared; the cosine of its angle; by how many tolerances a nearer surface
+hides."""
+
 _TINY = np.float32(1e-20)
 """Instead of 0 where a quotient does not count."""
 
@@ -135,14 +139,12 @@ def add_source(
     A: np.ndarray,
     B: np.ndarray,
     variance_scale: np.float32,
-    limits: tuple[np.float32, np.float32, np.float32, np.float32, np.float32],
+    limits: Limits,
 ) -> int:
     """Compare the ``n`` pixels of blocks with a source and add what it says to their sums.
 
     Args:
         plane, size, A, B, variance_scale: of the source (``consistency._Pair``).
-        limits: sigmas, low and high of the tolerance, squared; the cosine of its angle; how many tolerances nearer a
-            surface hides.
 
     Returns:
         the number of pixels that agree in depth.
@@ -200,7 +202,7 @@ def _judge(
     of_source: np.ndarray,
     B: np.ndarray,
     variance_scale: np.float32,
-    limits: tuple[np.float32, np.float32, np.float32, np.float32, np.float32],
+    limits: Limits,
 ) -> None:
     """Add to the sums where the source agrees, and where it contradicts because its surface is not nearer."""
     a0, a1, a2 = B[0, 0], B[0, 1], B[0, 2]
@@ -255,7 +257,7 @@ def _look_again(
     A: np.ndarray,
     B: np.ndarray,
     variance_scale: np.float32,
-    limits: tuple[np.float32, np.float32, np.float32, np.float32, np.float32],
+    limits: Limits,
 ) -> None:
     """Decide on points that something nearer hides: where that lies on the pixel's own ray, the reference would see it,
     and the two contradict each other."""
