@@ -1,4 +1,4 @@
-"""The planes of a view's pixels, in loops that Numba compiles; what they are is said in ``maps.py``.
+"""The planes of a view's pixels, in loops that Numba compiles; ``maps.py`` defines them.
 
 A view's pixels are in row order: depth (n,), normal (n, 3), ``width`` of them in a row, all float32.
 """
