@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import threading
 import time
 
@@ -14,13 +16,18 @@ from nasrecon.view.page_frame import overview
 
 from .browser import CHROMIUM, WHY_NOT
 
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.count(18080 + 1000 * _PROCESS, 10)
+"""A port of its own for every page of every test process: viser's page calls its port again when its server has
+ended, and would be a visitor of the next test's page there."""
+
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
 
 
 @contextlib.contextmanager
 def serving(folder):
-    """A live page that is fed in the background; the port is whichever is free from 18080 on."""
-    page, end = LivePage(folder, port=18080), threading.Event()
+    """A live page that is fed in the background, on a port that no page before it had."""
+    page, end = LivePage(folder, port=next(_PORTS)), threading.Event()
 
     def feed():
         while not end.is_set():
