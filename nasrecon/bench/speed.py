@@ -23,6 +23,7 @@ from nasrecon.errors import InputError, WeightsError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import estimate_to_folder
 from nasrecon.machine import release_freed_memory
+from nasrecon.nas.convolution import flop_formulas
 from nasrecon.nas.network import Network, StereoBatch
 from nasrecon.nas.precision import autocast
 from nasrecon.nas.weights import build_network, load_network
@@ -179,7 +180,7 @@ def _measured(
     batch = _batch(sources, width, height).to(device)
     with torch.inference_mode(), autocast(network, device):
         precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
             network(batch)
         before = _start_peak(device)
         seconds = float(np.median(timed(lambda: network(batch), device, warm=True)))

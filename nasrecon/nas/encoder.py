@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nasrecon.nas.convolution import convolve
+
 # (blocks, kernel, stride of the first block, expansion, output channels), from the first stage after the stem.
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 _STEM = 32
@@ -29,9 +31,9 @@ class InvertedResidual(nn.Module):
         self.has_skip = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(convolve_same(self.depthwise, y), inplace=True))
-        return x + y if self.has_skip else y
+        y = x if self.expand is None else convolve(self.expand, x, rectify="relu6")
+        y = convolve_same(self.depthwise, y)
+        return convolve(self.project, y, plus=x) if self.has_skip else convolve(self.project, y)
 
 
 class Encoder(nn.Module):
@@ -58,7 +60,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._frozen is None):
-            x = F.relu6(convolve_same(self.stem, image), inplace=True)
+            x = convolve_same(self.stem, image)
         features = []
         for i, stage in enumerate(self.stages):
             with torch.set_grad_enabled(torch.is_grad_enabled() and (self._frozen is None or i >= self._frozen)):
@@ -69,23 +71,20 @@ class Encoder(nn.Module):
 
 
 def convolve_same(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """Convolve with the padding that the pretrained weights expect: at stride 2 one pixel more at the right and bottom.
+    """Convolve, with the padding that the pretrained weights expect: at stride 2 one pixel more at the right and
+    bottom; then ReLU6.
 
-    Without gradients the kernel gets a row and a column of zeros in front instead, and the padding of its own sides:
-    the same sums without a padded copy of the input. With gradients, convolutions of single channels are computed in
-    float32: in bfloat16 their gradients take five to fifteen times as long on a CPU.
+    With gradients, convolutions of single channels are computed in float32: in bfloat16 their gradients take five to
+    fifteen times as long on a CPU.
     """
-    padding = cast("tuple[int, int]", layer.padding)
     if not torch.is_grad_enabled():
-        if layer.stride == (1, 1):
-            return layer(x)
-        weight = F.pad(layer.weight, (1, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, weight, layer.bias, layer.stride, padding, groups=layer.groups)
+        return convolve(layer, x, rectify="relu6", front=0 if layer.stride == (1, 1) else 1)
+    padding = cast("tuple[int, int]", layer.padding)
     if layer.stride != (1, 1):
         before, after = padding[0] - 1, padding[0]
         x, padding = F.pad(x, (before, after, before, after)), (0, 0)
     if layer.groups == 1:
-        return F.conv2d(x, layer.weight, layer.bias, layer.stride, padding)
+        return F.relu6(F.conv2d(x, layer.weight, layer.bias, layer.stride, padding), inplace=True)
     with torch.autocast(x.device.type, enabled=False):
         y = F.conv2d(x.float(), layer.weight.float(), layer.bias, layer.stride, padding, groups=layer.groups)
-    return y.to(x.dtype)
+    return F.relu6(y.to(x.dtype), inplace=True)

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nasrecon.nas.convolution import ConvolutionSequence, convolve
 from nasrecon.nas.encoder import CHANNELS, Encoder
 from nasrecon.nas.heads import expected_label, fine_hypotheses
 from nasrecon.nas.lite_blocks import Consistency, ContextAggregation, FeaturePyramid, Hourglass, NormalHead, Sharpener
@@ -92,7 +93,7 @@ class LiteNetwork(nn.Module):
         self.score = nn.Parameter(torch.randn(Hourglass.channels) / 6)
         self.aggregate = ContextAggregation(planes, context8)
         self.normals = NormalHead(Hourglass.channels + groups, context8)
-        self.edges = nn.Sequential(
+        self.edges = ConvolutionSequence(
             nn.Conv2d(context4 + context8, 64, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 9, 1)
         )
         near = len(_OFFSETS) * _GROUPS4
@@ -101,7 +102,7 @@ class LiteNetwork(nn.Module):
         self.fine = nn.Conv2d(4 * CHANNELS[0] + 48, 32, 3, 1, 1)  # features and image at stride 2 and 1, folded to 1/4
         mixture = nn.Conv2d(96, 9 * 16, 1)
         mixture.bias = nn.Parameter(smooth_mixture())
-        self.mask = nn.Sequential(
+        self.mask = ConvolutionSequence(
             nn.ReLU(inplace=True), nn.Conv2d(Consistency.hidden + context4 + 32, 96, 3, 1, 1), nn.ReLU(inplace=True),
             mixture,
         )  # fmt: skip
@@ -241,7 +242,7 @@ class LiteNetwork(nn.Module):
             spreads.append(step[:, 6].clamp(-7, 2) - 2)
         assert hidden is not None
         folded = torch.cat([F.pixel_unshuffle(ref.half, 2), F.pixel_unshuffle(batch.ref_image, 4).to(dtype)], dim=1)
-        mask = self.mask(torch.cat([hidden.to(dtype), ref.context4, self.fine(folded)], dim=1))
+        mask = self.mask(torch.cat([hidden.to(dtype), ref.context4, convolve(self.fine, folded)], dim=1))
         slopes = limited_slopes(label.detach(), slopes_from_normal(label, normal, K))
         fine_label, fine_normal = upsample_planes(label, slopes, normal, mask)
         return {

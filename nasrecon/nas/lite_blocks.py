@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nasrecon.nas.convolution import Convolution, ConvolutionSequence, convolve
 from nasrecon.nas.encoder import CHANNELS
 from nasrecon.nas.volume import pixel_rays
 
 _NOISE = 0.01  # contrast [image units, -1 to 1] that counts as noise
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> ConvolutionSequence:
     """Return convolution, batch normalisation and ReLU; an even kernel with stride 2 covers pixels 2i-1 ... 2i+2."""
     padding = (kernel - 1) // 2 * dilation
-    return nn.Sequential(
+    return ConvolutionSequence(
         nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
@@ -27,9 +28,9 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: 
 
 def conv3(
     inputs: int, outputs: int, kernel: int | tuple = 3, stride: int | tuple = 1, padding: int | tuple = 1
-) -> nn.Sequential:
+) -> ConvolutionSequence:
     """Return 3D convolution, batch normalisation and ReLU."""
-    return nn.Sequential(
+    return ConvolutionSequence(
         nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
         nn.BatchNorm3d(outputs),
         nn.ReLU(inplace=True),
@@ -40,6 +41,16 @@ def zero_bias(layer: nn.Conv2d) -> None:
     """Start a layer without a bias of its output."""
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
+
+
+def scale_behind_sum(norm: nn.BatchNorm2d | nn.BatchNorm3d, *layers: Convolution) -> None:
+    """Fold a normalisation into the convolutions whose sum it normalises; the first of them has a bias."""
+    assert norm.running_var is not None and norm.running_mean is not None and layers[0].bias is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+        layers[0].bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
 
 
 def resize_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -54,9 +65,13 @@ class Residual(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.first = conv(channels, channels, 3, 1, dilation)
-        self.second = conv(channels, channels, 3, 1, dilation)[:2]
+        self.second = ConvolutionSequence(*list(conv(channels, channels, 3, 1, dilation))[:2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer, normalization = self.second
+        assert isinstance(layer, nn.Conv2d)
+        if isinstance(normalization, nn.Identity):
+            return convolve(layer, self.first(x), plus=x, rectify="relu")
         return F.relu(self.second(self.first(x)).add_(x), inplace=True)
 
 
@@ -98,12 +113,13 @@ class FeaturePyramid(nn.Module):
     def forward(self, image: torch.Tensor, encoded: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return context (N, 64, H/8, W/8) and (N, 48, H/4, W/4), matching features (N, 16, ...) and (N, 32, ...)."""
         _, at4, at8, at16 = encoded
-        context8 = self.smooth8(resize_like(self.from16(at16), at8) + self.from8(at8))
-        context4 = self.smooth4(resize_like(self.down_to_4(context8), at4) + self.from4(at4))
+        context8 = self.smooth8(convolve(self.from8, at8, plus=resize_like(convolve(self.from16, at16), at8)))
+        context4 = self.smooth4(convolve(self.from4, at4, plus=resize_like(convolve(self.down_to_4, context8), at4)))
         texture4 = self.texture4(F.pixel_unshuffle(normalize_contrast(image), 4))
         texture8 = self.texture8(texture4)
-        matching8 = self.match8(context8) + self.add8(texture8)
-        return context8, context4, matching8, self.match4(context4) + self.add4(texture4)
+        matching8 = convolve(self.match8, context8, plus=convolve(self.add8, texture8))
+        matching4 = convolve(self.match4, context4, plus=convolve(self.add4, texture4))
+        return context8, context4, matching8, matching4
 
 
 class Hourglass(nn.Module):
@@ -137,14 +153,7 @@ class Hourglass(nn.Module):
         """Fold the normalisation behind the sum of volume and context into both convolutions."""
         first, norm, rectify = self.enter
         assert isinstance(first, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d)
-        assert norm.running_var is not None and norm.running_mean is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        layers = (first, self.from_context)
-        with torch.no_grad():
-            for layer in layers:
-                layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
-            assert self.from_context.bias is not None
-            self.from_context.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+        scale_behind_sum(norm, self.from_context, first)
         self.enter = nn.ModuleList([first, nn.Identity(), rectify])
 
 
@@ -213,7 +222,7 @@ class NormalHead(nn.Module):
             )
             for part, kernel, bias in zip(parts, kernels, biases, strict=True)
         ]  # fmt: skip
-        return first[1:](functools.reduce(torch.add, convolved))
+        return first[1:](functools.reduce(torch.Tensor.add_, convolved))
 
 
 class Consistency(nn.Module):
@@ -254,14 +263,25 @@ class Consistency(nn.Module):
         Args:
             fixed: of ``enter_fixed``. x: (B, changing, h, w). hidden: of the step before; None in the first.
         """
-        state = self.changing(x).add_(fixed)
+        normalization, _ = self.enter
+        folded = isinstance(normalization, nn.Identity)
+        first = "relu" if folded and hidden is None else "none"
+        state = convolve(self.changing, x, plus=fixed, rectify=first)
         if hidden is not None:
-            state = state.add_(self.recur(hidden))
-        quarter = self.enter(state)
+            state = convolve(self.recur, hidden, plus=state, rectify="relu" if folded else "none")
+        quarter = state if folded else self.enter(state)
         eighth = self.down8(quarter)
         eighth = self.leave8(resize_like(self.up8(self.down16(eighth)), eighth).add_(eighth))
         state = self.leave4(resize_like(self.up4(eighth), quarter).add_(quarter))
-        return self.out(state).float(), state
+        return convolve(self.out, state).float(), state
+
+    def fold_normalization(self) -> None:
+        """Fold the normalisation behind the sum of three convolutions into them."""
+        norm, rectify = self.enter
+        last = self.fixed[1]
+        assert isinstance(norm, nn.BatchNorm2d) and isinstance(last, nn.Conv2d)
+        scale_behind_sum(norm, last, self.changing, self.recur)
+        self.enter = nn.Sequential(nn.Identity(), rectify)
 
 
 class Sharpener(nn.Module):

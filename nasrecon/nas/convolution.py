@@ -1,0 +1,119 @@
+"""Convolutions that add and rectify what they give: on a CPU one pass over the memory instead of three."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+Convolution = nn.Conv2d | nn.Conv3d
+Rectifier = Literal["none", "relu", "relu6"]
+
+_ARGUMENTS_WITHOUT_SUM = 9  # of oneDNN's convolution after its input, if it adds nothing
+_UNARY: dict[str, tuple[str, list[float]]] = {
+    "none": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])
+}  # fmt: skip
+
+
+class ConvolutionSequence(nn.Sequential):
+    """A sequence in which a convolution computes the ReLU as well that follows it at once."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layers, one after another."""
+        layers = [layer for layer in self if not isinstance(layer, nn.Identity)]
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if isinstance(layer, Convolution):
+                x = convolve(layer, x, rectify="relu" if isinstance(following, nn.ReLU) else "none")
+            else:
+                x = layer(x)
+        return x
+
+
+def convolve(
+    layer: Convolution,
+    x: torch.Tensor,
+    *,
+    plus: torch.Tensor | None = None,
+    rectify: Rectifier = "none",
+    front: int = 0,
+) -> torch.Tensor:
+    """Convolve, add a tensor and rectify.
+
+    Without gradients on a CPU, oneDNN does all three for each block of the output, and the weights are cast to the
+    precision of autocast once and not in every call.
+
+    Args:
+        x: (N, C, ...). plus: of the shape of the output.
+        front: number of rows and columns of zeros put before the kernel. An even kernel that starts with zeros
+            pads the input by one pixel less on the near sides than on the far ones.
+    """
+    if _can_fuse(x):
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        weight, bias = _weights(layer, x.dtype, front)
+        padding = cast("tuple[int, ...]", layer.padding)
+        attr, scalars = _UNARY[rectify]
+        place = (padding, layer.stride, layer.dilation, layer.groups)
+        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+        if plus is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, attr, scalars, "")
+        fuses = rectify == "relu" and layer.groups == 1
+        unary = ("relu", [], "") if fuses else (None, [], None)
+        y = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, plus.to(x.dtype), weight, bias, *place, "add", 1.0, *unary
+        )
+        return y if fuses else _rectify(y, rectify)
+    y = layer(x) if front == 0 else _with_front(layer, x, front)
+    return _rectify(y if plus is None else y.add_(plus), rectify)
+
+
+def _rectify(y: torch.Tensor, rectify: Rectifier) -> torch.Tensor:
+    if rectify == "none":
+        return y
+    return F.relu(y, inplace=True) if rectify == "relu" else F.relu6(y, inplace=True)
+
+
+def _can_fuse(x: torch.Tensor) -> bool:
+    """Return whether oneDNN's convolution with an addition and a rectifier can be used."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    known = x.dtype in (torch.float32, torch.bfloat16) or torch.is_autocast_enabled("cpu")
+    return known and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def _weights(layer: Convolution, dtype: torch.dtype, front: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the weights and the bias in a precision; cast once, and again where they have changed since."""
+    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    state = (dtype, front, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+    known = layer.__dict__.get("_cast_weights")
+    if known is None or known[0] != state:
+        weight = _pad_kernel(layer, front) if front else layer.weight.detach()
+        bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        known = layer.__dict__["_cast_weights"] = (state, weight.to(dtype), bias)
+    return known[1], known[2]
+
+
+def _pad_kernel(layer: Convolution, front: int) -> torch.Tensor:
+    """Return the kernel of a 2D convolution with rows and columns of zeros before it."""
+    return F.pad(layer.weight.detach(), (front, 0, front, 0)).contiguous(memory_format=torch.channels_last)
+
+
+def _with_front(layer: Convolution, x: torch.Tensor, front: int) -> torch.Tensor:
+    padding = cast("tuple[int, int]", layer.padding)
+    stride, dilation = cast("tuple[int, int]", layer.stride), cast("tuple[int, int]", layer.dilation)
+    return F.conv2d(x, _pad_kernel(layer, front), layer.bias, stride, padding, dilation, layer.groups)
+
+
+def flop_formulas() -> dict[Any, Any]:
+    """Return what ``FlopCounterMode`` needs as ``custom_mapping`` to count what ``convolve`` computes."""
+    packet = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    return {} if packet is None else {packet: _convolution_flop}
+
+
+def _convolution_flop(x: Any, *others: Any, out_shape: Any = None, **_: Any) -> int:
+    """Return the floating-point operations of a convolution; a tensor to add stands before the kernel's shape."""
+    kernel = others[1] if len(others) > _ARGUMENTS_WITHOUT_SUM else others[0]
+    return 2 * math.prod(out_shape) * math.prod(kernel[1:])
