@@ -24,11 +24,15 @@ class ConvolutionSequence(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layers, one after another."""
         layers = [layer for layer in self if not isinstance(layer, nn.Identity)]
-        for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if isinstance(layer, Convolution):
-                x = convolve(layer, x, rectify="relu" if isinstance(following, nn.ReLU) else "none")
-            else:
+        while layers:
+            layer = layers.pop(0)
+            if not isinstance(layer, Convolution):
                 x = layer(x)
+            elif layers and isinstance(layers[0], nn.ReLU):
+                layers.pop(0)
+                x = convolve(layer, x, rectify="relu")
+            else:
+                x = convolve(layer, x)
         return x
 
 

@@ -77,6 +77,16 @@ def test_sequences_rectify_only_behind_a_convolution() -> None:
         torch.testing.assert_close(ConvolutionSequence(*layers)(x.clone()), nn.Sequential(*layers)(x.clone()))
 
 
+def test_sequences_apply_a_rectifier_once_and_have_gradients() -> None:
+    rectifier = nn.ReLU(inplace=True)
+    rectifier.register_forward_hook(lambda *_: pytest.fail("the convolution has rectified already"))
+    sequence, x = ConvolutionSequence(nn.Conv2d(4, 4, 1), rectifier, nn.Conv2d(4, 4, 1)), torch.randn(1, 4, 6, 5)
+    with torch.inference_mode():
+        sequence(x)
+    sequence(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in sequence.parameters())
+
+
 def test_operations_are_counted() -> None:
     layer, x = layer_and_input("2d")
     expected = 2 * (2 * 16 * 6 * 5) * (8 * 9)
