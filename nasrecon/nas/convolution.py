@@ -91,13 +91,17 @@ def _can_fuse(x: torch.Tensor) -> bool:
 def _weights(layer: Convolution, dtype: torch.dtype, front: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weights and the bias in a precision; cast once, and again where they have changed since."""
     tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    state = (dtype, front, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+    state = (dtype, front, *((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
     known = layer.__dict__.get("_cast_weights")
     if known is None or known[0] != state:
         weight = _pad_kernel(layer, front) if front else layer.weight.detach()
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         known = layer.__dict__["_cast_weights"] = (state, weight.to(dtype), bias)
     return known[1], known[2]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # what is made in inference mode counts no changes
 
 
 def _pad_kernel(layer: Convolution, front: int) -> torch.Tensor:

@@ -69,6 +69,12 @@ def test_weights_that_change_are_cast_again() -> None:
         torch.testing.assert_close(convolve(layer, x), convolve(other, x))
 
 
+def test_layers_made_in_inference_mode_work() -> None:
+    with torch.inference_mode():
+        layer, x = layer_and_input("2d")
+        torch.testing.assert_close(convolve(layer, x), layer(x), rtol=1e-4, atol=1e-5)
+
+
 def test_sequences_rectify_only_behind_a_convolution() -> None:
     torch.manual_seed(0)
     layers = nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Identity(), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Sigmoid(), nn.ReLU()
