@@ -63,7 +63,8 @@ def color_scalar(values: np.ndarray, low: float, high: float, valid: np.ndarray 
     t = (np.where(valid, values, low) - low) / span
     table = color_table()
     rgb = table[np.rint(t.clip(0, 1) * (len(table) - 1)).astype(np.intp)]
-    return np.where(valid[..., None], rgb, np.array(INVALID_RGB, np.uint8))
+    rgb[~valid] = INVALID_RGB
+    return rgb
 
 
 def depth_limits(depth: np.ndarray) -> tuple[float, float]:
@@ -86,8 +87,11 @@ def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 
 def color_normal(normal: np.ndarray) -> np.ndarray:
     """Colour normals (H, W, 3), camera frame: right red, up green, to the camera blue; (0, 0, 0) becomes black."""
-    shown = np.rint((np.asarray(normal, dtype=np.float32) * (1, -1, -1) + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    return np.where(np.any(normal != 0, axis=-1, keepdims=True), shown, np.uint8(0))
+    shown = np.asarray(normal, dtype=np.float32) * np.array([127.5, -127.5, -127.5], np.float32)
+    shown += 127.5
+    rgb = np.rint(shown, out=shown).clip(0, 255, out=shown).astype(np.uint8)
+    rgb[~np.any(normal, axis=-1)] = 0
+    return rgb
 
 
 def depth_preview(depth: np.ndarray, unit: Unit = "unknown") -> np.ndarray:

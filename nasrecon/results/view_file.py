@@ -94,7 +94,7 @@ def write_view(path: Path, estimate: Estimate, **about: Any) -> Record:
     return record
 
 
-def _npz_bytes(**arrays: np.ndarray) -> bytes:
+def _npz_bytes(**arrays: np.ndarray) -> memoryview:
     """Pack arrays as ``np.savez`` does; what would shrink by a quarter at most is not compressed.
 
     That makes files larger by a fifth, and reading them three times as fast.
@@ -106,13 +106,13 @@ def _npz_bytes(**arrays: np.ndarray) -> bytes:
             np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
             kind = zipfile.ZIP_STORED if name in _NOT_COMPRESSED else zipfile.ZIP_DEFLATED
             archive.writestr(f"{name}.npy", member.getbuffer(), kind)
-    return content.getvalue()
+    return content.getbuffer()
 
 
 def _maps_digest(estimate: Estimate) -> str:
     digest = hashlib.sha256()
     for name in ("depth", "normal", "confidence", "sigma", "rgb"):
-        digest.update(np.ascontiguousarray(getattr(estimate, name)).tobytes())
+        digest.update(np.ascontiguousarray(getattr(estimate, name)).data)
     return digest.hexdigest()
 
 
