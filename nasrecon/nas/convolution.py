@@ -22,7 +22,7 @@ class ConvolutionSequence(nn.Sequential):
     """A sequence in which a convolution computes the ReLU as well that follows it at once."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the layers, one after another."""
+        """Apply the layers to x (N, C, ...), one after another."""
         layers = [layer for layer in self if not isinstance(layer, nn.Identity)]
         while layers:
             layer = layers.pop(0)
@@ -42,7 +42,7 @@ def convolve(
     *,
     plus: torch.Tensor | None = None,
     rectify: Rectifier = "none",
-    front: int = 0,
+    kernel_padding: int = 0,
 ) -> torch.Tensor:
     """Convolve, add a tensor and rectify.
 
@@ -50,14 +50,17 @@ def convolve(
     precision of autocast once and not in every call.
 
     Args:
-        x: (N, C, ...). plus: of the shape of the output.
-        front: number of rows and columns of zeros put before the kernel. An even kernel that starts with zeros
-            pads the input by one pixel less on the near sides than on the far ones.
+        x: (N, C, H, W) or (N, C, D, H, W). plus: (N, C', ...), of the shape of the output.
+        kernel_padding: number of rows and columns of zeros put above and left of a 2D kernel: with stride 2 and one
+            of them the input is padded by one pixel more at the right and bottom than at the left and top.
+
+    Returns:
+        (N, C', ...), in the precision of autocast.
     """
     if _can_fuse(x):
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
-        weight, bias = _weights(layer, x.dtype, front)
+        weight, bias = _weights(layer, x.dtype, kernel_padding)
         padding = cast("tuple[int, ...]", layer.padding)
         attr, scalars = _UNARY[rectify]
         place = (padding, layer.stride, layer.dilation, layer.groups)
@@ -70,7 +73,7 @@ def convolve(
             x, plus.to(x.dtype), weight, bias, *place, "add", 1.0, *unary
         )
         return y if fuses else _rectify(y, rectify)
-    y = layer(x) if front == 0 else _with_front(layer, x, front)
+    y = _with_padded_kernel(layer, x, kernel_padding) if kernel_padding else layer(x)
     return _rectify(y if plus is None else y.add_(plus), rectify)
 
 
@@ -88,31 +91,33 @@ def _can_fuse(x: torch.Tensor) -> bool:
     return known and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
-def _weights(layer: Convolution, dtype: torch.dtype, front: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _weights(layer: Convolution, dtype: torch.dtype, kernel_padding: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weights and the bias in a precision; cast once, and again where they have changed since."""
     tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    state = (dtype, front, *((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
+    state = (dtype, kernel_padding, *((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
     known = layer.__dict__.get("_cast_weights")
     if known is None or known[0] != state:
-        weight = _pad_kernel(layer, front) if front else layer.weight.detach()
+        weight = _pad_kernel(layer, kernel_padding) if kernel_padding else layer.weight.detach()
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         known = layer.__dict__["_cast_weights"] = (state, weight.to(dtype), bias)
     return known[1], known[2]
 
 
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version  # what is made in inference mode counts no changes
+def _version(tensor: torch.Tensor) -> object:
+    """Return a number that grows when the tensor changes; tensors made in inference mode have none, and are always
+    taken as changed."""
+    return object() if tensor.is_inference() else tensor._version
 
 
-def _pad_kernel(layer: Convolution, front: int) -> torch.Tensor:
+def _pad_kernel(layer: Convolution, zeros: int) -> torch.Tensor:
     """Return the kernel of a 2D convolution with rows and columns of zeros before it."""
-    return F.pad(layer.weight.detach(), (front, 0, front, 0)).contiguous(memory_format=torch.channels_last)
+    return F.pad(layer.weight.detach(), (zeros, 0, zeros, 0)).contiguous(memory_format=torch.channels_last)
 
 
-def _with_front(layer: Convolution, x: torch.Tensor, front: int) -> torch.Tensor:
+def _with_padded_kernel(layer: Convolution, x: torch.Tensor, zeros: int) -> torch.Tensor:
     padding = cast("tuple[int, int]", layer.padding)
     stride, dilation = cast("tuple[int, int]", layer.stride), cast("tuple[int, int]", layer.dilation)
-    return F.conv2d(x, _pad_kernel(layer, front), layer.bias, stride, padding, dilation, layer.groups)
+    return F.conv2d(x, _pad_kernel(layer, zeros), layer.bias, stride, padding, dilation, layer.groups)
 
 
 def flop_formulas() -> dict[Any, Any]:

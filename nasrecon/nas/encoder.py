@@ -32,7 +32,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x if self.expand is None else convolve(self.expand, x, rectify="relu6")
-        y = convolve_same(self.depthwise, y)
+        y = convolve_relu6(self.depthwise, y)
         return convolve(self.project, y, plus=x) if self.has_skip else convolve(self.project, y)
 
 
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._frozen is None):
-            x = convolve_same(self.stem, image)
+            x = convolve_relu6(self.stem, image)
         features = []
         for i, stage in enumerate(self.stages):
             with torch.set_grad_enabled(torch.is_grad_enabled() and (self._frozen is None or i >= self._frozen)):
@@ -70,15 +70,16 @@ class Encoder(nn.Module):
         return features
 
 
-def convolve_same(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """Convolve, with the padding that the pretrained weights expect: at stride 2 one pixel more at the right and
-    bottom; then ReLU6.
+def convolve_relu6(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Convolve (N, C, H, W) and apply ReLU6.
+
+    At stride 2 the input is padded by one pixel more at the right and bottom, as the pretrained weights expect.
 
     With gradients, convolutions of single channels are computed in float32: in bfloat16 their gradients take five to
     fifteen times as long on a CPU.
     """
     if not torch.is_grad_enabled():
-        return convolve(layer, x, rectify="relu6", front=0 if layer.stride == (1, 1) else 1)
+        return convolve(layer, x, rectify="relu6", kernel_padding=0 if layer.stride == (1, 1) else 1)
     padding = cast("tuple[int, int]", layer.padding)
     if layer.stride != (1, 1):
         before, after = padding[0] - 1, padding[0]

@@ -43,7 +43,7 @@ def zero_bias(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def scale_behind_sum(norm: nn.BatchNorm2d | nn.BatchNorm3d, *layers: Convolution) -> None:
+def fold_normalization_of_sum(norm: nn.BatchNorm2d | nn.BatchNorm3d, *layers: Convolution) -> None:
     """Fold a normalisation into the convolutions whose sum it normalises; the first of them has a bias."""
     assert norm.running_var is not None and norm.running_mean is not None and layers[0].bias is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -153,7 +153,7 @@ class Hourglass(nn.Module):
         """Fold the normalisation behind the sum of volume and context into both convolutions."""
         first, norm, rectify = self.enter
         assert isinstance(first, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d)
-        scale_behind_sum(norm, self.from_context, first)
+        fold_normalization_of_sum(norm, self.from_context, first)
         self.enter = nn.ModuleList([first, nn.Identity(), rectify])
 
 
@@ -263,13 +263,10 @@ class Consistency(nn.Module):
         Args:
             fixed: of ``enter_fixed``. x: (B, changing, h, w). hidden: of the step before; None in the first.
         """
-        normalization, _ = self.enter
-        folded = isinstance(normalization, nn.Identity)
-        first = "relu" if folded and hidden is None else "none"
-        state = convolve(self.changing, x, plus=fixed, rectify=first)
+        state = convolve(self.changing, x, plus=fixed)
         if hidden is not None:
-            state = convolve(self.recur, hidden, plus=state, rectify="relu" if folded else "none")
-        quarter = state if folded else self.enter(state)
+            state = convolve(self.recur, hidden, plus=state)
+        quarter = self.enter(state)
         eighth = self.down8(quarter)
         eighth = self.leave8(resize_like(self.up8(self.down16(eighth)), eighth).add_(eighth))
         state = self.leave4(resize_like(self.up4(eighth), quarter).add_(quarter))
@@ -280,7 +277,7 @@ class Consistency(nn.Module):
         norm, rectify = self.enter
         last = self.fixed[1]
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(last, nn.Conv2d)
-        scale_behind_sum(norm, last, self.changing, self.recur)
+        fold_normalization_of_sum(norm, last, self.changing, self.recur)
         self.enter = nn.Sequential(nn.Identity(), rectify)
 
 
