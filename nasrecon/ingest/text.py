@@ -198,6 +198,7 @@ def _intrinsics_from_json(path: Path) -> Intrinsics:
         fields = json.loads(path.read_text(encoding="utf-8"))
         size = (int(fields["width"]), int(fields["height"])) if "width" in fields else None
         center = fields.get("pixel_center_of_first")
+        first_center = None if center is None else float(center)
         if "intrinsic_matrix" in fields:
             K = np.array(fields["intrinsic_matrix"], dtype=np.float64).reshape(3, 3).T
         else:
@@ -208,4 +209,4 @@ def _intrinsics_from_json(path: Path) -> Intrinsics:
             f"{path}: expected JSON with fx, fy, cx, cy (and width, height, pixel_center_of_first), "
             f"or Open3D's intrinsic_matrix; {in_words(error)}"
         ) from error
-    return Intrinsics(path=path, K=K, size=size, first_center=None if center is None else float(center))
+    return Intrinsics(path=path, K=K, size=size, first_center=first_center)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faults.harness import INFER, arguments, snapshot, write_inputs
@@ -21,8 +21,6 @@ from nasrecon.errors import InputError
 from nasrecon.ingest.images import read_image
 from nasrecon.results.lock import LOCK_FILE, locked
 from nasrecon.results.reader import Results, read_fusion
-
-ANY = settings(max_examples=25, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_a_second_run_is_refused_and_names_the_owner(tmp_path):
@@ -87,7 +85,6 @@ def test_a_signal_ends_a_command_that_does_not_react(number):
     assert process.returncode == interrupt.EXIT_CODE and "3 finished views" in stderr
 
 
-@ANY
 @given(
     content=st.binary(max_size=300),
     head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"RIFF"]),
@@ -101,7 +98,6 @@ def test_any_bytes_give_an_error_or_an_image(tmp_path_factory, content, head):
         assert str(path) in str(error)
 
 
-@ANY
 @given(content=st.binary(max_size=300))
 def test_any_bytes_give_an_error_or_results(tmp_path_factory, content):
     folder: Path = tmp_path_factory.mktemp("any")

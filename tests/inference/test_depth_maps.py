@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plane_world import make_view, photograph, plane_depth
 
@@ -66,7 +66,6 @@ HEADS = st.sampled_from([b"", b"PK\3\4", b"\x93NUMPY\1\0", b"Pf\n2 2\n-1\n", b"P
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=25, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(head=HEADS, content=st.binary(max_size=60))
 def test_any_bytes_give_an_error_or_a_map(tmp_path_factory, name, head, content):
     folder = tmp_path_factory.mktemp("any")

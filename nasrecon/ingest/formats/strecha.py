@@ -75,7 +75,7 @@ def _read_strecha_camera(path: Path) -> tuple[Intrinsics, np.ndarray]:
     """Return K and world_from_cam (3, 4).
 
     Raises:
-        InputError: if the file is not 24 or 26 numbers, or has lens distortion.
+        InputError: if the file is not 24 or 26 finite numbers, or has lens distortion.
     """
     values = numbers(path)
     if values.size not in (24, 26):
@@ -83,6 +83,9 @@ def _read_strecha_camera(path: Path) -> tuple[Intrinsics, np.ndarray]:
             f"{path}: expected K (9 numbers), three zeros, R (9), the camera's place (3), width and height; found "
             f"{values.size} numbers"
         )
+    if not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(f"{path}: number {first + 1} is {values[first]}, expected a finite number")
     if values[9:12].any():
         raise InputError(
             f"{path}: the three numbers after K should be zeros, found {values[9:12]}. Lens distortion is not "
