@@ -18,10 +18,7 @@ min_depth times s gives depths times s.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +29,7 @@ from nasrecon.nas.convolution import ConvolutionSequence, convolve
 from nasrecon.nas.encoder import CHANNELS, Encoder
 from nasrecon.nas.heads import expected_label, fine_hypotheses
 from nasrecon.nas.lite_blocks import Consistency, ContextAggregation, FeaturePyramid, Hourglass, NormalHead, Sharpener
+from nasrecon.nas.lite_features import FeatureCache, Features
 from nasrecon.nas.lite_matching import Sweep, correlate_near
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
 from nasrecon.nas.surface import (
@@ -48,27 +46,10 @@ from nasrecon.nas.volume import depth_from_label, plane_inv_depth, scaled_K
 
 MIN_LABEL = 0.02
 """Depths beyond 50 * D * min_depth are infinitely far."""
-CACHED_IMAGES = 16
-"""Number of images whose features stay in memory between calls."""
 _OFFSETS = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)  # labels, at which the consistency module correlates
 _GROUPS4 = 2  # groups of the correlation at 1/4
 _STAY = 3.0  # logit of the present label against the two hypotheses
 _VOLUME_STATE = 4  # facts about the distribution
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What is computed of an image alone: context and matching features at 1/8 and 1/4, the encoder's at 1/2."""
-
-    context8: torch.Tensor
-    context4: torch.Tensor
-    matching8: torch.Tensor
-    matching4: torch.Tensor
-    half: torch.Tensor
-
-    def select(self, index: torch.Tensor | slice) -> Features:
-        """Return the features of some images."""
-        return Features(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 class LiteNetwork(nn.Module):
@@ -108,7 +89,7 @@ class LiteNetwork(nn.Module):
         )  # fmt: skip
         self.sharpener = Sharpener()
         self.register_buffer("spread_factor", torch.ones(()))
-        self._cache: OrderedDict[bytes, Features] = OrderedDict()
+        self._cache = FeatureCache()
 
     def forward(self, batch: StereoBatch) -> Prediction:
         """Estimate depth and normals of the reference images; needs H and W to be multiples of ``size_multiple``."""
@@ -164,9 +145,8 @@ class LiteNetwork(nn.Module):
         """
         B, S = batch.src_images.shape[:2]
         images = torch.cat([batch.ref_image[:, None], batch.src_images], dim=1).flatten(0, 1)
-        features = self._features(images)
-        ref = features.select(slice(0, None, S + 1))
-        matching8 = features.matching8.unflatten(0, (B, S + 1))
+        ref, *matching = self._features(images, S + 1)
+        matching8, matching4 = (each.unflatten(0, (B, S + 1)) for each in matching)
         volume, weights = self.sweep(matching8, _cameras(batch, 8), plane_inv_depth(batch.min_depth, self.planes))
         volume = _channels_last(volume)
         r = self.hourglass(volume, ref.context8)
@@ -185,7 +165,7 @@ class LiteNetwork(nn.Module):
             "cost": cost, "cost2": aggregated, "normal": normal, "edges": edges,
             "label_initial": expected_label(cost.softmax(dim=1)), "label": expected_label(prob),
         }  # fmt: skip
-        matching4 = features.matching4.unflatten(0, (B, S + 1))
+        del volume, r  # the largest tensors, before the next large ones
         start = unit(up(normal.detach()))
         return out | self._refine(batch, ref, matching4, weights, surface, hypotheses, start, steps, given)
 
@@ -250,34 +230,22 @@ class LiteNetwork(nn.Module):
             "refined_label": self.sharpener(fine_label, batch.ref_image, ref.half), "refined_normal": fine_normal,
         }  # fmt: skip
 
-    def _features(self, images: torch.Tensor) -> Features:
-        """Return the features of images (N, 3, H, W): without gradients those of known images from the cache."""
+    def _features(self, images: torch.Tensor, step: int) -> tuple[Features, torch.Tensor, torch.Tensor]:
+        """Return the features of every ``step``-th image of (N, 3, H, W), and the matching features of all.
+
+        Without gradients the features of images seen before come from the cache.
+        """
         if torch.is_grad_enabled() or self.score.requires_grad:  # the weights may change
-            return self._encode(images)
-        keys = [_digest(image) for image in images]
-        missing = {key: i for i, key in enumerate(keys) if key not in self._cache}
-        if missing:
-            new = self._encode(images[list(missing.values())])
-            for i, key in enumerate(missing):
-                self._cache[key] = new.select(slice(i, i + 1))
-        parts = [self._cache[key] for key in keys]
-        for key in keys:
-            self._cache.move_to_end(key)
-        while len(self._cache) > CACHED_IMAGES:
-            self._cache.popitem(last=False)
-        return Features(*(torch.cat([getattr(p, name) for p in parts]) for name in Features.__dataclass_fields__))
+            features = self._encode(images)
+            return features.select(slice(0, None, step)), features.matching8, features.matching4
+        known = self._cache.get(images, self._encode)
+        join = lambda name: torch.cat([getattr(features, name) for features in known])  # noqa: E731
+        return Features.join(known[::step]), join("matching8"), join("matching4")
 
     def _encode(self, images: torch.Tensor) -> Features:
         encoded = self.encoder(images.contiguous(memory_format=torch.channels_last))
         context8, context4, matching8, matching4 = self.features(images, encoded)
         return Features(context8, context4, _unit_length(matching8), _unit_length(matching4), encoded[0])
-
-
-def _digest(image: torch.Tensor) -> bytes:
-    """Return a digest of an image (3, H, W) and of its size, the device and the precision that it is computed with."""
-    bits = image.detach().cpu().contiguous().numpy()
-    setting = f"{bits.shape} {image.device} {torch.is_autocast_enabled(image.device.type)}"
-    return hashlib.sha1(bits.data, usedforsecurity=False).digest() + setting.encode()
 
 
 def _unit_length(features: torch.Tensor) -> torch.Tensor:

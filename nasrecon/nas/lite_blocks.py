@@ -147,7 +147,8 @@ class Hourglass(nn.Module):
         quarter = self.level4(half)
         quarter = self.out4(resize_like(self.up4(self.level8(quarter)), quarter).add_(quarter))
         half = self.out2(resize_like(self.up2(quarter), half).add_(half))
-        return self.out1(resize_like(self.up1(half), full).add_(full))
+        full = resize_like(self.up1(half), full).add_(full)
+        return self.out1(full)
 
     def fold_normalization(self) -> None:
         """Fold the normalisation behind the sum of volume and context into both convolutions."""

@@ -11,7 +11,8 @@ import torch
 
 from nasrecon.nas.convolution import flop_formulas
 from nasrecon.nas.heads import best_hypotheses
-from nasrecon.nas.lite import CACHED_IMAGES, LiteNetwork
+from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.lite_features import CACHED_IMAGES
 from nasrecon.nas.lite_matching import correlate_near
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.precision import fold_normalization
@@ -159,7 +160,7 @@ def test_outputs_are_what_the_prediction_promises(network: LiteNetwork) -> None:
 
 
 def test_features_of_an_image_are_computed_once(network: LiteNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    network._cache.clear()
+    network._cache.known.clear()
     batch = stereo(seed=9)
     first = run(network, batch)
     counted: list[int] = []
@@ -170,10 +171,10 @@ def test_features_of_an_image_are_computed_once(network: LiteNetwork, monkeypatc
     run(network, turned)
     assert counted == []
     run(network, stereo(seed=10))
-    assert counted == [3]
+    assert counted == [1, 1, 1]
     for seed in range(11, 11 + CACHED_IMAGES):
         run(network, stereo(seed=seed))
-    assert len(network._cache) == CACHED_IMAGES
+    assert len(network._cache.known) == CACHED_IMAGES
 
 
 def test_folding_the_normalisation_changes_nothing_but_rounding(network: LiteNetwork) -> None:
@@ -190,7 +191,7 @@ def test_folding_the_normalisation_changes_nothing_but_rounding(network: LiteNet
     folded = fold_normalization(copy.deepcopy(unfolded))
     norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d)]
     assert norms == []
-    folded._cache.clear()
+    folded._cache.known.clear()
     assert (run(folded, batch) / before - 1).abs().median() < 1e-4
 
 
