@@ -6,7 +6,9 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import islice
 
@@ -27,6 +29,10 @@ from nasrecon.nas.precision import autocast, device_of
 from nasrecon.prepare.prepare import PreparedScene, prepare_scene
 from nasrecon.progress import LogProgress, Progress
 from nasrecon.types import Estimate, Scene
+
+PARALLEL_VIEWS = 4
+"""Views that are estimated at the same time on a CPU: each by some of its threads. Two threads that share one view wait
+for the memory together and for each other after every layer."""
 
 logger = logging.getLogger("nasrecon")
 
@@ -76,25 +82,74 @@ def estimate_batches(
     runner, cached = _Runner(network, options, progress), options.cached_images
     if prepared.scene.views:
         cached = runner.memory.cached_images(math.prod(largest_size(prepared.scene, options)), cached)
-    ahead = runner.batch + 1 if cached > runner.batch else 1
+    most = max(runner.batch, runner.at_once)
+    ahead = most + 1 if cached > most else 1
     items = read_items(jobs, ImageCache(prepared, cached, prior), ahead, progress)
-    ready: list[Item] = []
+    passes = _passes_side_by_side(items, runner) if runner.at_once > 1 else _passes_in_turn(items, runner)
     since = time.perf_counter()
     try:
-        while True:
-            ready += islice(items, max(0, runner.batch - len(ready)))
-            if not ready:
-                return
-            now = runner.fitting(ready)
-            estimates = runner.run(now)
-            if estimates is None:
-                continue
-            del ready[: len(now)]
+        for estimates in passes:
             estimates = _masked(estimates, progress)
             yield estimates, time.perf_counter() - since
             since = time.perf_counter()
     finally:
+        passes.close()
         items.close()
+
+
+def _passes_in_turn(items: Iterator[Item], runner: _Runner) -> Generator[list[Estimate], None, None]:
+    """Yield the estimates of one batch after another."""
+    ready: list[Item] = []
+    while True:
+        ready += islice(items, max(0, runner.batch - len(ready)))
+        if not ready:
+            return
+        now = runner.fitting(ready)
+        estimates = runner.run(now)
+        if estimates is not None:
+            del ready[: len(now)]
+            yield estimates
+
+
+def _passes_side_by_side(items: Iterator[Item], runner: _Runner) -> Generator[list[Estimate], None, None]:
+    """Yield the estimates of one view after another, of which several are computed at the same time."""
+    pool = ThreadPoolExecutor(runner.at_once, "nasrecon-pass", torch.set_num_threads, (runner.threads_a_pass,))
+    begun: deque[tuple[Item, Future[list[Estimate]]]] = deque()
+    try:
+        for item in items:
+            most = runner.fitting_at_once(item)
+            while len(begun) >= most:
+                yield _finish(begun, runner)
+            if most > 1:
+                begun.append((item, pool.submit(runner.run_at_once, [item])))
+                continue
+            yield _run_alone(item, runner)
+        while begun:
+            yield _finish(begun, runner)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finish(begun: deque[tuple[Item, Future[list[Estimate]]]], runner: _Runner) -> list[Estimate]:
+    """Return the estimates of the pass that was begun first; where memory did not hold it beside others, once these
+    have ended."""
+    item, future = begun.popleft()
+    try:
+        return future.result()
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+    if runner.at_once > 1:
+        logger.warning("memory of %s does not hold %d views at once; going on with one", runner.device, runner.at_once)
+    runner.at_once = 1
+    wait([other for _, other in begun])
+    return _run_alone(item, runner)
+
+
+def _run_alone(item: Item, runner: _Runner) -> list[Estimate]:
+    while (estimates := runner.run([item])) is None:
+        pass
+    return estimates
 
 
 def _masked(estimates: Sequence[Estimate], progress: Progress) -> list[Estimate]:
@@ -143,6 +198,9 @@ class _Runner:
         self.passes: Passes = options.passes
         self.memory, self.progress = Memory.of(network, options), progress
         self.batch = options.batch or (1 if self.device.type == "cpu" else 4)
+        threads = torch.get_num_threads()
+        self.at_once = min(threads, PARALLEL_VIEWS) if self.device.type == "cpu" and self.batch == 1 else 1
+        self.threads_a_pass = threads // self.at_once
         self._noted: set[str] = set()
 
     def fitting(self, ready: Sequence[Item]) -> Sequence[Item]:
@@ -150,6 +208,19 @@ class _Runner:
         now = self.memory.fitting(ready[: self.batch], self.network)
         large = [i for i, (ref, _) in enumerate(now) if max(ref.rgb.shape) > LARGEST_SIDE]
         return now[: max(1, large[0])] if large else now
+
+    def fitting_at_once(self, item: Item) -> int:
+        """Return how many passes like that of an item are computed at the same time; 1 where it needs tiles."""
+        (ref, sources), camera = item, item[0].view.camera
+        most = self.memory.pass_pixels(camera.width, camera.height, len(sources))
+        fitting = self.at_once if most is None else most // pass_size(camera.width, camera.height, self.network)
+        return 1 if max(ref.rgb.shape) > LARGEST_SIDE else max(1, min(self.at_once, fitting))
+
+    def run_at_once(self, items: Sequence[Item]) -> list[Estimate]:
+        """Estimate some views in one pass."""
+        refs, sources = zip(*items, strict=True)
+        with torch.inference_mode(), autocast(self.network, self.device):
+            return predict(self.network, refs, sources, self.device, self.passes)
 
     def run(self, items: Sequence[Item]) -> list[Estimate] | None:
         """Estimate some views at once; None if memory did not suffice, the next call then takes less of it.
@@ -159,12 +230,11 @@ class _Runner:
         """
         grid = self._grid(items)
         try:
+            if grid is None:
+                return self.run_at_once(items)
+            (ref, sources), *_ = items
             with torch.inference_mode(), autocast(self.network, self.device):
-                if grid is not None:
-                    (ref, sources), *_ = items
-                    return [predict_in_tiles(self.network, ref, sources, self.device, self.passes, grid)]
-                refs, sources = zip(*items, strict=True)
-                return predict(self.network, refs, sources, self.device, self.passes)
+                return [predict_in_tiles(self.network, ref, sources, self.device, self.passes, grid)]
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -34,30 +36,48 @@ class Features:
 
 
 class FeatureCache:
-    """The features of the images seen last, by the digest of their pixels."""
+    """The features of the images seen last, by the digest of their pixels; several threads may use it."""
 
     def __init__(self) -> None:
-        self.known: OrderedDict[bytes, Features] = OrderedDict()
+        self.known: OrderedDict[bytes, Future[Features]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FeatureCache:
+        return FeatureCache()
 
     def get(self, images: torch.Tensor, encode: Callable[[torch.Tensor], Features]) -> list[Features]:
         """Return the features of each of (N, 3, H, W) images; ``encode`` is called for those that are not known.
 
         On a CPU it is called with one image at a time: what a layer gives stays in the processor's cache, and the
-        peak of memory is lower.
+        peak of memory is lower. What another thread computes now is waited for.
         """
         keys = [_digest(image) for image in images]
-        missing = {key: i for i, key in enumerate(keys) if key not in self.known}
+        with self._lock:
+            missing = {key: i for i, key in enumerate(keys) if key not in self.known}
+            self.known |= {key: Future() for key in missing}
+            all_features = [self.known[key] for key in keys]
+            for key in keys:
+                self.known.move_to_end(key)
+            while len(self.known) > CACHED_IMAGES:
+                self.known.popitem(last=False)
         at_once = 1 if images.device.type == "cpu" else len(images)
-        for first in range(0, len(missing), at_once):
-            some = list(missing)[first : first + at_once]
-            new = encode(images[[missing[key] for key in some]])
-            self.known |= {key: new.select(slice(i, i + 1)) for i, key in enumerate(some)}
-        features = [self.known[key] for key in keys]
-        for key in keys:
-            self.known.move_to_end(key)
-        while len(self.known) > CACHED_IMAGES:
-            self.known.popitem(last=False)
-        return features
+        try:
+            for first in range(0, len(missing), at_once):
+                indices = list(missing.values())[first : first + at_once]
+                new = encode(images[indices])
+                for i, index in enumerate(indices):
+                    all_features[index].set_result(new.select(slice(i, i + 1)))
+        except BaseException as error:
+            self._forget({key: all_features[i] for key, i in missing.items() if not all_features[i].done()}, error)
+            raise
+        return [features.result() for features in all_features]
+
+    def _forget(self, failed: dict[bytes, Future[Features]], error: BaseException) -> None:
+        """Let the threads that wait for features fail with the error, and forget these."""
+        with self._lock:
+            for key, future in failed.items():
+                future.set_exception(error)
+                self.known.pop(key, None)
 
 
 def _digest(image: torch.Tensor) -> bytes:

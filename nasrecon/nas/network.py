@@ -39,6 +39,8 @@ class Prediction:
 class Network(Protocol):
     """What the package asks of a network; ``examples/02_own_network.py`` wraps a foreign one.
 
+    On a CPU several threads may call it at the same time.
+
     Five optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
     ``inexact_pair_side``, ``weights`` and ``sha256``; ``network_info`` states their defaults. A method
     ``refine(batch, depth, normal)`` is called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of

@@ -68,7 +68,12 @@ def test_batches_equal_single_views(scene):
         np.testing.assert_allclose(a.depth, b.depth, rtol=1e-5)
 
 
-def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene):
+@pytest.fixture
+def one_at_once(monkeypatch):
+    monkeypatch.setattr(estimate, "PARALLEL_VIEWS", 1)
+
+
+def test_views_are_estimated_as_they_are_asked_for_and_threads_end(scene, one_at_once):
     network = SweepNetwork()
     iterator = estimate_views(scene, network, dict(min_depth=1.5), views=[3, 1])
     assert network.batch_sizes == []
@@ -213,7 +218,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(scene, monkeypatch):
     assert reads == ["0000.png", "0001.png", "0002.png", "0001.png"]
 
 
-def test_images_are_not_read_far_ahead(scene, monkeypatch):
+def test_images_are_not_read_far_ahead(scene, monkeypatch, one_at_once):
     """While one view waits to be taken, one more is read, not all of a thousand."""
     started = []
     real = loader.Job.read

@@ -207,7 +207,8 @@ def scene(tmp_path_factory):
     return prepare_scene(opened, options=PrepareOptions(check=False, refine=False, min_depth=1.5))
 
 
-def test_a_view_that_runs_out_of_memory_is_tried_again_in_tiles_of_half_the_pixels(scene):
+def test_a_view_that_runs_out_of_memory_is_tried_again_in_tiles_of_half_the_pixels(scene, monkeypatch):
+    monkeypatch.setattr(estimate, "PARALLEL_VIEWS", 1)
     error = torch.cuda.OutOfMemoryError("CUDA out of memory")
     network, recorder = Limited(80_000, error), Recorder()
     first, second = estimate_views(scene, network, progress=recorder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from nasrecon.nas.convolution import flop_formulas
 from nasrecon.nas.heads import best_hypotheses
 from nasrecon.nas.lite import LiteNetwork
-from nasrecon.nas.lite_features import CACHED_IMAGES
+from nasrecon.nas.lite_features import CACHED_IMAGES, FeatureCache, Features
 from nasrecon.nas.lite_matching import correlate_near
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.precision import fold_normalization
@@ -175,6 +177,35 @@ def test_features_of_an_image_are_computed_once(network: LiteNetwork, monkeypatc
     for seed in range(11, 11 + CACHED_IMAGES):
         run(network, stereo(seed=seed))
     assert len(network._cache.known) == CACHED_IMAGES
+
+
+def test_features_are_computed_once_for_threads_that_ask_at_the_same_time() -> None:
+    cache, begun, go_on, counted = FeatureCache(), threading.Event(), threading.Event(), []
+
+    def encode(images: torch.Tensor) -> Features:
+        counted.append(len(images))
+        begun.set()
+        assert go_on.wait(60)
+        return Features(*[images] * 5)
+
+    image = torch.rand(1, 3, 16, 16)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get, image, encode)
+        assert begun.wait(60)
+        second = pool.submit(cache.get, image, encode)
+        go_on.set()
+        assert first.result()[0] is second.result()[0] and counted == [1]
+
+
+def test_features_that_could_not_be_computed_are_asked_for_again() -> None:
+    cache, image = FeatureCache(), torch.rand(1, 3, 16, 16)
+
+    def fail(images: torch.Tensor) -> Features:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        cache.get(image, fail)
+    assert cache.get(image, lambda images: Features(*[images] * 5))[0].half.equal(image)
 
 
 def test_folding_the_normalisation_changes_nothing_but_rounding(network: LiteNetwork) -> None:
