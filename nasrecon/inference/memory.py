@@ -21,11 +21,11 @@ from nasrecon.nas.precision import device_of
 from nasrecon.ranks import current
 from nasrecon.types import Scene
 
-PASS_BYTES = {"zncc": 700, "lite": 1500, "paper": 5000}
+PASS_BYTES = {"zncc": 700, "lite": 2000, "paper": 5000}
 OTHER_PASS_BYTES, SOURCE_BYTES = 2500, 60
 """Memory of a pass for each pixel of the reference, and in addition for each source; measured on a CPU were 630
 (zncc), 920 (lite; 620 in bfloat16) and 5000 (paper) bytes in all with 4 sources. The features of 16 images that lite
-keeps take up to 800 more (400 in bfloat16)."""
+keeps take up to 800 more (400 in bfloat16), and what is freed in pieces is not used again at once."""
 MAP_BYTES = 45
 """Memory for each pixel of a view outside of the pass: its maps while they are put together, and its image."""
 RUNTIME_BYTES = 600_000_000
