@@ -5,7 +5,7 @@
 
 from hypothesis import HealthCheck, settings
 
-shared = {"deadline": 5000, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+shared = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 settings.register_profile("suite", max_examples=25, derandomize=True, **shared)
 settings.register_profile("search", max_examples=1000, **shared)
 settings.load_profile("suite")
