@@ -64,6 +64,15 @@ def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
     return rotation_from_quaternion(np.concatenate([np.cos(half), vector * np.sinc(half / np.pi) / 2], axis=-1))
 
 
+def vector_from_rotation(R: np.ndarray) -> np.ndarray:
+    """Return the axis-angle vectors (..., 3) [rad] of rotations (..., 3, 3) by less than half a turn."""
+    skew = (R - np.swapaxes(R, -1, -2)) / 2
+    sine = np.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], axis=-1)
+    length = np.linalg.norm(sine, axis=-1, keepdims=True)
+    angle = np.arctan2(length, (np.trace(R, axis1=-2, axis2=-1)[..., None] - 1) / 2)
+    return sine * np.where(length > 1e-12, angle / np.maximum(length, 1e-12), 1)
+
+
 def angle_between_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the angle [degrees] between vectors (..., 3); accurate for tiny angles too."""
     return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), np.sum(a * b, axis=-1)))

@@ -27,7 +27,7 @@ from nasrecon.prepare.cache import Refinement, read_refinement, write_refinement
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.read import read_scene, select_and_fix
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.refine.poses import MIN_ERROR_PX, refine_scene
+from nasrecon.refine.poses import OFF_TIMES, refine_scene
 from nasrecon.results.digest import scene_digest
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.scene.source_views import select_source_views
@@ -156,13 +156,13 @@ def _quick_check(
 
 
 def is_off(diagnosis: Diagnosis | None) -> bool:
-    """Return whether poses are to be refined: matches off by ``MIN_ERROR_PX`` or more (median), and no fault.
+    """Return whether poses may have to be refined: no fault, and matches farther off than their noise explains.
 
     A fault is not repaired by small turns of the cameras.
     """
-    if diagnosis is None or diagnosis.faults or diagnosis.given is None:
+    if diagnosis is None or diagnosis.faults or diagnosis.given is None or diagnosis.matches is None:
         return False
-    return diagnosis.given.median_px >= MIN_ERROR_PX
+    return diagnosis.given.median_px >= OFF_TIMES * diagnosis.matches.noise_px
 
 
 def _refined(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nasrecon.refine.solver import Problem, Solution, unknowns_of
+from nasrecon.refine.solver import FEW_VIEWS, Problem, Solution, unknowns_of
 from nasrecon.refine.terms import InverseDepth
 
 # Refined poses fit where this share of the matches is within INLIER_PX of the epipolar lines [searched px].
@@ -17,7 +17,6 @@ MAX_DEPTH_STD = 0.35
 # SMALL_CHANGE: less than SURE standard deviations of what the matches leave open, or less than VERY_SURE of them where
 # depths of a feature from two baselines are GIVEN_TRACK_PX apart or less already. What is left are errors of lens,
 # shutter and clock, which the poses of FEW_VIEWS or fewer would absorb.
-FEW_VIEWS = 4
 GIVEN_PX, SMALL_CHANGE, SURE, VERY_SURE, GIVEN_TRACK_PX = 3.0, 0.13, 1.2, 3.0, 1.5
 
 

@@ -22,17 +22,25 @@ from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
 from nasrecon.progress import Progress
 from nasrecon.refine.acceptance import reason_to_reject
-from nasrecon.refine.solver import TURNS, Problem, step_cameras
+from nasrecon.refine.camera_steps import step_cameras
+from nasrecon.refine.solver import FEW_VIEWS, TURNS, Problem, Solution
 from nasrecon.types import Scene
 
-# Poses are changed only where matches are off by so much [searched px], and by so many times what refined poses leave.
-MIN_ERROR_PX, MIN_RATIO = 0.7, 2.0
+# Poses are changed where matches are off by so many times what refined poses leave (median), without what the lens
+# explains. Those of few views are held by little: they are changed where matches are off by more, and by so much
+# [searched px]; those of a pair, by so much.
+OFF_TIMES, FEW_OFF_TIMES, FEW_ERROR_PX = 1.2, 2.0, 0.7
 
 
 # The matches of a single pair leave much open; what they ask for need not be right although they fit. Its poses are
 # given room for turns of so much [rad], whatever fewer would do, and depth is estimated under those given, too: the two
 # span what is open.
 PAIR_TURN = 1e-2
+
+
+# The poses of more than ``FEW_VIEWS`` views are held by each other. Their prior is made so many times wider than the
+# likeliest one: few errors are Gauss's, and the prior would pull those that are far off to where they were given.
+LOOSER = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,17 +111,13 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
             scene=scene, turn_rad=TURNS[0], turned_deg=still, moved=still, before_px=np.nan, after_px=np.nan,
             pairs=0, changed=False,
         )  # fmt: skip
-    solutions = [problem.solve(turn) for turn in TURNS]
-    best = min(solutions, key=lambda solution: solution.evidence)
-    asked_for, pair = best.turn_rad > TURNS[0], len(scene.views) == 2
-    if pair:
-        best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
+    best, asked_for = _solved(problem)
     without_lens = np.append(best.parameters[:-1], 0.0)
     before, after = (
         float(np.median(np.abs(problem.residuals(problem.epipolar, parameters))))
         for parameters in (0 * best.parameters, without_lens)
     )
-    changed = asked_for and before >= max(MIN_ERROR_PX, 0 if pair else MIN_RATIO * after)
+    changed = asked_for and before >= _least_error(len(scene.views), after)
     reason = reason_to_reject(problem, best) if changed else ""
     changed = changed and not reason
     steps = best.steps if changed else nothing
@@ -132,3 +136,26 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
         changed=changed,
         rejected_because=reason,
     )
+
+
+def _solved(problem: Problem) -> tuple[Solution, bool]:
+    """Return the solution that poses are taken from, and whether the matches ask for other poses than those given."""
+    views, solutions = len(problem.given.K), [problem.solve(TURNS[0])]
+    for turn in TURNS[1:]:
+        solutions.append(problem.solve(turn, solutions[-1]))
+        if views > 2 and solutions[-1].evidence > solutions[-2].evidence:
+            break
+    best = min(solutions, key=lambda solution: solution.evidence)
+    asked_for = best.turn_rad > TURNS[0]
+    if views == 2:
+        best = min((s for s in solutions if s.turn_rad >= PAIR_TURN), key=lambda solution: solution.evidence)
+    elif asked_for and views > FEW_VIEWS:
+        best = problem.solve(LOOSER * best.turn_rad, best)
+    return best, asked_for
+
+
+def _least_error(views: int, after: float) -> float:
+    """Return what matches must be off by [searched px] for poses to be changed that leave ``after`` [searched px]."""
+    if views == 2:
+        return FEW_ERROR_PX
+    return max(FEW_ERROR_PX, FEW_OFF_TIMES * after) if views <= FEW_VIEWS else OFF_TIMES * after

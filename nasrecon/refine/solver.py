@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from nasrecon.geometry import inverse, rotation_from_vector
+from nasrecon.geometry import inverse
 from nasrecon.matching.matches import Matches
 from nasrecon.matching.residuals import Cameras, MatchArrays
+from nasrecon.refine.camera_steps import align_parameters, step_cameras
 from nasrecon.refine.terms import DepthTerm, EpipolarTerm, Term
 from nasrecon.types import Scene
 
@@ -26,8 +28,11 @@ MOVE_FOR_TURN, MOVE_FOR_TURN_OF_PAIR = 1.0, 0.5
 DISTORTION = 0.03
 
 
-# What a match is off by under true cameras [searched px], and what the estimate starts from where poses are far off.
-NOISE_PX, NOISE_AT_START_PX = 0.7, (8.0, 3.0, 1.5)
+# What a match is off by under true cameras [searched px]: estimated with the poses of more than FEW_VIEWS views, within
+# these bounds; the matches of fewer leave too much open for that, and it is the upper one. The search starts from more
+# where poses are far off: from what is at most START_TIMES what matches are off by at first.
+NOISE_PX, NOISE_AT_START_PX, START_TIMES = (0.1, 0.7), (8.0, 3.0, 1.5), 3.0
+FEW_VIEWS, NOISE_ROUNDS = 4, 5
 
 
 MIN_MATCHES = 15
@@ -37,21 +42,13 @@ MIN_MATCHES = 15
 MAX_MATCHES, FEWEST_MATCHES, MAX_IN_ALL = 120, 20, 40_000
 
 
-def step_cameras(cam_from_world: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Turn and move cameras (N, 4, 4) by steps (N, 6) in their own frames: turn [rad], move [scene units]."""
-    out = cam_from_world.copy()
-    R = rotation_from_vector(steps[:, :3])
-    out[:, :3, :3] = R @ cam_from_world[:, :3, :3]
-    out[:, :3, 3] = (R @ cam_from_world[:, :3, 3:])[..., 0] + steps[:, 3:]
-    return out
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
     """The likeliest corrections under one prior.
 
     Attributes:
         turn_rad: standard deviation of the turns in the prior.
+        noise_px: what matches are off by, the likeliest.
         parameters: (6N + 1,) the steps of the views, then the radial distortion k1.
         sigma: (6N + 1,) their standard deviations in the prior.
         hessian: (6N + 1, 6N + 1) of the cost there; its inverse is the covariance of ``parameters``.
@@ -59,6 +56,7 @@ class Solution:
     """
 
     turn_rad: float
+    noise_px: float
     parameters: np.ndarray
     sigma: np.ndarray
     hessian: np.ndarray
@@ -99,16 +97,46 @@ class Problem:
         T = step_cameras(self.given.cam_from_world, parameters[:-1].reshape(-1, 6))
         return term.errors([T] * term.views.shape[1], float(parameters[-1]))
 
-    def solve(self, turn: float) -> Solution:
-        """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it."""
+    def solve(self, turn: float, start: Solution | None = None) -> Solution:
+        """Find the likeliest steps where poses are off by ``turn`` [rad] and the move that goes with it.
+
+        Args:
+            start: where the search begins; None: at the poses given.
+        """
         count = len(self.given.cam_from_world)
         move = turn * self.depth * (MOVE_FOR_TURN_OF_PAIR if count == 2 else MOVE_FOR_TURN)
         sigma = np.append(np.tile([turn] * 3 + [move] * 3, count), DISTORTION)
-        parameters = np.zeros(len(sigma))
-        for noise in (*NOISE_AT_START_PX, NOISE_PX):
-            parameters, cost, H = self._descend(parameters, sigma, noise, rounds=40 if noise == NOISE_PX else 12)
+        aligned = lambda parameters: align_parameters(self.given.cam_from_world, parameters, sigma)  # noqa: E731
+        parameters = np.zeros(len(sigma)) if start is None else start.parameters
+        noise = NOISE_PX[1]
+        first = float(np.median(np.abs(self.residuals(self.epipolar, parameters))))
+        for at_start in NOISE_AT_START_PX:
+            if at_start <= max(NOISE_AT_START_PX[-1], START_TIMES * first):
+                parameters = self._descend(parameters, sigma, at_start, rounds=12)[0]
+        for _ in range(NOISE_ROUNDS):
+            parameters, cost, H = self._descend(aligned(parameters), sigma, noise, rounds=40)
+            before, noise = noise, self._likeliest_noise(parameters)
+            if count <= FEW_VIEWS or noise > 0.95 * before:
+                break
+        parameters = aligned(parameters)
         evidence = cost + 0.5 * float(np.linalg.slogdet(H * sigma[:, None] * sigma)[1]) + turn / MEAN_TURN
-        return Solution(turn_rad=turn, parameters=parameters, sigma=sigma, hessian=H, evidence=evidence)
+        return Solution(
+            turn_rad=turn, noise_px=before, parameters=parameters, sigma=sigma, hessian=H, evidence=evidence
+        )
+
+    def _likeliest_noise(self, parameters: np.ndarray) -> float:
+        """Return the noise [searched px] under which the residuals after corrections (6N + 1,) are likeliest."""
+        errors = [self.residuals(term, parameters) for term in self.terms]
+        levels = np.geomspace(*NOISE_PX, 40)
+        return float(levels[np.argmin([self._cost_of_errors(errors, level) for level in levels])])
+
+    def _cost_of_errors(self, errors: list[np.ndarray], noise: float) -> float:
+        """Return minus the logarithm of the likelihood of residuals, one array a term: Cauchy's robust loss, and what
+        makes densities of different noise comparable."""
+        cost = 0.0
+        for term, error in zip(self.terms, errors, strict=True):
+            cost += float((term.share * (np.log1p((error / noise) ** 2) + math.log(noise))).sum())
+        return cost
 
     def _descend(
         self, parameters: np.ndarray, sigma: np.ndarray, noise: float, rounds: int
@@ -121,11 +149,7 @@ class Problem:
 
         def cost_of(parameters: np.ndarray) -> tuple[float, list[np.ndarray]]:
             errors = [self.residuals(term, parameters) for term in self.terms]
-            robust = sum(
-                (term.share * 2 * np.log1p((error / noise) ** 2 / 4)).sum()
-                for term, error in zip(self.terms, errors, strict=True)
-            )
-            return float(robust + 0.5 * ((parameters / sigma) ** 2).sum()), errors
+            return self._cost_of_errors(errors, noise) + float(0.5 * ((parameters / sigma) ** 2).sum()), errors
 
         cost, errors = cost_of(parameters)
         for _ in range(rounds):
@@ -140,7 +164,7 @@ class Problem:
                 break
             gain, parameters, cost, errors = cost - new_cost, parameters - step, new_cost, new_errors
             damping = max(damping / 5, 1e-9)
-            if gain < 1e-5 * max(1.0, cost):
+            if gain < 1e-5 * max(1.0, abs(cost)):
                 break
         return parameters, cost, H
 
@@ -151,7 +175,7 @@ class Problem:
         H, g = np.diag(1 / sigma**2), parameters / sigma**2
         for term, error in zip(self.terms, errors, strict=True):
             J = self.derivatives(term, parameters, sigma, error)
-            weight = term.share / (1 + (error / noise) ** 2 / 4) / noise**2
+            weight = 2 * term.share / (1 + (error / noise) ** 2) / noise**2
             for views, slices in zip(term.views, term.slices, strict=True):
                 which = unknowns_of(views, len(parameters))
                 weighted = J[slices] * weight[slices, None]

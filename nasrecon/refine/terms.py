@@ -16,6 +16,7 @@ MIN_TRACKS, MAX_TRACKS = 5, 20_000
 # Matches of a pair share the errors of lens and shutter: together they weigh no more than so many independent ones. A
 # feature of three views gives up to three residuals, one in each view, so these weigh a third.
 INDEPENDENT, INDEPENDENT_TRACKS = 40.0, 40.0 / 3
+_LENS_ROUNDS = 4  # of the fixed point that inverts a radial distortion
 
 
 class Term(Protocol):
@@ -161,14 +162,19 @@ def _inverse_depth(ray: np.ndarray, to: np.ndarray, other_from_here: np.ndarray)
     turned = R[..., 0] * ray[:, :1] + R[..., 1] * ray[:, 1:] + R[..., 2]
     constant = turned[:, :2] - to * turned[:, 2:]
     slope = t[:, :2] - to * t[:, 2:]
-    square = np.maximum((slope**2).sum(-1), 1e-18)
-    return -(constant * slope).sum(-1) / square, np.sqrt(square) / np.maximum(np.abs(turned[:, 2]), 1e-6)
+    square = np.maximum(slope[:, 0] ** 2 + slope[:, 1] ** 2, 1e-18)
+    along = constant[:, 0] * slope[:, 0] + constant[:, 1] * slope[:, 1]
+    return -along / square, np.sqrt(square) / np.maximum(np.abs(turned[:, 2]), 1e-6)
 
 
 def undistorted(at: np.ndarray, K: np.ndarray, k1: float) -> np.ndarray:
-    """Return pixels (M, 2) without a radial distortion: r, in focal lengths, becomes r / (1 + k1 r^2)."""
-    radius = (at - K[:, :2, 2]) / K[:, [0, 1], [0, 1]]
-    return K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * (radius**2).sum(-1, keepdims=True))
+    """Return pixels (M, 2) without a radial distortion that made r + k1 r^3 of a radius r, in focal lengths."""
+    distorted = (at - K[:, :2, 2]) / K[:, [0, 1], [0, 1]]
+    square = (distorted**2).sum(-1, keepdims=True)
+    straight = square
+    for _ in range(_LENS_ROUNDS):
+        straight = square / (1 + k1 * straight) ** 2
+    return K[:, :2, 2] + (at - K[:, :2, 2]) / (1 + k1 * straight)
 
 
 def _sightings(arrays: MatchArrays) -> tuple[np.ndarray, ...]:

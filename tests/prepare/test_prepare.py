@@ -18,7 +18,7 @@ from nasrecon.evaluation.scoring import Scorer
 from nasrecon.inference.estimate import estimate_views
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.ingest.open_scene import open_scene
-from nasrecon.matching.residuals import Residuals
+from nasrecon.matching.residuals import MatchArrays, Residuals
 from nasrecon.nas.weights import load_network
 from nasrecon.prepare.cache import REFINED_POSES
 from nasrecon.prepare.options import PrepareOptions
@@ -41,12 +41,13 @@ def diagnosis(median_px, *findings):
         tested=1,
         depth_agreement=1.0,
     )
-    return Diagnosis(findings=findings, given=fit)
+    matches = MatchArrays(seen_by(bent_path(), POINTS, noise_px=0.3))
+    return Diagnosis(findings=findings, given=fit, matches=matches)
 
 
 def test_poses_are_refined_where_matches_are_off_and_no_fault_is_found():
     fault = Finding(name="world-from-cam", kind="fault", what="turned round")
-    assert is_off(diagnosis(3.0))
+    assert is_off(diagnosis(3.0)) and is_off(diagnosis(0.4))  # the matches are good to 0.3 px
     assert not any(is_off(each) for each in (None, diagnosis(0.3), diagnosis(3.0, fault), Diagnosis(findings=())))
 
 

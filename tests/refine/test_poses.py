@@ -82,6 +82,17 @@ def test_poses_that_are_off_come_back(turn: float, left: float) -> None:
     assert "refined by the matches of 36 pairs: 9 views" in refined.in_words()
 
 
+def test_poses_of_many_views_that_are_off_by_less_than_a_pixel_come_back() -> None:
+    """A turn of 0.7 mrad: 0.3 px, seen because the matches are better than that, and estimated to be."""
+    true = bent_path()
+    matches = seen_by(true, POINTS, noise_px=0.1)
+    given = shaken(true, 0.0015, 0.006)
+    refined = refine_poses(given, matches)
+    assert refined.changed and 0.1 < refined.before_px < 0.7
+    (turn_before, move_before), (turn_after, move_after) = (relative_errors(s, true) for s in (given, refined.scene))
+    assert turn_after < 0.4 * turn_before and move_after < 0.4 * move_before
+
+
 def test_exact_poses_stay_to_the_last_bit() -> None:
     true = bent_path()
     refined = refine_poses(true, seen_by(true, POINTS, noise_px=0.3))
