@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,17 @@ def test_the_slurm_script_starts_torchrun_on_the_nodes_of_its_job(tmp_path):
         "--out",
         "out",
     ]
+
+
+def test_torchrun_leaves_our_options_to_us():
+    """``--run`` of ``train`` is also how torchrun's ``--run-path`` begins."""
+    from torch.distributed.run import get_args_parser
+
+    words = (TOP / "examples" / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(command) for command in re.findall(r"torchrun (--[^`\n]*)", words)]
+    assert len(commands) == 3
+    for command in commands:
+        started = get_args_parser().parse_args(command)
+        assert started.module and started.training_script == "nasrecon"
+        assert started.training_script_args[0] in ("train", "infer", "fuse")
+    assert any("--run" in command for command in commands)

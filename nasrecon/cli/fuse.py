@@ -142,7 +142,7 @@ def fuse(
 ) -> None:
     """The views of a results folder to a point cloud and a mesh. Without --out and --cloud both go into the folder.
 
-    On several machines: torchrun --nproc-per-node N -m nasrecon fuse ...; the processes share the blocks.
+    On several machines: torchrun --nproc-per-node N -m -- nasrecon fuse ...; the processes share the blocks.
 
     Example: nasrecon fuse nasrecon_out
     """

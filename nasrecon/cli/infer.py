@@ -131,7 +131,7 @@ def infer(
     """Images to depth, normals and confidence of every view. A rerun continues where the last one stopped.
 
     Images without cameras get them by structure from motion first. With several GPUs or machines:
-    torchrun --nproc-per-node N -m nasrecon infer ...; the processes share the views.
+    torchrun --nproc-per-node N -m -- nasrecon infer ...; the processes share the views.
 
     Example: nasrecon infer photos --out results
     """

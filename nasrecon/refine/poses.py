@@ -39,8 +39,9 @@ PAIR_TURN = 1e-2
 
 
 # The poses of more than ``FEW_VIEWS`` views are held by each other. Their prior is made so many times wider than the
-# likeliest one: few errors are Gauss's, and the prior would pull those that are far off to where they were given.
-LOOSER = 3.0
+# likeliest one: few errors are Gauss's, and the prior would pull those that are far off to where they were given. It is
+# chosen by so many matches of a pair.
+LOOSER, MATCHES_FOR_PRIOR = 3.0, 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +112,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
             scene=scene, turn_rad=TURNS[0], turned_deg=still, moved=still, before_px=np.nan, after_px=np.nan,
             pairs=0, changed=False,
         )  # fmt: skip
-    best, asked_for = _solved(problem)
+    best, asked_for = _solved(problem, matches, scene)
     without_lens = np.append(best.parameters[:-1], 0.0)
     before, after = (
         float(np.median(np.abs(problem.residuals(problem.epipolar, parameters))))
@@ -138,11 +139,16 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     )
 
 
-def _solved(problem: Problem) -> tuple[Solution, bool]:
-    """Return the solution that poses are taken from, and whether the matches ask for other poses than those given."""
-    views, solutions = len(problem.given.K), [problem.solve(TURNS[0])]
+def _solved(problem: Problem, matches: Matches, scene: Scene) -> tuple[Solution, bool]:
+    """Return the solution that poses are taken from, and whether the matches ask for other poses than those given.
+
+    The prior of many views is chosen by a part of the matches; more tell the same of it and take longer.
+    """
+    views = len(scene.views)
+    part = Problem(scene, matches, most=MATCHES_FOR_PRIOR) if views > FEW_VIEWS else problem
+    solutions = [part.solve(TURNS[0])]
     for turn in TURNS[1:]:
-        solutions.append(problem.solve(turn, solutions[-1]))
+        solutions.append(part.solve(turn, solutions[-1]))
         if views > 2 and solutions[-1].evidence > solutions[-2].evidence:
             break
     best = min(solutions, key=lambda solution: solution.evidence)

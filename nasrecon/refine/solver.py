@@ -69,12 +69,12 @@ class Solution:
 
 
 class Problem:
-    """The matches, each pair thinned, and the priors."""
+    """The matches, at most ``most`` of each pair, and the priors."""
 
-    def __init__(self, scene: Scene, matches: Matches) -> None:
+    def __init__(self, scene: Scene, matches: Matches, most: int = MAX_MATCHES) -> None:
         usable = [p for p, pair in enumerate(matches.pairs) if pair.count >= MIN_MATCHES]
-        most = MAX_IN_ALL // max(len(usable), 1)
-        self.arrays = MatchArrays(matches, usable, most=min(max(most, FEWEST_MATCHES), MAX_MATCHES))
+        share = MAX_IN_ALL // max(len(usable), 1)
+        self.arrays = MatchArrays(matches, usable, most=min(max(share, FEWEST_MATCHES), most))
         self.given = Cameras.of(scene)
         self.depth = self._scene_depth()
         self.epipolar = EpipolarTerm(self.arrays, self.given.K)
