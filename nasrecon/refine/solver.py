@@ -80,6 +80,8 @@ class Problem:
         self.epipolar = EpipolarTerm(self.arrays, self.given.K)
         self.tracks = DepthTerm(self.arrays, self.given.K)
         self.terms = [self.epipolar, self.tracks]
+        count = 6 * len(scene.views) + 1
+        self._unknowns = [[unknowns_of(views, count) for views in term.views] for term in self.terms]
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -111,7 +113,7 @@ class Problem:
         noise = NOISE_PX[1]
         first = float(np.median(np.abs(self.residuals(self.epipolar, parameters))))
         for at_start in NOISE_AT_START_PX:
-            if at_start <= max(NOISE_AT_START_PX[-1], START_TIMES * first):
+            if at_start <= START_TIMES * first:
                 parameters = self._descend(parameters, sigma, at_start, rounds=12)[0]
         for _ in range(NOISE_ROUNDS):
             parameters, cost, H = self._descend(aligned(parameters), sigma, noise, rounds=40)
@@ -164,7 +166,7 @@ class Problem:
                 break
             gain, parameters, cost, errors = cost - new_cost, parameters - step, new_cost, new_errors
             damping = max(damping / 5, 1e-9)
-            if gain < 1e-5 * max(1.0, abs(cost)):
+            if gain < 1e-4 * max(1.0, abs(cost)):
                 break
         return parameters, cost, H
 
@@ -173,11 +175,10 @@ class Problem:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the Hessian (6N + 1, 6N + 1) and the gradient (6N + 1,) of the cost."""
         H, g = np.diag(1 / sigma**2), parameters / sigma**2
-        for term, error in zip(self.terms, errors, strict=True):
+        for term, unknowns, error in zip(self.terms, self._unknowns, errors, strict=True):
             J = self.derivatives(term, parameters, sigma, error)
             weight = 2 * term.share / (1 + (error / noise) ** 2) / noise**2
-            for views, slices in zip(term.views, term.slices, strict=True):
-                which = unknowns_of(views, len(parameters))
+            for which, slices in zip(unknowns, term.slices, strict=True):
                 weighted = J[slices] * weight[slices, None]
                 H[which[:, None], which] += weighted.T @ J[slices]
                 g[which] += weighted.T @ error[slices]
@@ -189,12 +190,11 @@ class Problem:
         steps, k1 = parameters[:-1].reshape(-1, 6), parameters[-1]
         current, roles = step_cameras(self.given.cam_from_world, steps), term.views.shape[1]
         J = np.empty((len(error), 6 * roles + 1))
-        for k in range(6):
-            width = 1e-3 * sigma[k]
-            shifted = step_cameras(self.given.cam_from_world, steps + width * np.eye(6)[k])
-            for role in range(roles):
-                cameras = [shifted if r == role else current for r in range(roles)]
-                J[:, 6 * role + k] = (term.errors(cameras, k1) - error) / width
+        shifted = [step_cameras(self.given.cam_from_world, steps + 1e-3 * sigma[k] * np.eye(6)[k]) for k in range(6)]
+        for role in range(roles):  # one after the other: terms keep what depends on the other roles
+            for k in range(6):
+                cameras = [shifted[k] if r == role else current for r in range(roles)]
+                J[:, 6 * role + k] = (term.errors(cameras, k1) - error) / (1e-3 * sigma[k])
         width = 1e-3 * sigma[-1]
         J[:, -1] = (term.errors([current] * roles, k1 + width) - error) / width
         return J

@@ -127,20 +127,27 @@ class DepthTerm:
         self.slices = [slice(a, b) for a, b in itertools.pairwise(starts.tolist())]
         self.share = _shares(self.group, len(self.views), INDEPENDENT_TRACKS)
         self._rays = _Latest(self._straight)
+        self._known: dict[int, tuple[np.ndarray, np.ndarray, float, tuple[np.ndarray, np.ndarray]]] = {}
 
     def errors(self, cameras: list[np.ndarray], k1: float) -> np.ndarray:
         """Return the residuals (M,) [searched px] if the views of the groups have these transforms, (N, 4, 4) each."""
         if not len(self.group):
             return np.empty(0)
-        rays = self._rays(k1)
-        from_here = inverse(cameras[0][self.views[:, 0]])
-        errors = [
-            _inverse_depth(rays[0], rays[role], (cameras[role][self.views[:, role]] @ from_here)[self.group])
-            for role in (1, 2)
-        ]
+        errors = [self._inverse_depths(role, cameras[0], cameras[role], k1) for role in (1, 2)]
         focal = self.K[self.views[self.group, 0], 0, 0] / self.image_px_per_feature_px
         variance = sum(1 / np.maximum((focal * slope) ** 2, 1e-12) for _, slope in errors)
         return (errors[0][0] - errors[1][0]) / np.sqrt(variance)
+
+    def _inverse_depths(
+        self, role: int, first: np.ndarray, other: np.ndarray, k1: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what ``_inverse_depth`` does of the features' first views and those in a role; the latest is kept."""
+        known = self._known.get(role)
+        if known is None or known[0] is not first or known[1] is not other or known[2] != k1:
+            rays = self._rays(k1)
+            relative = other[self.views[:, role]] @ inverse(first[self.views[:, 0]])
+            known = self._known[role] = (first, other, k1, _inverse_depth(rays[0], rays[role], relative[self.group]))
+        return known[3]
 
     def _straight(self, k1: float) -> list[np.ndarray]:
         return [_rays(self.K[self.views[self.group, role]], at, k1) for role, at in enumerate(self.pixels)]
