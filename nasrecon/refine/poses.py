@@ -40,7 +40,7 @@ PAIR_TURN = 1e-2
 
 # The poses of more than ``FEW_VIEWS`` views are held by each other. Their prior is made so many times wider than the
 # likeliest one: few errors are Gauss's, and the prior would pull those that are far off to where they were given. It is
-# chosen by so many matches of a pair.
+# chosen by at most MATCHES_FOR_PRIOR matches of a pair.
 LOOSER, MATCHES_FOR_PRIOR = 3.0, 40
 
 
