@@ -63,7 +63,7 @@ class LiteNetwork(nn.Module):
     folds_normalization = True
     inexact_pair_side = 320
 
-    def __init__(self, planes: int = 64, steps: int = 8) -> None:
+    def __init__(self, planes: int = 64, steps: int = 5) -> None:
         super().__init__()
         self.planes, self.steps = planes, steps
         self.encoder, self.features = Encoder(), FeaturePyramid()
