@@ -10,7 +10,6 @@ import torch
 from plane_world import make_view, photograph, plane_depth, plane_in_cam
 
 from nasrecon.check.findings import Diagnosis
-from nasrecon.matching.residuals import Residuals
 from nasrecon.nas.network import Prediction
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.refine.poses import RefinedPoses
@@ -112,15 +111,8 @@ def refined(changed):
 
 def gate_opens(monkeypatch):
     """Let the quick check find matches that are off."""
-    fit = Residuals(
-        error_px=np.array([3.0]),
-        pair_px=np.array([3.0]),
-        median_px=3.0,
-        cheirality_share=1.0,
-        tested=1,
-        depth_agreement=1.0,
-    )
-    monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=(), given=fit))
+    monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=()))
+    monkeypatch.setattr("nasrecon.prepare.prepare.is_off", lambda _: True)
 
 
 def write_sequence(folder, count=9):
