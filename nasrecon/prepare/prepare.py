@@ -27,7 +27,7 @@ from nasrecon.prepare.cache import Refinement, read_refinement, write_refinement
 from nasrecon.prepare.options import PrepareOptions
 from nasrecon.prepare.read import read_scene, select_and_fix
 from nasrecon.progress import LogProgress, Progress
-from nasrecon.refine.poses import OFF_TIMES, refine_scene
+from nasrecon.refine.poses import FEW_ERROR_PX, OFF_TIMES, refine_scene
 from nasrecon.results.digest import scene_digest
 from nasrecon.scene.depth_range import depth_range_source, with_depth_ranges
 from nasrecon.scene.source_views import select_source_views
@@ -36,6 +36,8 @@ from nasrecon.types import Scene
 
 REFINE = "refine-poses"
 """The fix that asks for refined poses; it is applied once, after all other fixes, with the given poses remembered."""
+MANY_VIEWS = 600
+"""See ``is_off``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +117,7 @@ def prepare_scene(
     store = FeatureStore()
     diagnosis = _quick_check(read, options, forced, store, progress, arguments)
     refinement = None
-    if forced or (options.refine and is_off(diagnosis)):
+    if forced or (options.refine and is_off(diagnosis, len(read.views))):
         refinement = _refined(read, store, folder, overwrite, forced, progress)
     current, given = read, None
     if refinement is not None and refinement.poses is not None:
@@ -155,14 +157,16 @@ def _quick_check(
     return diagnosis
 
 
-def is_off(diagnosis: Diagnosis | None) -> bool:
+def is_off(diagnosis: Diagnosis | None, views: int) -> bool:
     """Return whether poses may have to be refined: no fault, and matches farther off than their noise explains.
 
-    A fault is not repaired by small turns of the cameras.
+    A fault is not repaired by small turns of the cameras. The time that refinement takes grows with the third power of
+    the number of views: of more than ``MANY_VIEWS``, matches must be off by ``FEW_ERROR_PX`` too.
     """
     if diagnosis is None or diagnosis.faults or diagnosis.given is None or diagnosis.matches is None:
         return False
-    return diagnosis.given.median_px >= OFF_TIMES * diagnosis.matches.noise_px
+    least = OFF_TIMES * diagnosis.matches.noise_px
+    return diagnosis.given.median_px >= (max(least, FEW_ERROR_PX) if views > MANY_VIEWS else least)
 
 
 def _refined(

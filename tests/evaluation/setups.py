@@ -112,7 +112,7 @@ def refined(changed):
 def gate_opens(monkeypatch):
     """Let the quick check find matches that are off."""
     monkeypatch.setattr("nasrecon.prepare.prepare.check_scene", lambda *_, **__: Diagnosis(findings=()))
-    monkeypatch.setattr("nasrecon.prepare.prepare.is_off", lambda _: True)
+    monkeypatch.setattr("nasrecon.prepare.prepare.is_off", lambda *_: True)
 
 
 def write_sequence(folder, count=9):

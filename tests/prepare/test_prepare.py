@@ -47,8 +47,9 @@ def diagnosis(median_px, *findings):
 
 def test_poses_are_refined_where_matches_are_off_and_no_fault_is_found():
     fault = Finding(name="world-from-cam", kind="fault", what="turned round")
-    assert is_off(diagnosis(3.0)) and is_off(diagnosis(0.4))  # the matches are good to 0.3 px
-    assert not any(is_off(each) for each in (None, diagnosis(0.3), diagnosis(3.0, fault), Diagnosis(findings=())))
+    assert is_off(diagnosis(3.0), 9) and is_off(diagnosis(0.4), 9)  # the matches are good to 0.3 px
+    assert is_off(diagnosis(3.0), 601) and not is_off(diagnosis(0.4), 601)
+    assert not any(is_off(each, 9) for each in (None, diagnosis(0.3), diagnosis(3.0, fault), Diagnosis(findings=())))
 
 
 @pytest.fixture
