@@ -4,9 +4,10 @@ these tell.
 Each pose gets a small turn and a small move such that matches come to lie on their epipolar lines, against a prior that
 holds it where it was given. How far poses are off is not known beforehand: of several sizes of the prior the one is
 taken under which the matches are likeliest as a whole (empirical Bayes, Laplace's approximation), so that good poses
-stay. Lengths of baselines cannot be seen in matches of two images: features of three views tie them to each other, and
-the prior keeps their unit. The lens distortion k1 is a nuisance parameter: estimated jointly, then discarded. Refined
-poses that the matches do not support are rejected (``acceptance.py``).
+stay; the noise of the matches is estimated with it. Lengths of baselines cannot be seen in matches of two images:
+features of three views tie them to each other, and the prior keeps their unit. The lens distortion k1 is a nuisance
+parameter: estimated jointly, then discarded. Refined poses that the matches do not support are rejected
+(``acceptance.py``).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from nasrecon.refine.camera_steps import step_cameras
 from nasrecon.refine.solver import FEW_VIEWS, TURNS, Problem, Solution
 from nasrecon.types import Scene
 
-# Poses are changed where matches are off by so many times what refined poses leave (median), without what the lens
-# explains. Those of few views are held by little: they are changed where matches are off by more, and by so much
-# [searched px]; those of a pair, by so much.
+# Poses are changed where matches are off by OFF_TIMES what refined poses leave (median), without what the lens
+# explains. Three or four views hold each other less: FEW_OFF_TIMES, and FEW_ERROR_PX [searched px]; of a pair,
+# FEW_ERROR_PX alone.
 OFF_TIMES, FEW_OFF_TIMES, FEW_ERROR_PX = 1.2, 2.0, 0.7
 
 

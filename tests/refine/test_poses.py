@@ -272,8 +272,8 @@ def error_of_matches(scene: Scene, matches: Matches, truth: np.ndarray) -> float
 def test_no_triple_is_much_worse_for_it(name: str, step: int, every: int, turn: float) -> None:
     """Triples of two real sets, each refined by itself: none gets much worse, and the mean gets better.
 
-    livingroom1 has exact poses, which are shaken by 10 mrad and 2 % of the depth. Depth is that of the verified
-    matches: where a plane sweep without a network puts them. NASRECON_ALL_TRIPLES=1 takes all triples.
+    livingroom1 has poses good to a pixel, which are shaken by 10 mrad and 2 % of the depth. Depth is that of the
+    verified matches: where a plane sweep without a network puts them. NASRECON_ALL_TRIPLES=1 takes all triples.
     """
     folder = DATA / name
     if not folder.is_dir():
