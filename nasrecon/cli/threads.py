@@ -6,15 +6,18 @@ import ctypes
 import os
 import sys
 
+_SPINS = 1000
+"""Rounds of a loop that an idle thread of GNU's OpenMP waits before it sleeps, some microseconds."""
+
 
 def set_waiting() -> None:
-    """Let idle threads of OpenMP sleep, unless the user has chosen how they wait.
+    """Let idle threads of OpenMP sleep after a moment, unless the user has chosen how they wait.
 
-    By default they spin, which takes the cores from another run on the same machine: each then needs several times as
-    long, and ten times the processor time.
+    By default they spin for milliseconds, which takes the cores from another run on the same machine, and from kernels
+    of Numba in this one. If they sleep at once, waking them takes a tenth of a forward pass.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(_SPINS)}
 
 
 _KEEP_FREED = ((-1, 2**31 - 1), (-2, 2**26), (-4, 0))  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of mallopt

@@ -1,7 +1,8 @@
 """Matching of the house network on a CPU, compiled by Numba: sampling and correlation in one loop, no warped features.
 
 The functions compute what those of the same names in ``lite_matching.py`` compute, for one item of a batch, without
-gradients. Arrays are float32; features have their channels last, (h, w, C).
+gradients. Arrays are float32; features have their channels last, (h, w, C). Indices of inner loops are unsigned: Numba
+then leaves out what it does for negative ones, and the loops are vectorised.
 """
 
 from __future__ import annotations
@@ -109,75 +110,58 @@ def _locate(H, y, inv_depth, size, start, weights, inside):  # type: ignore[no-u
 
 @_compiled
 def _correlate_rows(first, last, features, homographies, weights, inv_depth, out, visible):  # type: ignore[no-untyped-def]
-    (groups, N, h, w), C = out.shape, features.shape[3]
-    size, flat, shape = C // groups, features.reshape(-1), (h, w, C)
-    start, inside = np.empty((N, w), np.int32), np.empty((N, w), np.float32)
-    bilinear, weight_sum = np.empty((N, 4, w), np.float32), np.empty((N, w), np.float32)
-    products = np.empty((groups, 4), np.float32)
+    (groups, N, h, w), S, C = out.shape, len(homographies), features.shape[3]
+    flat, size, right, down = features.reshape(-1), C // groups, np.uint64(C), np.uint64(w * C)
+    start, inside = np.empty((S, N, w), np.int32), np.empty(w, np.float32)
+    bilinear, weight_sum = np.empty((S, N, 4, w), np.float32), np.empty((N, w), np.float32)
+    sums = np.empty((N, C), np.float32)
     for y in range(first, last):
-        row = flat[y * w * C : (y + 1) * w * C]
         weight_sum[:] = np.float32(1e-3)
-        out[:, :, y] = 0
-        for s in range(len(homographies)):
+        for s in range(S):
             for n in range(N):
-                _locate(homographies[s], np.float32(y), inv_depth[n, y], shape, start[n], bilinear[n], inside[n])
-            source = flat[(1 + s) * h * w * C : (2 + s) * h * w * C]
-            for x in range(w):
-                ref, weight, place = row[x * C : (x + 1) * C], weights[s, y, x], -1
-                for n in range(N):
-                    if inside[n, x] == 0:
-                        continue
-                    if start[n, x] != place:  # neighbouring depths often fall between the same four pixels
-                        place = start[n, x]
-                        _multiply(ref, source[place : place + 2 * C], size, products, 0)
-                        _multiply(ref, source[place + w * C : place + (w + 2) * C], size, products, 2)
-                    weight_sum[n, x] += weight
-                    for g in range(groups):
-                        upper = bilinear[n, 0, x] * products[g, 0] + bilinear[n, 1, x] * products[g, 1]
-                        lower = bilinear[n, 2, x] * products[g, 2] + bilinear[n, 3, x] * products[g, 3]
-                        out[g, n, y, x] += weight * (upper + lower)
+                _locate(homographies[s], np.float32(y), inv_depth[n, y], (h, w, C), start[s, n], bilinear[s, n], inside)
+                weight_sum[n] += weights[s, y] * inside
+                for corner in bilinear[s, n]:
+                    corner *= weights[s, y]
+        for x in range(w):
+            for n in range(N):
+                sums[n] = 0
+                for s in range(S):
+                    at, share = np.uint64((1 + s) * h * w * C + start[s, n, x]), bilinear[s, n, :, x]
+                    a, b, c, d = share[0], share[1], share[2], share[3]
+                    for k in range(right):
+                        upper = a * flat[at + k] + b * flat[at + right + k]
+                        sums[n, k] += upper + c * flat[at + down + k] + d * flat[at + down + right + k]
+            for n in range(N):
+                scale = np.float32(1) / (weight_sum[n, x] * np.float32(size))
+                for g in range(groups):
+                    total, at = np.float32(0), np.uint64((y * w + x) * C + g * size)
+                    for k in range(np.uint64(size)):
+                        total += flat[at + k] * sums[n, np.uint64(g * size) + k]
+                    out[g, n, y, x] = total * scale
         visible[y] = 0
         for n in range(N):
             visible[y] += weight_sum[n] / np.float32(N)
-            for g in range(groups):
-                for x in range(w):
-                    out[g, n, y, x] /= weight_sum[n, x] * np.float32(size)
-
-
-@_compiled
-def _multiply(ref, pair, size, products, column):  # type: ignore[no-untyped-def]
-    """Write the products of the features (C,) of a pixel and of two neighbours (2 C,), group by group, into two columns
-    of products (groups, 4)."""
-    C = len(ref)
-    for g in range(len(products)):
-        left = right = np.float32(0)
-        for i in range(size):
-            k = g * size + i
-            left += ref[k] * pair[k]
-            right += ref[k] * pair[C + k]
-        products[g, column], products[g, column + 1] = left, right
 
 
 @_compiled
 def _similarity_rows(first, last, features, homography, inv_depth, out, share):  # type: ignore[no-untyped-def]
     (_, h, w, C), D = features.shape, len(inv_depth)
-    flat, depths = features.reshape(-1), np.empty(w, np.float32)
+    flat, depths, right, down = features.reshape(-1), np.empty(w, np.float32), np.uint64(C), np.uint64(w * C)
     start, inside, bilinear = np.empty(w, np.int32), np.empty(w, np.float32), np.empty((4, w), np.float32)
-    source = flat[h * w * C :]
     for y in range(first, last):
-        row = flat[y * w * C : (y + 1) * w * C]
         share[y] = 0
         for n in range(D):
             depths[:] = inv_depth[n]
             _locate(homography, np.float32(y), depths, (h, w, C), start, bilinear, inside)
             share[y] += inside / np.float32(D)
             for x in range(w):
-                upper = source[start[x] : start[x] + 2 * C]
-                lower = source[start[x] + w * C : start[x] + (w + 2) * C]
+                ref, at, total = np.uint64((y * w + x) * C), np.uint64(h * w * C + start[x]), np.float32(0)
                 a, b, c, d = bilinear[0, x], bilinear[1, x], bilinear[2, x], bilinear[3, x]
-                ref, total = row[x * C : (x + 1) * C], np.float32(0)
-                for k in range(C):
-                    total += ref[k] * (a * upper[k] + b * upper[C + k] + c * lower[k] + d * lower[C + k])
+                for k in range(right):
+                    upper = a * flat[at + k] + b * flat[at + right + k]
+                    lower = c * flat[at + down + k] + d * flat[at + down + right + k]
+                    total += flat[ref + k] * (upper + lower)
                 out[n, y, x] = total / np.float32(C)
 
 
