@@ -213,6 +213,7 @@ def _train(
     Args:
         sets: worlds, file of sets, worlds to validate on. drawn_as: pixels of a batch; whether it is augmented.
     """
+    from nasrecon.cli.console import next_lines
     from nasrecon.nas.weights import resolve_device
     from nasrecon.ranks import as_ranks
     from nasrecon.train.datasets import BatchOptions, WorldFiles
@@ -235,6 +236,9 @@ def _train(
             for line in training.summaries() if data is not None else []:
                 print(line)
             print(f"{run}: {state.step} steps, {state.seconds / 3600:.2f} h")
+            print(
+                "\n".join(next_lines(("train", ["export", "--run", run, "--name", run.name], "weights to infer with")))
+            )
 
 
 def _training_data(worlds: Path | None, data: Path | None, drawn: BatchOptions) -> Any:
