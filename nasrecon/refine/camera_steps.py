@@ -27,6 +27,14 @@ def steps_between(given: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.concatenate([vector_from_rotation(R), move], axis=1)
 
 
+def scale_cameras(cam_from_world: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the places of cameras (N, 4, 4) about their middle; depths that their matches give scale with them."""
+    centers = inverse(cam_from_world)[:, :3, 3]
+    out, middle = cam_from_world.copy(), centers.mean(axis=0)
+    out[:, :3, 3] = -(out[:, :3, :3] @ (middle + factor * (centers - middle))[..., None])[..., 0]
+    return out
+
+
 def align_parameters(given: np.ndarray, parameters: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Turn, move and scale all cameras together such that their steps are the likeliest under the prior.
 

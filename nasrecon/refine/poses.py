@@ -7,11 +7,12 @@ taken under which the matches are likeliest as a whole (empirical Bayes, Laplace
 stay; the noise of the matches is estimated with it. Lengths of baselines cannot be seen in matches of two images:
 features of three views tie them to each other, and the prior keeps their unit. The lens distortion k1 is a nuisance
 parameter: estimated jointly, then discarded. Refined poses that the matches do not support are rejected
-(``acceptance.py``).
+(``acceptance.py``); the scale of three or four views is shared with the poses given (``SAME_SCALE``).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +24,9 @@ from nasrecon.matching.matches import Matches
 from nasrecon.matching.pairs import pairs_to_refine
 from nasrecon.progress import Progress
 from nasrecon.refine.acceptance import reason_to_reject
-from nasrecon.refine.camera_steps import step_cameras
+from nasrecon.refine.camera_steps import scale_cameras, step_cameras, steps_between
 from nasrecon.refine.solver import FEW_VIEWS, TURNS, Problem, Solution
+from nasrecon.refine.terms import InverseDepth
 from nasrecon.types import Scene
 
 # Poses are changed where matches are off by OFF_TIMES what refined poses leave (median), without what the lens
@@ -43,6 +45,12 @@ PAIR_TURN = 1e-2
 # likeliest one: few errors are Gauss's, and the prior would pull those that are far off to where they were given. It is
 # chosen by at most MATCHES_FOR_PRIOR matches of a pair.
 LOOSER, MATCHES_FOR_PRIOR = 3.0, 40
+
+
+# Three or four views tell the scale of depths no better than the poses given do where both are within a factor
+# exp(SAME_SCALE) of each other: lens, shutter and clock take part in every match. The scale is then their geometric
+# mean. Where they differ by more, it is rather the poses given that are off.
+SAME_SCALE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +130,7 @@ def refine_poses(scene: Scene, matches: Matches) -> RefinedPoses:
     changed = asked_for and before >= _least_error(len(scene.views), after)
     reason = reason_to_reject(problem, best) if changed else ""
     changed = changed and not reason
-    steps = best.steps if changed else nothing
+    steps = _at_shared_scale(problem, best) if changed else nothing
     image_px_per_feature_px = float(np.median(problem.arrays.image_px_per_feature_px))
     given = problem.given.cam_from_world
     new = step_cameras(given, steps)
@@ -159,6 +167,20 @@ def _solved(problem: Problem, matches: Matches, scene: Scene) -> tuple[Solution,
     elif asked_for and views > FEW_VIEWS:
         best = problem.solve(LOOSER * best.turn_rad, best)
     return best, asked_for
+
+
+def _at_shared_scale(problem: Problem, solution: Solution) -> np.ndarray:
+    """Return the steps (N, 6) of a solution; of three or four views at a scale that poses given and refined share."""
+    given = problem.given.cam_from_world
+    if not 2 < len(given) <= FEW_VIEWS:
+        return solution.steps
+    term = InverseDepth(problem.arrays, problem.given.K)
+    before, after = (problem.residuals(term, x) for x in (np.zeros_like(solution.parameters), solution.parameters))
+    both = (before > 0) & (after > 0)
+    apart = float(np.median(np.log(after[both] / before[both]))) if both.any() else np.inf
+    if abs(apart) > SAME_SCALE:
+        return solution.steps
+    return steps_between(given, scale_cameras(step_cameras(given, solution.steps), math.exp(apart / 2)))
 
 
 def _least_error(views: int, after: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from check.seen import POINTS, bent_path, seen_by
 
 from nasrecon.geometry import inverse
-from nasrecon.refine.camera_steps import step_cameras, steps_between
+from nasrecon.refine.camera_steps import scale_cameras, step_cameras, steps_between
 from nasrecon.refine.solver import Problem
 from refine.test_poses import shaken
 
@@ -36,3 +36,10 @@ def test_steps_between_cameras_are_those_that_were_made() -> None:
     steps = np.random.default_rng(0).normal(size=(9, 6)) * 0.3
     np.testing.assert_allclose(steps_between(given, step_cameras(given, steps)), steps, atol=1e-12)
     np.testing.assert_allclose(steps_between(given, given), 0, atol=1e-12)
+
+
+def test_depths_scale_with_the_places_of_cameras() -> None:
+    given = np.array([view.cam_from_world for view in bent_path().views])
+    centers, scaled = (inverse(T)[:, :3, 3] for T in (given, scale_cameras(given, 1.3)))
+    np.testing.assert_allclose(scaled - centers.mean(axis=0), 1.3 * (centers - centers.mean(axis=0)), atol=1e-12)
+    np.testing.assert_allclose(scale_cameras(given, 1.3)[:, :3, :3], given[:, :3, :3], atol=0)
