@@ -85,8 +85,8 @@ def over_rows(rows: int, kernel: Callable[..., None], *arrays: np.ndarray) -> No
 def _locate(H, y, inv_depth, size, start, weights, inside):  # type: ignore[no-untyped-def]
     """Say where the pixels (0 ... w-1, y) of a row fall in the source's features of size (h, w, C).
 
-    Fills start (w,), the index of the first of four neighbours in the flat features; weights (4, w), bilinear, 0
-    outside; inside (w,), 1 or 0.
+    Fills start (w,), the index of the first of four neighbours in the flat features, a valid one also for depths that
+    are not numbers; weights (4, w), bilinear, 0 outside; inside (w,), 1 or 0.
     """
     h, w, C = size
     zero, one = np.float32(0), np.float32(1)
@@ -99,8 +99,9 @@ def _locate(H, y, inv_depth, size, start, weights, inside):  # type: ignore[no-u
         u = (H[0, 0] * X + H[0, 1] * y + H[0, 2] + H[0, 3] * d) * scale
         v = (H[1, 0] * X + H[1, 1] * y + H[1, 2] + H[1, 3] * d) * scale
         within = (u >= -slack) & (u <= right + slack) & (v >= -slack) & (v <= bottom + slack)
-        share = one if within & (z > np.float32(1e-6)) else zero
-        u, v = min(max(u, zero), right), min(max(v, zero), bottom)
+        hit = within & (z > np.float32(1e-6))
+        share = one if hit else zero
+        u, v = min(max(u, zero), right) if hit else zero, min(max(v, zero), bottom) if hit else zero
         i, j = min(np.int32(u), np.int32(w - 2)), min(np.int32(v), np.int32(h - 2))
         u, v = u - np.float32(i), v - np.float32(j)
         start[x], inside[x] = (j * np.int32(w) + i) * np.int32(C), share

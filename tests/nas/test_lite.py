@@ -78,6 +78,20 @@ def test_compiled_matching_agrees_with_that_of_training(network: LiteNetwork) ->
             assert off.float().mean() < 1e-4, off.float().mean()
 
 
+def test_depths_that_are_not_numbers_are_outside_of_all_sources() -> None:
+    batch = stereo(batch=1, sources=2, side=32)
+    cameras, features = (batch.ref_K, batch.src_K, batch.src_from_ref), torch.randn(1, 3, 16, 32, 32)
+    weights, inv_depth = torch.ones(1, 2, 32, 32), torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = correlate_near(features, cameras, weights, inv_depth, 2)[0]
+        for value in (torch.nan, torch.inf, -torch.inf):
+            inv_depth[0, 1, 7:9] = value
+            found, visible = correlate_near(features, cameras, weights, inv_depth, 2)
+            assert torch.isfinite(found).all() and torch.isfinite(visible).all()
+            assert not found[0, [1, 4], 7:9].any()
+            torch.testing.assert_close(found[:, ::3], expected[:, ::3])
+
+
 @contextlib.contextmanager
 def use_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
