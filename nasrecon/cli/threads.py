@@ -7,11 +7,11 @@ import os
 import sys
 
 _SPINS = 1000
-"""Rounds of a loop that an idle thread of GNU's OpenMP waits before it sleeps, some microseconds."""
+"""Iterations that an idle thread of GNU's OpenMP spins before it sleeps: some microseconds."""
 
 
 def set_waiting() -> None:
-    """Let idle threads of OpenMP sleep after a moment, unless the user has chosen how they wait.
+    """Let idle threads of OpenMP sleep after some microseconds, unless the user has chosen how they wait.
 
     By default they spin for milliseconds, which takes the cores from another run on the same machine, and from kernels
     of Numba in this one. If they sleep at once, waking them takes a tenth of a forward pass.

@@ -1,8 +1,8 @@
 """Matching of the house network on a CPU, compiled by Numba: sampling and correlation in one loop, no warped features.
 
 The functions compute what those of the same names in ``lite_matching.py`` compute, for one item of a batch, without
-gradients. Arrays are float32; features have their channels last, (h, w, C). Indices of inner loops are unsigned: Numba
-then leaves out what it does for negative ones, and the loops are vectorised.
+gradients. Arrays are float32; features have their channels last, (h, w, C). Indices of inner loops are unsigned:
+without the wrap-around of negative indices the loops are vectorised.
 """
 
 from __future__ import annotations

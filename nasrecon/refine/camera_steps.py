@@ -28,7 +28,7 @@ def steps_between(given: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def scale_cameras(cam_from_world: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the places of cameras (N, 4, 4) about their middle; depths that their matches give scale with them."""
+    """Scale the centres of cameras (N, 4, 4), cam_from_world, about their mean; triangulated depths scale with them."""
     centers = inverse(cam_from_world)[:, :3, 3]
     out, middle = cam_from_world.copy(), centers.mean(axis=0)
     out[:, :3, 3] = -(out[:, :3, :3] @ (middle + factor * (centers - middle))[..., None])[..., 0]

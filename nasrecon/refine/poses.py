@@ -7,7 +7,7 @@ taken under which the matches are likeliest as a whole (empirical Bayes, Laplace
 stay; the noise of the matches is estimated with it. Lengths of baselines cannot be seen in matches of two images:
 features of three views tie them to each other, and the prior keeps their unit. The lens distortion k1 is a nuisance
 parameter: estimated jointly, then discarded. Refined poses that the matches do not support are rejected
-(``acceptance.py``); the scale of three or four views is shared with the poses given (``SAME_SCALE``).
+(``acceptance.py``); the depths of three or four views are scaled towards those of the poses given (``SAME_SCALE``).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ PAIR_TURN = 1e-2
 LOOSER, MATCHES_FOR_PRIOR = 3.0, 40
 
 
-# Three or four views tell the scale of depths no better than the poses given do where both are within a factor
-# exp(SAME_SCALE) of each other: lens, shutter and clock take part in every match. The scale is then their geometric
-# mean. Where they differ by more, it is rather the poses given that are off.
+# The matches of three or four views determine the scale of depths no better than the poses given do where the two
+# differ by a factor of exp(SAME_SCALE) or less: errors of lens, shutter and clock are in every match. The scale is then
+# their geometric mean. A larger difference means that the poses given are off.
 SAME_SCALE = 0.15
 
 
@@ -170,7 +170,10 @@ def _solved(problem: Problem, matches: Matches, scene: Scene) -> tuple[Solution,
 
 
 def _at_shared_scale(problem: Problem, solution: Solution) -> np.ndarray:
-    """Return the steps (N, 6) of a solution; of three or four views at a scale that poses given and refined share."""
+    """Return the steps (N, 6) of a solution [rad, scene units].
+
+    Those of three or four views scale depths to the geometric mean with the poses given (``SAME_SCALE``).
+    """
     given = problem.given.cam_from_world
     if not 2 < len(given) <= FEW_VIEWS:
         return solution.steps
