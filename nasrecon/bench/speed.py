@@ -23,7 +23,8 @@ from nasrecon.errors import InputError, WeightsError
 from nasrecon.inference.options import EstimateOptions
 from nasrecon.inference.run import estimate_to_folder
 from nasrecon.machine import release_freed_memory
-from nasrecon.nas.convolution import flop_formulas
+from nasrecon.nas.convolution import convolve, flop_formulas
+from nasrecon.nas.int8 import in_use, int8_convolutions, is_supported
 from nasrecon.nas.network import Network, StereoBatch
 from nasrecon.nas.precision import autocast
 from nasrecon.nas.weights import build_network, load_network
@@ -100,6 +101,8 @@ def measure(
     since, rows = time.perf_counter(), []
     with under_way(progress, "measure"):
         ceilings = {name: ceiling(device, dtype) for name, dtype in PRECISIONS.items()}
+        if device.type == "cpu" and is_supported():
+            ceilings["int8"] = {"convolution": int8_ceiling()}
     for name in options.networks or (ON_GPU if device.type == "cuda" else ON_CPU):
         network, last = _network(name, device), None
         for width, height in options.sizes:
@@ -135,6 +138,14 @@ def ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     }
     with torch.inference_mode():
         return {name: flop[name] / 1e9 / min(timed(run, device)) for name, run in runs.items()}
+
+
+def int8_ceiling() -> float:
+    """Return the GFLOP/s of a 3x3 convolution of 64 channels in 8-bit integers, the rounding of its input included."""
+    layer, (h, w) = torch.nn.Conv2d(64, 64, 3, 1, 1, bias=False), (120, 160)
+    x = torch.rand(1, 64, h, w).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), int8_convolutions():
+        return 2.0 * 64 * 64 * 9 * h * w / 1e9 / min(timed(lambda: convolve(layer, x), torch.device("cpu")))
 
 
 def timed(run: Callable[[], Any], device: torch.device, *, warm: bool = False) -> list[float]:
@@ -180,6 +191,7 @@ def _measured(
     batch = _batch(sources, width, height).to(device)
     with torch.inference_mode(), autocast(network, device):
         precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
+        precision = "int8" if in_use() else precision
         with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
             network(batch)
         before = _start_peak(device)

@@ -148,7 +148,7 @@ def to_estimates(
         estimate = Estimate(
             view=view,
             depth=np.where(valid, depth, 0).astype(np.float32),
-            normal=_facing_camera(scene.refined_normal[i].permute(1, 2, 0).numpy(), valid, view.camera),
+            normal=_facing_camera(scene.refined_normal[i].numpy(), valid, view.camera),
             confidence=np.where(valid, np.nan_to_num(scene.confidence[i].numpy()), 0).clip(0, 1).astype(np.float32),
             sigma=np.where(valid, np.nan_to_num(scene.sigma[i].numpy(), posinf=farthest), 0).clip(0).astype(np.float32),
             rgb=rgb,
@@ -252,10 +252,12 @@ def _integer_centered(camera: Camera) -> np.ndarray:
 
 
 def _facing_camera(normal: np.ndarray, valid: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return unit normals (H, W, 3) turned to the camera; (0, 0, 0) where invalid, not finite or without length."""
-    rays = camera.unproject(camera.pixel_centers(), np.ones(valid.shape))
-    normal = np.nan_to_num(normal.astype(np.float64), nan=0, posinf=0, neginf=0)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    away = np.sum(normal * rays, axis=-1, keepdims=True) > 0
-    unit = np.where(away, -normal, normal) / np.where(length > 0, length, 1)
-    return np.where(valid[..., None], unit, 0).astype(np.float32)
+    """Return unit normals (H, W, 3) of (3, H, W), turned to the camera; (0, 0, 0) where invalid or not finite."""
+    (fx, skew, cx), (_, fy, cy), _ = camera.K
+    ray_y = (np.arange(camera.height)[:, None] + 0.5 - cy) / fy
+    ray_x = (np.arange(camera.width) + 0.5 - cx - skew * ray_y) / fx
+    x, y, z = np.nan_to_num(normal, nan=0, posinf=0, neginf=0)
+    length = np.sqrt(x * x + y * y + z * z)
+    away = x * ray_x.astype(np.float32) + y * ray_y.astype(np.float32) + z > 0
+    factor = np.where(away, np.float32(-1), np.float32(1)) / np.where(length > 0, length, 1)
+    return np.stack([x, y, z], axis=-1) * np.where(valid, factor, 0)[..., None]

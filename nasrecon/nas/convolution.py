@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-Convolution = nn.Conv2d | nn.Conv3d
+from nasrecon.nas.int8 import Convolution, convolve_int8, in_use, int8_flop, int8_operations, state_of, suits
+
 Rectifier = Literal["none", "relu", "relu6"]
 
 _ARGUMENTS_WITHOUT_SUM = 9  # of oneDNN's convolution after its input, if it adds nothing
@@ -43,14 +44,16 @@ def convolve(
     plus: torch.Tensor | None = None,
     rectify: Rectifier = "none",
     kernel_padding: int = 0,
+    inputs: slice = slice(None),
 ) -> torch.Tensor:
     """Convolve, add a tensor and rectify.
 
-    Without gradients on a CPU, oneDNN does all three for each block of the output, and the weights are cast to the
-    precision of autocast once and not in every call.
+    Without gradients on a CPU, oneDNN does all three for each block of the output, in 8-bit integers where they are in
+    use (``int8.py``), and the weights are cast to the precision of autocast once and not in every call.
 
     Args:
         x: (N, C, H, W) or (N, C, D, H, W). plus: (N, C', ...), of the shape of the output.
+        inputs: the input channels of the layer that x holds; the bias is added with the first of them.
         kernel_padding: number of rows and columns of zeros put above and left of a 2D kernel: with stride 2 and one
             of them the input is padded by one pixel more at the right and bottom than at the left and top.
 
@@ -58,9 +61,14 @@ def convolve(
         (N, C', ...), in the precision of autocast.
     """
     if _can_fuse(x):
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
-        weight, bias = _weights(layer, x.dtype, kernel_padding)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if in_use() and suits(layer, x.shape[1]) and not kernel_padding and rectify != "relu6":
+            part = _part(layer, inputs)
+            y = convolve_int8(layer, x, *part, inputs.start, plus=plus, dtype=dtype, rectify=rectify == "relu")
+            if y is not None:
+                return y
+        x = x.to(dtype)
+        weight, bias = _weights(layer, dtype, kernel_padding, inputs)
         padding = cast("tuple[int, ...]", layer.padding)
         attr, scalars = _UNARY[rectify]
         place = (padding, layer.stride, layer.dilation, layer.groups)
@@ -69,11 +77,12 @@ def convolve(
             return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, attr, scalars, "")
         fuses = rectify == "relu" and layer.groups == 1
         unary = ("relu", [], "") if fuses else (None, [], None)
-        y = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, plus.to(x.dtype), weight, bias, *place, "add", 1.0, *unary
-        )
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, plus.to(dtype), weight, bias, *place, "add", 1.0, *unary)
         return y if fuses else _rectify(y, rectify)
-    y = _with_padded_kernel(layer, x, kernel_padding) if kernel_padding else layer(x)
+    if kernel_padding:
+        y = _with_padded_kernel(layer, x, kernel_padding)
+    else:
+        y = layer(x) if inputs == slice(None) else _convolve_part(layer, x, inputs)
     return _rectify(y if plus is None else y.add_(plus), rectify)
 
 
@@ -91,22 +100,27 @@ def _can_fuse(x: torch.Tensor) -> bool:
     return known and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
-def _weights(layer: Convolution, dtype: torch.dtype, kernel_padding: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _part(layer: Convolution, inputs: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a layer's weights for some input channels, and the bias with the first of them."""
+    if inputs == slice(None):
+        return layer.weight, layer.bias
+    return layer.weight[:, inputs], None if inputs.start else layer.bias
+
+
+def _weights(
+    layer: Convolution, dtype: torch.dtype, kernel_padding: int, inputs: slice
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weights and the bias in a precision; cast once, and again where they have changed since."""
-    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    state = (dtype, kernel_padding, *((tensor.data_ptr(), _version(tensor)) for tensor in tensors))
-    known = layer.__dict__.get("_cast_weights")
+    weight, bias = _part(layer, inputs)
+    state = (dtype, kernel_padding, state_of(weight, bias))
+    cast_weights = layer.__dict__.setdefault("_cast_weights", {})
+    known = cast_weights.get(inputs.start)
     if known is None or known[0] != state:
-        weight = _pad_kernel(layer, kernel_padding) if kernel_padding else layer.weight.detach()
-        bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-        known = layer.__dict__["_cast_weights"] = (state, weight.to(dtype), bias)
+        weight = _pad_kernel(layer, kernel_padding) if kernel_padding else weight.detach()
+        order = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
+        weight = weight.to(dtype, memory_format=order)
+        known = cast_weights[inputs.start] = (state, weight, None if bias is None else bias.detach().to(dtype))
     return known[1], known[2]
-
-
-def _version(tensor: torch.Tensor) -> object:
-    """Return a number that grows when the tensor changes; tensors made in inference mode have none, and are always
-    taken as changed."""
-    return object() if tensor.is_inference() else tensor._version
 
 
 def _pad_kernel(layer: Convolution, zeros: int) -> torch.Tensor:
@@ -120,10 +134,17 @@ def _with_padded_kernel(layer: Convolution, x: torch.Tensor, zeros: int) -> torc
     return F.conv2d(x, _pad_kernel(layer, zeros), layer.bias, stride, padding, dilation, layer.groups)
 
 
+def _convolve_part(layer: Convolution, x: torch.Tensor, inputs: slice) -> torch.Tensor:
+    weight, bias = _part(layer, inputs)
+    convolution: Any = F.conv2d if x.dim() == 4 else F.conv3d
+    return convolution(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
 def flop_formulas() -> dict[Any, Any]:
     """Return what ``FlopCounterMode`` needs as ``custom_mapping`` to count what ``convolve`` computes."""
     packet = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
-    return {} if packet is None else {packet: _convolution_flop}
+    formulas = {} if packet is None else {packet: _convolution_flop}
+    return formulas | dict.fromkeys(int8_operations(), int8_flop)
 
 
 def _convolution_flop(x: Any, *others: Any, out_shape: Any = None, **_: Any) -> int:

@@ -58,7 +58,7 @@ class LiteNetwork(nn.Module):
     name = "lite"
     size_multiple = 16
     min_side = 64
-    prefers_bfloat16 = True
+    low_precision = True
     spread_factor: torch.Tensor
     folds_normalization = True
     inexact_pair_side = 320

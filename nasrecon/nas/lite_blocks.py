@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -140,7 +139,8 @@ class Hourglass(nn.Module):
 
     def forward(self, volume: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         first, *rest = self.enter
-        full = first(volume).add_(self.from_context(context)[:, :, None])
+        assert isinstance(first, nn.Conv3d)
+        full = convolve(first, volume).add_(self.from_context(context)[:, :, None])
         for layer in rest:
             full = layer(full)
         half = self.level2(full)
@@ -179,7 +179,7 @@ class ContextAggregation(nn.Module):
         half = self.down2(full)
         half = self.leave2(resize_like(self.up2(self.down4(half)), half).add_(half))
         full = self.leave1(resize_like(self.up1(half), full).add_(full))
-        return cost + self.out(full).float()
+        return cost + convolve(self.out, full).float()
 
 
 class NormalHead(nn.Module):
@@ -205,7 +205,7 @@ class NormalHead(nn.Module):
         world = (rays / (2 * labels.view(1, 1, D, 1, 1))).clamp(-1, 1)
         slices = self.pool[1:](self._pool_first(world, r, volume))
         N = slices.shape[2]
-        first = self.from_slice(slices.transpose(1, 2).flatten(0, 1)).view(B, N, -1, h, w)
+        first = convolve(self.from_slice, slices.transpose(1, 2).flatten(0, 1)).view(B, N, -1, h, w)
         first = (first + self.from_context(context)[:, None]).flatten(0, 1)
         return self.out(self.body(first)).view(B, N, 3, h, w).sum(dim=1)
 
@@ -214,16 +214,12 @@ class NormalHead(nn.Module):
         first = self.pool[0]
         assert isinstance(first, nn.Sequential)
         layer: Any = first[0]
-        kernels = layer.weight.split([part.shape[1] for part in parts], dim=1)
-        biases = (layer.bias, *[None] * (len(parts) - 1))
-        convolved = [
-            F.conv3d(
-                part.to(parts[1].dtype).contiguous(memory_format=torch.channels_last_3d),
-                kernel, bias, layer.stride, layer.padding,
-            )
-            for part, kernel, bias in zip(parts, kernels, biases, strict=True)
-        ]  # fmt: skip
-        return first[1:](functools.reduce(torch.Tensor.add_, convolved))
+        total, start = None, 0
+        for part in parts:
+            inputs = slice(start, start + part.shape[1])
+            part = part.to(parts[1].dtype).contiguous(memory_format=torch.channels_last_3d)
+            total, start = convolve(layer, part, plus=total, inputs=inputs), inputs.stop
+        return first[1:](total)
 
 
 class Consistency(nn.Module):
@@ -239,7 +235,7 @@ class Consistency(nn.Module):
     def __init__(self, fixed: int, changing: int) -> None:
         super().__init__()
         a, b, c = self.hidden, 96, 128
-        self.fixed = nn.Sequential(conv(fixed, a), nn.Conv2d(a, a, 3, 1, 1))
+        self.fixed = ConvolutionSequence(conv(fixed, a), nn.Conv2d(a, a, 3, 1, 1))
         self.changing = nn.Conv2d(changing, a, 3, 1, 1, bias=False)
         self.recur = nn.Conv2d(a, a, 1, bias=False)
         self.enter = nn.Sequential(nn.BatchNorm2d(a), nn.ReLU(inplace=True))

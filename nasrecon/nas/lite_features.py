@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from nasrecon.nas.int8 import in_use
+
 CACHED_IMAGES = 16
 """Number of images whose features stay in memory between calls."""
 
@@ -83,5 +85,5 @@ class FeatureCache:
 def _digest(image: torch.Tensor) -> bytes:
     """Return a digest of an image (3, H, W) and of its size, the device and the precision that it is computed with."""
     bits = image.detach().cpu().contiguous().numpy()
-    setting = f"{bits.shape} {image.device} {torch.is_autocast_enabled(image.device.type)}"
+    setting = f"{bits.shape} {image.device} {torch.is_autocast_enabled(image.device.type)} {in_use()}"
     return hashlib.sha1(bits.data, usedforsecurity=False).digest() + setting.encode()

@@ -41,7 +41,7 @@ class Network(Protocol):
 
     On a CPU several threads may call it at the same time.
 
-    Five optional attributes are read where a network has them: ``prefers_bfloat16``, ``trained_min_depth``,
+    Five optional attributes are read where a network has them: ``low_precision``, ``trained_min_depth``,
     ``inexact_pair_side``, ``weights`` and ``sha256``; ``network_info`` states their defaults. A method
     ``refine(batch, depth, normal)`` is called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of
     elsewhere through its consistency module.
@@ -67,7 +67,7 @@ class NetworkInfo:
 
     Attributes:
         name, planes, size_multiple, min_side: as in ``Network``.
-        prefers_bfloat16: whether its convolutions may run in bfloat16.
+        low_precision: whether its convolutions may run in bfloat16 and in 8-bit integers.
         trained_min_depth: depth of the nearest plane in training. A network is free of scale but for the parts that
             read raw depth, as the paper's consistency module does (section 3.3); float32 is most precise near 1.
         inexact_pair_side: longer side [px] at which a reference with one source is estimated where their poses are not
@@ -80,7 +80,7 @@ class NetworkInfo:
     planes: int
     size_multiple: int
     min_side: int
-    prefers_bfloat16: bool = False
+    low_precision: bool = False
     trained_min_depth: float = 1.0
     inexact_pair_side: int | None = None
     weights: str = ""
@@ -94,7 +94,7 @@ def network_info(network: Network) -> NetworkInfo:
         planes=network.planes,
         size_multiple=network.size_multiple,
         min_side=network.min_side,
-        prefers_bfloat16=bool(getattr(network, "prefers_bfloat16", False)),
+        low_precision=bool(getattr(network, "low_precision", False)),
         trained_min_depth=float(getattr(network, "trained_min_depth", None) or 1.0),
         inexact_pair_side=getattr(network, "inexact_pair_side", None),
         weights=str(getattr(network, "weights", "")),

@@ -1,10 +1,10 @@
-"""Where networks compute, and how precisely: device, bfloat16, memory layout of convolutions."""
+"""Where networks compute, and how precisely: device, bfloat16, 8-bit integers, memory layout of convolutions."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nasrecon.nas.int8 import int8_convolutions
 from nasrecon.nas.network import Network, network_info
 
 
@@ -61,16 +62,23 @@ def device_of(network: Network) -> torch.device:
     return torch.device("cpu")
 
 
-def autocast(network: Network, device: torch.device) -> AbstractContextManager[object]:
-    """Compute in bfloat16 where the network is made for it and the device has instructions for it."""
-    if not network_info(network).prefers_bfloat16:
-        return nullcontext()
+@contextmanager
+def autocast(network: Network, device: torch.device) -> Iterator[None]:
+    """Compute in bfloat16 and, on a CPU, in 8-bit integers, where the network is made for it and the device is fast."""
+    if not network_info(network).low_precision:
+        yield
+        return
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
         fast = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     else:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+    with ExitStack() as stack:
+        if fast:
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        if device.type == "cpu":
+            stack.enter_context(int8_convolutions())
+        yield
 
 
 def runs_kernels(x: torch.Tensor) -> bool:

@@ -243,7 +243,7 @@ def test_bfloat16_only_where_network_and_cpu_are_made_for_it(scene, monkeypatch,
     seen = []
 
     class Asking(SweepNetwork):
-        prefers_bfloat16 = prefers
+        low_precision = prefers
 
         def forward(self, batch):
             seen.append(torch.is_autocast_enabled("cpu"))
