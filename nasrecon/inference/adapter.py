@@ -197,15 +197,15 @@ def _tensors(photo: Photo, height: int, width: int, network: Network) -> tuple[t
             f"{view.name}: the image is {rgb.shape} {rgb.dtype}, its camera asks for "
             f"{(camera.height, camera.width, 3)} uint8; read it with ingest.images.read_view"
         )
-    image = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    image = torch.from_numpy(np.moveaxis(rgb, -1, 0).astype(np.float32, order="C"))[None].div_(127.5).sub_(1)
     fit_width, fit_height = fitted_size(camera, width, height)
     if (fit_width, fit_height) != (camera.width, camera.height):
         image = F.interpolate(image, (fit_height, fit_width), mode="bilinear", align_corners=False, antialias=True)
         camera = camera.resized(fit_width, fit_height)
     right, bottom = padded_side(width, network) - fit_width, padded_side(height, network) - fit_height
     # Edge replication: no sharp border for the features to fire on. K does not change: the top-left corner stays.
-    image = F.pad(image, (0, right, 0, bottom), mode="replicate")[0]
-    return image, torch.from_numpy(_integer_centered(camera)).float()
+    image = F.pad(image, (0, right, 0, bottom), mode="replicate") if right or bottom else image
+    return image[0], torch.from_numpy(_integer_centered(camera)).float()
 
 
 def align_roll(source: Photo, ref: View) -> Photo:

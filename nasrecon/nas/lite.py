@@ -32,6 +32,7 @@ from nasrecon.nas.lite_blocks import Consistency, ContextAggregation, FeaturePyr
 from nasrecon.nas.lite_features import FeatureCache, Features
 from nasrecon.nas.lite_matching import Sweep, correlate_near
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
+from nasrecon.nas.precision import runs_kernels
 from nasrecon.nas.surface import (
     label_slopes,
     limited_slopes,
@@ -274,6 +275,11 @@ def _score(r: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     with torch.autocast(r.device.type, enabled=False):
         if torch.is_grad_enabled():
             return (r.permute(0, 2, 3, 4, 1).float() @ weights.float()).contiguous()
+        if r.dtype == torch.bfloat16 and runs_kernels(weights):
+            from nasrecon.nas.lite_kernels import weigh_channels
+
+            voxels = r.permute(0, 2, 3, 4, 1).contiguous().view(torch.uint16).numpy()
+            return torch.from_numpy(weigh_channels(voxels, weights.numpy()))
         # One plane at a time: it stays in the cache of the processor.
         return torch.stack([plane.permute(0, 2, 3, 1).float() @ weights.float() for plane in r.unbind(dim=2)], dim=1)
 

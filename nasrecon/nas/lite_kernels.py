@@ -71,6 +71,13 @@ def plane_volume(
     return out
 
 
+def weigh_channels(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the sums over the channels of values (..., C), bfloat16 as uint16, times weights (C,): (...), float32."""
+    out = np.empty(values.shape[:-1], np.float32)
+    over_rows(out.size, _weigh_voxels, values.reshape(-1), weights, out.reshape(-1))
+    return out
+
+
 def over_rows(rows: int, kernel: Callable[..., None], *arrays: np.ndarray) -> None:
     """Call kernel(first, last, *arrays) for parts of the rows, in as many threads as torch uses."""
     threads = torch.get_num_threads()
@@ -194,3 +201,17 @@ def _volume_rows(first, last, features, homographies, weights, inv_depth, out): 
                 ref = row[x * C : (x + 1) * C]
                 for k in range(C):
                     voxel[k] = total[k] * ref[k] * scale
+
+
+@_compiled
+def _weigh_voxels(first, last, values, weights, out):  # type: ignore[no-untyped-def]
+    C = np.uint64(len(weights))
+    bits = np.empty(len(weights), np.uint32)
+    numbers = bits.view(np.float32)
+    for i in range(first, last):
+        start, total = np.uint64(i) * C, np.float32(0)
+        for k in range(C):
+            bits[k] = np.uint32(values[start + k]) << np.uint32(16)
+        for k in range(C):
+            total += numbers[k] * weights[k]
+        out[i] = total

@@ -19,6 +19,8 @@ INVALID_RGB = (96, 96, 96)
 
 BAR_WIDTH_PX = 96
 
+_RUN_LENGTHS = 3  # zlib's Z_RLE: a quarter smaller than its fastest search, and as fast
+
 
 _LMS_ROOT_FROM_LAB = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
@@ -60,9 +62,9 @@ def color_scalar(values: np.ndarray, low: float, high: float, valid: np.ndarray 
     """
     valid = np.isfinite(values) if valid is None else valid & np.isfinite(values)
     span = high - low if high != low else 1.0
-    t = (np.where(valid, values, low) - low) / span
     table = color_table()
-    rgb = table[np.rint(t.clip(0, 1) * (len(table) - 1)).astype(np.intp)]
+    index = (np.where(valid, values, low) - low) * ((len(table) - 1) / span)
+    rgb = np.take(table, np.rint(index).clip(0, len(table) - 1).astype(np.uint8), axis=0)
     rgb[~valid] = INVALID_RGB
     return rgb
 
@@ -90,7 +92,8 @@ def color_normal(normal: np.ndarray) -> np.ndarray:
     shown = np.asarray(normal, dtype=np.float32) * np.array([127.5, -127.5, -127.5], np.float32)
     shown += 127.5
     rgb = np.rint(shown, out=shown).clip(0, 255, out=shown).astype(np.uint8)
-    rgb[~np.any(normal, axis=-1)] = 0
+    x, y, z = np.moveaxis(normal, -1, 0)
+    rgb[(x == 0) & (y == 0) & (z == 0)] = 0  # faster than any() over three values
     return rgb
 
 
@@ -142,5 +145,5 @@ def png_bytes(rgb: np.ndarray) -> bytes:
     from PIL import Image
 
     out = BytesIO()
-    Image.fromarray(rgb).save(out, format="PNG", compress_level=1)
+    Image.fromarray(rgb).save(out, format="PNG", compress_level=1, compress_type=_RUN_LENGTHS)
     return out.getvalue()

@@ -13,13 +13,15 @@ import torch
 
 from nasrecon.nas.convolution import flop_formulas
 from nasrecon.nas.heads import best_hypotheses
-from nasrecon.nas.lite import LiteNetwork
+from nasrecon.nas.int8 import int8_convolutions, is_supported
+from nasrecon.nas.lite import LiteNetwork, _score
 from nasrecon.nas.lite_features import CACHED_IMAGES, FeatureCache, Features
 from nasrecon.nas.lite_matching import correlate_near
 from nasrecon.nas.network import StereoBatch
 from nasrecon.nas.precision import fold_normalization
 from nasrecon.nas.resize import shrink_batch
 from nasrecon.nas.volume import pixel_rays
+from nasrecon.nas.weights import load_network
 
 
 def stereo(batch: int = 1, sources: int = 2, side: int = 64, seed: int = 0) -> StereoBatch:
@@ -162,6 +164,31 @@ def test_with_gradients_the_same_is_computed(network: LiteNetwork) -> None:
     with torch.enable_grad():
         whole = network(batch).refined_depth.detach()
     assert (run(network, batch) / whole - 1).abs().median() < 1e-4
+
+
+@pytest.mark.parametrize("width", [31, 32])
+def test_the_score_of_rounded_features_is_that_of_their_values(width: int) -> None:
+    torch.manual_seed(2)
+    r, weights = torch.randn(2, width, 5, 3, 7).bfloat16(), torch.randn(width)
+    expected = (r.float() * weights.view(1, -1, 1, 1, 1)).sum(dim=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(_score(r, weights), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(_score(r.float(), weights), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not is_supported(), reason="this CPU has no instructions for 8-bit integers")
+def test_integers_change_no_more_than_rounding_does() -> None:
+    network, batch = load_network("lite", "cpu"), stereo(sources=1, side=96)
+    texture = torch.rand(3, 24, 200, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    texture = torch.nn.functional.interpolate(texture[None], (96, 800), mode="bicubic", align_corners=False)
+    batch.ref_image[:], batch.src_images[0, :] = texture[..., 100:196], texture[..., 108:204]  # a plane at 10.8
+    batch.src_from_ref[..., :3, 3] = torch.tensor([-1.0, 0, 0])
+    exact = run(network, batch)
+    with int8_convolutions():
+        rounded = run(network, batch)
+    assert not rounded.equal(exact)
+    assert (exact[0, 8:-8, 16:-8] / 10.8 - 1).abs().median() < 0.05
+    assert (rounded / exact - 1).abs().median() < 0.01
 
 
 def test_outputs_are_what_the_prediction_promises(network: LiteNetwork) -> None:
