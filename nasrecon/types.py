@@ -258,7 +258,7 @@ class Estimate:
         depth: (H, W) float32, z in the camera [scene units]; 0 = invalid.
         normal: (H, W, 3) float32, unit, camera frame, facing the camera; 0 where the depth is invalid.
         confidence: (H, W) float32 in [0, 1].
-        sigma: (H, W) float32, one standard deviation of the depth [scene units].
+        sigma: (H, W) float32, one standard deviation of the depth [scene units], the error of the poses included.
         rgb: (H, W, 3) uint8, the image at the size of the maps.
         sources: names of the source views.
     """

@@ -263,7 +263,8 @@ class Scorer:
         """Read a view at a size [px], with the protocol's planes."""
         rgb, view = read_view(replace(prepared.scene.views[index], depth_range=self.clamp), *size)
         given = prepared.given_poses
-        return Photo(rgb=rgb, view=view, given_pose=None if given is None else given[index])
+        given_pose = None if given is None else given[index]
+        return Photo(rgb=rgb, view=view, given_pose=given_pose, pose_error=prepared.pose_error(index))
 
     def _clamped(self, depth: torch.Tensor) -> np.ndarray:
         """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""

@@ -41,12 +41,14 @@ class Photo:
         rgb: (H, W, 3) uint8.
         view: its camera at the image's size, as ``ingest.images.read_view`` returns it.
         given_pose: (4, 4), cam_from_world as it was read, where the view's pose was refined; None: the pose is exact.
+        pose_error: median distance of the scene's matches from their epipolar lines [focal lengths]; 0: unknown.
         prior: depth (H, W) [scene units, 0 = none] and normals (H, W, 3) of elsewhere, for references; None: no prior.
     """
 
     rgb: np.ndarray
     view: View
     given_pose: np.ndarray | None = None
+    pose_error: float = 0.0
     prior: tuple[np.ndarray, np.ndarray] | None = None
 
 
@@ -237,7 +239,7 @@ def _rotate_90(photo: Photo) -> Photo:
     )
     view = replace(photo.view, camera=turned, cam_from_world=_QUARTER @ photo.view.cam_from_world)
     given = None if photo.given_pose is None else _QUARTER @ photo.given_pose
-    return Photo(rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)  # a source has no prior
+    return replace(photo, rgb=np.rot90(photo.rgb, k=-1), view=view, given_pose=given)  # a source has no prior
 
 
 def poses_exact(photos: Sequence[Photo]) -> bool:

@@ -36,7 +36,8 @@ class ImageCache:
         """
         rgb, view = read_view(self._prepared.scene.views[index], width, height)
         given = self._prepared.given_poses
-        return Photo(rgb=rgb, view=view, given_pose=None if given is None else given[index])
+        given_pose = None if given is None else given[index]
+        return Photo(rgb=rgb, view=view, given_pose=given_pose, pose_error=self._prepared.pose_error(index))
 
 
 @dataclass(frozen=True, kw_only=True)

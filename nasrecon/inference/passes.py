@@ -15,6 +15,7 @@ import torch
 
 from nasrecon.inference.adapter import Photo, in_scene_units, poses_exact, to_estimates, to_stereo_batch
 from nasrecon.inference.ensemble import fuse_stages
+from nasrecon.inference.pose_error import add_pose_error
 from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
 from nasrecon.nas.precision import autocast, device_of
 from nasrecon.nas.resize import enlarged, shrink_batch
@@ -95,14 +96,15 @@ def run_passes(
     """Run the planned passes on references of one size; returns their average in the network's own units and sizes."""
     batch = to_stereo_batch(refs, sources, network)
     side = None if batch.poses_exact or batch.src_images.shape[1] > 1 else network_info(network).inexact_pair_side
-    predictions = []
+    errors = torch.tensor([ref.pose_error for ref in refs], dtype=torch.float32)
+    predictions, first = [], batch.to(device)
     for poses in plan_passes(batch.src_images.shape[1], batch.poses_exact, passes):
         if poses == "given":
             batch = to_stereo_batch(
                 [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources], network
             )
         predictions.append(_run_at_side(network, batch.to(device), side))
-    return fuse_stages(predictions)
+    return add_pose_error(fuse_stages(predictions), first, errors)
 
 
 def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Prediction:

@@ -69,6 +69,11 @@ class PreparedScene:
         """Whether the poses are those that were given."""
         return self.given_poses is None
 
+    def pose_error(self, view: int) -> float:
+        """Return the median epipolar error of the views that were compared, in focal lengths of a view; 0: unknown."""
+        errors = list(self.epipolar_px.values())
+        return float(np.median(errors)) / float(self.scene.views[view].camera.K[0, 0]) if errors else 0.0
+
     @property
     def depth_ranges(self) -> np.ndarray:
         """(N, 2), near and far of each view [scene units]; NaN where unknown."""
