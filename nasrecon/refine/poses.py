@@ -50,7 +50,7 @@ LOOSER, MATCHES_FOR_PRIOR = 3.0, 40
 # The matches of three or four views determine the scale of depths no better than the poses given do where the two
 # differ by a factor of exp(SAME_SCALE) or less: errors of lens, shutter and clock are in every match. The scale is then
 # their geometric mean. A larger difference means that the poses given are off.
-SAME_SCALE = 0.15
+SAME_SCALE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
