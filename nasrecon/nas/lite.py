@@ -222,8 +222,8 @@ class LiteNetwork(nn.Module):
             normals.append(normal)
             spreads.append(step[:, 6].clamp(-7, 2) - 2)
         assert hidden is not None
-        folded = torch.cat([F.pixel_unshuffle(ref.half, 2), F.pixel_unshuffle(batch.ref_image, 4).to(dtype)], dim=1)
-        mask = self.mask(torch.cat([hidden.to(dtype), ref.context4, convolve(self.fine, folded)], dim=1))
+        fine = convolve(self.fine, _folded(ref.half, batch.ref_image))
+        mask = self.mask(torch.cat([hidden.to(dtype), ref.context4, fine], dim=1))
         slopes = limited_slopes(label.detach(), slopes_from_normal(label, normal, K))
         fine_label, fine_normal = upsample_planes(label, slopes, normal, mask)
         return {
@@ -247,6 +247,12 @@ class LiteNetwork(nn.Module):
         encoded = self.encoder(images.contiguous(memory_format=torch.channels_last))
         context8, context4, matching8, matching4 = self.features(images, encoded)
         return Features(context8, context4, _unit_length(matching8), _unit_length(matching4), encoded[0])
+
+
+def _folded(half: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return features at 1/2 and image as channels at 1/4 (B, 4 * C + 48, H/4, W/4), in the features' precision."""
+    parts = F.pixel_unshuffle(half, 2), F.pixel_unshuffle(image, 4)
+    return torch.cat([part.to(half.dtype, memory_format=torch.channels_last) for part in parts], dim=1)
 
 
 def _unit_length(features: torch.Tensor) -> torch.Tensor:

@@ -295,7 +295,10 @@ class Sharpener(nn.Module):
 
     def forward(self, label: torch.Tensor, image: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
         four = F.pixel_unshuffle(label[:, None], 2)
-        mean = F.avg_pool2d(four.mean(dim=1, keepdim=True), 7, 1, 3, count_include_pad=False)
+        mean = four.mean(dim=1, keepdim=True)
+        for window, padding in (((7, 1), (3, 0)), ((1, 7), (0, 3))):
+            mean = F.avg_pool2d(mean, window, 1, padding, count_include_pad=False)
         parts = [(four - mean).clamp(-4, 4), F.pixel_unshuffle(image, 2), half]
-        step = self.out(self.body(torch.cat([part.to(half.dtype) for part in parts], dim=1))).float()
+        parts = [part.to(half.dtype, memory_format=torch.channels_last) for part in parts]
+        step = self.out(self.body(torch.cat(parts, dim=1))).float()
         return label + F.pixel_shuffle(self.reach * torch.tanh(step / self.reach), 2)[:, 0]
