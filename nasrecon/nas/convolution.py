@@ -63,8 +63,8 @@ def convolve(
     if _can_fuse(x):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if in_use() and suits(layer, x.shape[1]) and not kernel_padding and rectify != "relu6":
-            part = _part(layer, inputs)
-            y = convolve_int8(layer, x, *part, inputs.start, plus=plus, dtype=dtype, rectify=rectify == "relu")
+            part, key = _part(layer, inputs), (inputs.start, inputs.stop)
+            y = convolve_int8(layer, x, *part, key, plus=plus, dtype=dtype, rectify=rectify == "relu")
             if y is not None:
                 return y
         x = x.to(dtype)
@@ -113,13 +113,13 @@ def _weights(
     """Return the weights and the bias in a precision; cast once, and again where they have changed since."""
     weight, bias = _part(layer, inputs)
     state = (dtype, kernel_padding, state_of(weight, bias))
-    cast_weights = layer.__dict__.setdefault("_cast_weights", {})
-    known = cast_weights.get(inputs.start)
+    cast_weights, key = layer.__dict__.setdefault("_cast_weights", {}), (inputs.start, inputs.stop)
+    known = cast_weights.get(key)
     if known is None or known[0] != state:
         weight = _pad_kernel(layer, kernel_padding) if kernel_padding else weight.detach()
         order = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
         weight = weight.to(dtype, memory_format=order)
-        known = cast_weights[inputs.start] = (state, weight, None if bias is None else bias.detach().to(dtype))
+        known = cast_weights[key] = (state, weight, None if bias is None else bias.detach().to(dtype))
     return known[1], known[2]
 
 

@@ -76,7 +76,7 @@ def convolve_int8(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    key: int | None = None,
+    key: object = None,
     *,
     plus: torch.Tensor | None = None,
     dtype: torch.dtype,
@@ -85,7 +85,7 @@ def convolve_int8(
     """Convolve x (N, C, ...) with a layer's weights, add a tensor and apply ReLU.
 
     Args:
-        weight: of the layer, or of some of its input channels. key: the first of these.
+        weight: of the layer, or of some of its input channels. key: names these.
         dtype: of the output, float32 or bfloat16.
 
     Returns:
@@ -124,7 +124,7 @@ def _packed(
     layer: Convolution,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    key: int | None,
+    key: object,
     has_zero: bool,
     place: tuple[Any, ...],
     shape: torch.Size,
