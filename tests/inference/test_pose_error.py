@@ -98,6 +98,20 @@ def test_of_a_refined_pair_more_is_uncertain() -> None:
     torch.testing.assert_close(three, exact, rtol=1e-3, atol=0)
 
 
+def test_each_item_of_a_batch_has_its_own_error() -> None:
+    depths, moves = (2.0, 5.0), ((0.3, 0, 0), (0.1, 0.2, 0.1))
+    one = [(prediction_of(torch.full((1, 64, 64), z)), batch_of(move)) for z, move in zip(depths, moves, strict=True)]
+    names = ("ref_image", "src_images", "ref_K", "src_K", "src_from_ref", "min_depth")
+    batch = replace(one[0][1], **{name: torch.cat([getattr(b, name) for _, b in one]) for name in names})
+    maps = Prediction.__dataclass_fields__
+    both = Prediction(**{name: torch.cat([getattr(p, name) for p, _ in one]) for name in maps})
+    out = add_pose_error(both, batch, torch.tensor([ERROR, 0.0]))
+    alone = add_pose_error(*one[0], torch.tensor([ERROR]))
+    torch.testing.assert_close(out.sigma[:1], alone.sigma)
+    torch.testing.assert_close(out.sigma[1:], one[1][0].sigma)
+    torch.testing.assert_close(out.confidence[:1], alone.confidence)
+
+
 def test_pixels_without_depth_and_scenes_without_an_error_stay_as_they_are() -> None:
     depth = torch.full((1, 64, 64), 2.0)
     depth[:, 10:20] = torch.nan
