@@ -38,9 +38,9 @@ from nasrecon.evaluation.zones import (
     zone_masks,
 )
 from nasrecon.inference.adapter import Photo
+from nasrecon.inference.loader import read_photo
 from nasrecon.inference.passes import predict_stages
 from nasrecon.inference.wrapper import NetworkWrapper
-from nasrecon.ingest.images import read_view
 from nasrecon.ingest.true_depth import read_true_depth
 from nasrecon.nas.network import Network, Prediction, StereoBatch
 from nasrecon.prepare.prepare import PreparedScene
@@ -261,10 +261,8 @@ class Scorer:
 
     def _photo(self, prepared: PreparedScene, index: int, size: tuple[int, int]) -> Photo:
         """Read a view at a size [px], with the protocol's planes."""
-        rgb, view = read_view(replace(prepared.scene.views[index], depth_range=self.clamp), *size)
-        given = prepared.given_poses
-        given_pose = None if given is None else given[index]
-        return Photo(rgb=rgb, view=view, given_pose=given_pose, pose_error=prepared.pose_error(index))
+        photo = read_photo(prepared, index, *size)
+        return replace(photo, view=replace(photo.view, depth_range=self.clamp))
 
     def _clamped(self, depth: torch.Tensor) -> np.ndarray:
         """Return a depth map (H, W) within the range; what is no depth becomes the farthest."""

@@ -30,6 +30,7 @@ from nasrecon.errors import InputError
 from nasrecon.geometry import relative_pose
 from nasrecon.inference.sizes import fitted_size, padded_side
 from nasrecon.nas.network import Network, Prediction, StereoBatch, network_info
+from nasrecon.nas.volume import pixel_rays
 from nasrecon.types import Camera, Estimate, View
 
 
@@ -255,11 +256,10 @@ def _integer_centered(camera: Camera) -> np.ndarray:
 
 def _facing_camera(normal: np.ndarray, valid: np.ndarray, camera: Camera) -> np.ndarray:
     """Return unit normals (H, W, 3) of (3, H, W), turned to the camera; (0, 0, 0) where invalid or not finite."""
-    (fx, skew, cx), (_, fy, cy), _ = camera.K
-    ray_y = (np.arange(camera.height)[:, None] + 0.5 - cy) / fy
-    ray_x = (np.arange(camera.width) + 0.5 - cx - skew * ray_y) / fx
+    K = torch.from_numpy(_integer_centered(camera)).float()[None]
+    rays = pixel_rays(K, camera.height, camera.width).view(3, camera.height, camera.width).numpy()
     x, y, z = np.nan_to_num(normal, nan=0, posinf=0, neginf=0)
     length = np.sqrt(x * x + y * y + z * z)
-    away = x * ray_x.astype(np.float32) + y * ray_y.astype(np.float32) + z > 0
+    away = x * rays[0] + y * rays[1] + z > 0
     factor = np.where(away, np.float32(-1), np.float32(1)) / np.where(length > 0, length, 1)
     return np.stack([x, y, z], axis=-1) * np.where(valid, factor, 0)[..., None]

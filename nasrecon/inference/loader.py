@@ -18,6 +18,17 @@ from nasrecon.progress import Progress
 Item = tuple[Photo, list[Photo]]
 
 
+def read_photo(prepared: PreparedScene, index: int, width: int, height: int) -> Photo:
+    """Return a view's image at a size [px], its camera at that size, and what is known of the error of its pose.
+
+    Raises:
+        InputError: if the image cannot be read.
+    """
+    rgb, view = read_view(prepared.scene.views[index], width, height)
+    given = None if prepared.given_poses is None else prepared.given_poses[index]
+    return Photo(rgb=rgb, view=view, given_pose=given, pose_error=prepared.pose_error(index))
+
+
 class ImageCache:
     """Decoded images of a scene by view and size; the least recently used one goes when there are too many.
 
@@ -29,15 +40,7 @@ class ImageCache:
         self.read = lru_cache(capacity)(self._read)
 
     def _read(self, index: int, width: int, height: int) -> Photo:
-        """Return the image and the view at that size [px].
-
-        Raises:
-            InputError: if the image cannot be read.
-        """
-        rgb, view = read_view(self._prepared.scene.views[index], width, height)
-        given = self._prepared.given_poses
-        given_pose = None if given is None else given[index]
-        return Photo(rgb=rgb, view=view, given_pose=given_pose, pose_error=self._prepared.pose_error(index))
+        return read_photo(self._prepared, index, width, height)
 
 
 @dataclass(frozen=True, kw_only=True)

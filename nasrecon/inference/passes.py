@@ -94,17 +94,17 @@ def run_passes(
     passes: Passes,
 ) -> Prediction:
     """Run the planned passes on references of one size; returns their average in the network's own units and sizes."""
-    batch = to_stereo_batch(refs, sources, network)
+    batch = to_stereo_batch(refs, sources, network).to(device)
     side = None if batch.poses_exact or batch.src_images.shape[1] > 1 else network_info(network).inexact_pair_side
-    errors = torch.tensor([ref.pose_error for ref in refs], dtype=torch.float32)
-    predictions, first = [], batch.to(device)
+    predictions = []
     for poses in plan_passes(batch.src_images.shape[1], batch.poses_exact, passes):
+        passed = batch
         if poses == "given":
-            batch = to_stereo_batch(
-                [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources], network
-            )
-        predictions.append(_run_at_side(network, batch.to(device), side))
-    return add_pose_error(fuse_stages(predictions), first, errors)
+            given = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
+            passed = to_stereo_batch(*given, network).to(device)
+        predictions.append(_run_at_side(network, passed, side))
+    errors = torch.tensor([ref.pose_error for ref in refs], dtype=torch.float32)
+    return add_pose_error(fuse_stages(predictions), batch, errors)
 
 
 def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Prediction:

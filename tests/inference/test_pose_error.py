@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plane_world import make_view, posed
 
+from nasrecon.inference.loader import ImageCache, read_photo
 from nasrecon.inference.passes import predict
 from nasrecon.inference.pose_error import PAIR_FACTOR, SCALE_OF_MEDIAN, add_pose_error
 from nasrecon.nas.network import NEAR, Prediction, StereoBatch
 from nasrecon.prepare.prepare import PreparedScene
+from nasrecon.types import Scene
 
 ERROR = 0.002  # focal lengths
 
@@ -62,7 +66,7 @@ def test_near_and_far_surfaces_keep_their_own_errors() -> None:
     torch.testing.assert_close(error, expected, rtol=2e-3, atol=0)
 
 
-def test_motion_along_the_ray_says_nothing_at_the_epipole() -> None:
+def test_the_error_is_largest_at_the_epipole_of_forward_motion() -> None:
     before = prediction_of(torch.full((1, 65, 65), 3.0))
     batch = batch_of((0, 0, -0.5), side=65)
     error = added(add_pose_error(before, batch, torch.tensor([ERROR])), before)
@@ -143,6 +147,17 @@ def test_the_error_of_a_photo_reaches_its_estimate() -> None:
     (wider,) = predict(FlatNetwork(), [replace(ref, pose_error=ERROR)], [[source]])
     assert np.array_equal(plain.depth, wider.depth)
     assert (wider.sigma > plain.sigma).all() and (wider.confidence < plain.confidence).all()
+
+
+def test_photos_carry_the_error_of_their_scene(tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "a.png")
+    view = make_view("a", 96, 64, 90, (0, 0, 0), (0, 0, 0))
+    scene = Scene(root=tmp_path, views=(replace(view, image=replace(view.image, path=tmp_path / "a.png")),))
+    prepared = PreparedScene(scene=scene, epipolar_px={"a": 0.9})
+    for size in ((96, 64), (48, 32)):
+        photo = read_photo(prepared, 0, *size)
+        assert photo.pose_error == pytest.approx(0.01) and photo.rgb.shape == (*size[::-1], 3)
+        assert ImageCache(prepared, 1).read(0, *size).pose_error == photo.pose_error
 
 
 def test_the_error_of_a_scene_is_the_median_of_its_views_in_focal_lengths() -> None:
