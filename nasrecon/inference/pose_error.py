@@ -1,9 +1,9 @@
 """What the error of the poses adds to the error of the depths.
 
-A network states how far its matches may be off under the poses that it is given; it cannot know how far these are off.
-The matches of the images do: they lie beside their epipolar lines, on average by so much as the poses, and the matches
-themselves, are off. An error of a pixel is an error of the depth by the share of a pixel in the parallax, the distance
-in the image between a point and the same point infinitely far.
+The sigma of a network is that of its matching under the poses of the batch; it leaves the error of these poses out.
+The epipolar error of the scene's matches measures it, together with the noise of the matches. An error of e pixels
+changes a depth by the share e / p of it, where p is the parallax: the distance in the image between a point and the
+same point at infinity.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ SCALE_OF_MEDIAN = 0.8
 """Scale of the Laplace distribution of an error of the depths, in shares of the parallax, over the median epipolar
 error; measured on livingroom1, with 2 and with 4 sources."""
 PAIR_FACTOR = 3.0
-"""Of a pair whose poses were refined so much more: what is off there is what its own matches do not show; measured on
-the 8 pairs of demon_sample."""
+"""The scale of a single refined pair is so many times larger: its own matches leave a part of the error of its poses
+unmeasured; measured on the 8 pairs of demon_sample."""
 _STEP = 4  # the parallax is computed every so many pixels
 _MIN_PARALLAX = 1e-6
 
 
 def add_pose_error(prediction: Prediction, batch: StereoBatch, error: torch.Tensor) -> Prediction:
-    """Widen sigma, and lower the confidence, by what the error of the poses adds.
+    """Add the error of the poses to sigma (in quadrature), and lower the confidence accordingly.
 
     Args:
-        prediction: of the batch.
+        prediction: of the batch: refined_depth, sigma (B, H, W) in the unit of ``min_depth``, confidence (B, H, W).
         error: (B,), median distance of the matches from their epipolar lines [focal lengths]; 0 where it is unknown.
     """
     if not bool((error > 0).any()):

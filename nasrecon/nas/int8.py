@@ -36,23 +36,24 @@ def int8_convolutions() -> Iterator[None]:
 
 
 def in_use() -> bool:
-    """Tell whether this thread computes convolutions in 8-bit integers now."""
+    """Return whether this thread computes convolutions in 8-bit integers now."""
     return _in_use.get()
 
 
 def suits(layer: Convolution, inputs: int) -> bool:
-    """Tell whether a layer is faster in integers, for a number of input channels."""
+    """Return whether a layer is faster in integers, for a number of input channels."""
     products = math.prod(layer.kernel_size) * layer.out_channels
     return layer.groups == 1 and inputs >= _MIN_INPUTS and products >= _MIN_PRODUCTS
 
 
 def is_supported() -> bool:
-    """Tell whether this CPU has the instructions, and this torch the operations, which a small example checks."""
+    """Return whether this CPU has the instructions, and this torch the operations, which a small example checks."""
     return any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS) and _has_operations()
 
 
 @functools.cache
 def _has_operations() -> bool:
+    """Return whether torch's operations exist with the arguments used here, and give what floats give."""
     try:
         return all(_computes(layer) for layer in (nn.Conv2d(16, 16, 3, 1, 1), nn.Conv3d(16, 16, 3, 1, 1)))
     except (AttributeError, ImportError, RuntimeError, TypeError):
@@ -85,7 +86,8 @@ def convolve_int8(
     """Convolve x (N, C, ...) with a layer's weights, add a tensor and apply ReLU.
 
     Args:
-        weight: of the layer, or of some of its input channels. key: names these.
+        x: float32 or bfloat16. plus: (N, C', ...), of the shape of the output; it is left as it is.
+        weight: of the layer, or of some of its input channels, (C', C, ...). key: identifies these.
         dtype: of the output, float32 or bfloat16.
 
     Returns:
