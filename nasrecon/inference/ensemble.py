@@ -13,13 +13,13 @@ from nasrecon.nas.network import NEAR, Prediction
 _MIN_SPREAD = 1e-4
 
 
-def fuse_stages(predictions: Sequence[Prediction], at_pixel: float = 2.0, over_image: float = 4.0) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction], at_pixel: float = 0.0, over_image: float = 8.0) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
     Depths are averaged as one over depth, normals as vectors. The weights are one over ``s^at_pixel * g^over_image``: s
-    the relative spread at the pixel, g its geometric mean over the image, which tells wrong poses better than one pixel
-    can. Where the predictions contradict each other sigma grows and confidence falls: both are those of the mixture,
-    taken as Laplace's distributions around the single depths.
+    the relative spread at the pixel, g its geometric mean over the image. By default g alone counts: it tells wrong
+    poses better than one pixel can. Where the predictions contradict each other sigma grows and confidence falls: both
+    are those of the mixture, taken as Laplace's distributions around the single depths.
 
     Args:
         predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.

@@ -53,17 +53,22 @@ def test_equally_sure_ones_meet_half_way_in_parallax() -> None:
         torch.testing.assert_close(normal, torch.tensor([0.0, 0, -1]).view(1, 3, 1, 1).expand_as(normal))
 
 
-def test_the_surer_one_counts_more_also_for_being_surer_elsewhere() -> None:
+def test_the_one_that_is_surer_over_the_image_counts_more_at_every_pixel() -> None:
     # At pixel (0, 0) both are equally sure, elsewhere the first twice as much.
     first, second = says(2.0, 0.1), says(4.0, 0.2)
     second.sigma[0, 0, 0] = 0.1 * 4.0
-    both = fuse_stages([first, second])
-    share = torch.tensor([0.1, 0.2]) ** -2
-    over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)]) ** -4
-    for place, weight in (((0, 0), over_image), ((1, 1), share * over_image)):
-        weight = weight / weight.sum()
-        expected = 1 / (weight * torch.tensor([1 / 2, 1 / 4])).sum()
-        torch.testing.assert_close(both.refined_depth[0, *place], expected)
+    over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)])
+    at_pixel = torch.tensor([0.1, 0.2]) ** -2
+    for powers, (corner, inside) in (
+        ((), (over_image**-8, over_image**-8)),
+        ((2.0, 4.0), (over_image**-4, at_pixel * over_image**-4)),
+        ((2.0, 0.0), (torch.ones(2), at_pixel)),
+    ):
+        both = fuse_stages([first, second], *powers)
+        for place, weight in (((0, 0), corner), ((1, 1), inside)):
+            weight = weight / weight.sum()
+            expected = 1 / (weight * torch.tensor([1 / 2, 1 / 4])).sum()
+            torch.testing.assert_close(both.refined_depth[0, *place], expected)
 
 
 def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
@@ -85,7 +90,7 @@ def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
 def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -> None:
     predictions = [says(2.0, 0.02), says(2.12, 0.03)]
     both = fuse_stages(predictions)
-    weight = torch.tensor([0.02, 0.03]) ** -6
+    weight = torch.tensor([0.02, 0.03]) ** -8
     weight = (weight / weight.sum()).numpy()
     # Laplace's distributions of the relative depth around each prediction, their standard deviations as given.
     average = float(both.refined_depth[0, 0, 0])
@@ -103,6 +108,6 @@ def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -
 def test_normals_come_out_unit() -> None:
     both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(2.0, 0.2, (0.0, 0.8, -0.6))])
     torch.testing.assert_close(both.refined_normal.norm(dim=1), torch.ones(1, *SIZE))
-    weight = 2.0**6
+    weight = 2.0**8
     expected = F.normalize(torch.tensor([weight * 0.6, 0.8, -weight * 0.8 - 0.6]), dim=0)
     torch.testing.assert_close(both.refined_normal[0, :, 0, 0], expected)
