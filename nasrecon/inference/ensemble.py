@@ -13,17 +13,17 @@ from nasrecon.nas.network import NEAR, Prediction
 _MIN_SPREAD = 1e-4
 
 
-def fuse_stages(predictions: Sequence[Prediction], at_pixel: float = 0.0, over_image: float = 8.0) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction], power: float = 8.0, *, by_pixel: bool = False) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
-    Depths are averaged as one over depth, normals as vectors. The weights are one over ``s^at_pixel * g^over_image``: s
-    the relative spread at the pixel, g its geometric mean over the image. By default g alone counts: it tells wrong
-    poses better than one pixel can. Where the predictions contradict each other sigma grows and confidence falls: both
-    are those of the mixture, taken as Laplace's distributions around the single depths.
+    Depths are averaged as one over depth, normals as vectors, with weights of one over the relative spread to a power:
+    over its geometric mean in the image, which tells wrong poses better than one pixel can, or by pixel. Where the
+    predictions contradict each other sigma grows and confidence falls: both are those of the mixture, taken as
+    Laplace's distributions around the single depths.
 
     Args:
         predictions: at least one, of one size. Pixels whose refined depth is not finite or not positive do not count.
-        at_pixel, over_image: the powers of s and g.
+        power: of the spread. by_pixel: each pixel has weights of its own.
 
     Returns:
         the average; a pixel that none of them knows has NaN depths and confidence 0.
@@ -34,8 +34,11 @@ def fuse_stages(predictions: Sequence[Prediction], at_pixel: float = 0.0, over_i
     known = torch.isfinite(refined) & (refined > 0)
     sigma = torch.stack([p.sigma.float() for p in predictions])
     spread = torch.where(known, sigma / refined, 1.0).nan_to_num(1.0).clamp(_MIN_SPREAD, 1 / _MIN_SPREAD)
-    typical = (spread.log() * known).sum(dim=(2, 3), keepdim=True) / known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-    sure = torch.where(known, -(at_pixel * spread.log() + over_image * typical), -torch.inf)
+    log_spread = spread.log()
+    if not by_pixel:
+        counted = known.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+        log_spread = (log_spread * known).sum(dim=(2, 3), keepdim=True) / counted
+    sure = torch.where(known, -power * log_spread, -torch.inf)
     weights = sure.softmax(dim=0).nan_to_num(0.0)  # NaN where nothing is known
 
     def depth(name: str) -> torch.Tensor:

@@ -173,7 +173,7 @@ def _over(
                 prediction = run_passes(network, [tile], [its_sources], device, passes)
                 parts[0] = replace(parts[0], sigma=parts[0].sigma * caution)
                 parts.append(_top_left(prediction, grid.y.size, grid.x.size))
-            estimate = to_estimates(fuse_stages(parts, SUREST, 0.0), [tile], [its_sources], network)[0]
+            estimate = to_estimates(fuse_stages(parts, SUREST, by_pixel=True), [tile], [its_sources], network)[0]
             mosaic.add(estimate, int(left), int(top), np.outer(weights_y, weights_x).astype(np.float32))
     return mosaic.estimate(ref, sources)
 

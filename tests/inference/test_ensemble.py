@@ -57,14 +57,12 @@ def test_the_one_that_is_surer_over_the_image_counts_more_at_every_pixel() -> No
     # At pixel (0, 0) both are equally sure, elsewhere the first twice as much.
     first, second = says(2.0, 0.1), says(4.0, 0.2)
     second.sigma[0, 0, 0] = 0.1 * 4.0
-    over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)])
+    over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)]) ** -8
     at_pixel = torch.tensor([0.1, 0.2]) ** -2
-    for powers, (corner, inside) in (
-        ((), (over_image**-8, over_image**-8)),
-        ((2.0, 4.0), (over_image**-4, at_pixel * over_image**-4)),
-        ((2.0, 0.0), (torch.ones(2), at_pixel)),
+    for both, corner, inside in (
+        (fuse_stages([first, second]), over_image, over_image),
+        (fuse_stages([first, second], 2.0, by_pixel=True), torch.ones(2), at_pixel),
     ):
-        both = fuse_stages([first, second], *powers)
         for place, weight in (((0, 0), corner), ((1, 1), inside)):
             weight = weight / weight.sum()
             expected = 1 / (weight * torch.tensor([1 / 2, 1 / 4])).sum()
