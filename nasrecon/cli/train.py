@@ -51,6 +51,13 @@ Rate = Annotated[
         show_default="1.5e-3; paper: 2e-4; --resume: as before",
     ),
 ]
+KeepStatistics = Annotated[
+    bool,
+    typer.Option(
+        "--keep-statistics",
+        help="Batch normalisation keeps the statistics of --init or --resume: small batches leave poor ones.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint.pt, log.csv.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 ...).")]
 
@@ -176,6 +183,7 @@ def train(
         ),
     ] = None,
     augment: Augment = True,
+    keep_statistics: KeepStatistics = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -188,8 +196,15 @@ def train(
         return
     resume, init = _start_of(run, resume, init)
     options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume)
+    options = replace(options, keep_statistics=_checked(keep_statistics, init, resume))
     sets, drawn = (worlds, data, validation), (round(batch * 1e6), augment)
     _train(run, sets, drawn, options, batches, device, resume=resume, init=init)
+
+
+def _checked(keep_statistics: bool, init: str | None, resume: bool) -> bool:
+    if keep_statistics and init is None and not resume:
+        raise InputError("--keep-statistics keeps those of the weights that a run starts from: name them with --init")
+    return keep_statistics
 
 
 def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | None]:

@@ -1,4 +1,4 @@
-"""``nasrecon weights``: list, verify and import weights."""
+"""``nasrecon weights``: list, verify, import and average weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nasrecon.cli.options import (
-    JsonFlag,
-)
+from nasrecon.cli.options import JsonFlag
+from nasrecon.errors import InputError
 from nasrecon.progress import under_way
 
 if TYPE_CHECKING:
     from nasrecon.nas.manifest import WeightsEntry
 
-app = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import.")
+app = typer.Typer(no_args_is_help=True, help="The networks' weights: list, verify, import, average.")
 
 
 Variant = Literal["auto", "pool1", "pool3"]
@@ -73,7 +72,51 @@ def import_weights(
     """
     from nasrecon.nas.published import import_published
 
-    entry = import_published(mvdnet, consistency, name, variant=variant, trained_min_depth=trained_min_depth)
+    _show(import_published(mvdnet, consistency, name, variant=variant, trained_min_depth=trained_min_depth), as_json)
+
+
+@app.command("average")
+def average(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A name (`weights list`) or a .safetensors file.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="Other weights of the same network.")],
+    name: Annotated[str, typer.Option("--name", help="Name under which --network will find the average.")],
+    share: Annotated[float, typer.Option("--share", help="Share of SECOND, from 0 to 1.")] = 0.5,
+    statistics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--statistics",
+            metavar="PART=SHARE",
+            help="Share of SECOND in the statistics of batch normalisation of a part of the network; repeatable.",
+        ),
+    ] = None,
+    spread_factor: Annotated[
+        float | None, typer.Option("--spread-factor", min=0.001, help="New factor of the network's sigma.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The average of two weights files among your own weights: of two trainings that began alike it is often better.
+
+    Example: nasrecon weights average lite mine --name both --share 0.3
+    """
+    from nasrecon.nas.average import average_weights
+
+    shares = _shares(statistics or [])
+    _show(average_weights(first, second, name, share=share, statistics=shares, spread_factor=spread_factor), as_json)
+
+
+def _shares(pairs: list[str]) -> dict[str, float]:
+    """Read PART=SHARE."""
+    shares = {}
+    for pair in pairs:
+        part, _, share = pair.partition("=")
+        try:
+            shares[part] = float(share)
+        except ValueError:
+            raise InputError(f"--statistics {pair}: expected PART=SHARE, as hourglass=0.5") from None
+    return shares
+
+
+def _show(entry: WeightsEntry, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_entry_facts(entry)))
     else:

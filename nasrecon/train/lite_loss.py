@@ -18,6 +18,10 @@ WEIGHTS = {
 
 OF_STAGE_1 = ("ce", "edges", "label", "label_initial", "normal")
 
+EDGE_WEIGHT, EDGE_JUMP = 2.0, 1.05
+"""How many times a pixel near a depth edge counts in the error of depth; the factor between the depths of neighbours
+from which there is an edge."""
+
 _STEP_DECAY, _STEP_SUM = 0.8, 2.0  # weights of the consistency steps: _STEP_DECAY^k, k steps before the last
 _SMOOTH = 0.25  # largest distance of the true normal from that of the true depth where a surface is smooth
 
@@ -51,6 +55,20 @@ def share_entropy(log_prob: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     return -(log_prob * shares).sum() / shares.sum().clamp_min(1)
 
 
+def edge_weights(label: torch.Tensor, valid: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return how much each pixel counts (B, H, W): ``EDGE_WEIGHT`` within ``reach`` px of a depth edge, else 1.
+
+    Blurred edges cost little in the mean of all pixels, as few pixels lie there.
+
+    Args:
+        label: true labels (B, H, W). valid: where they count; the end of what is valid is no edge.
+    """
+    nearest = F.max_pool2d(torch.where(valid, label, 0.0)[:, None], 3, 1, 1)
+    farthest = -F.max_pool2d(-torch.where(valid, label, torch.inf)[:, None], 3, 1, 1)
+    edges = (nearest > EDGE_JUMP * farthest).float()
+    return 1 + (EDGE_WEIGHT - 1) * F.max_pool2d(edges, 2 * reach + 1, 1, reach)[:, 0]
+
+
 def step_weights(steps: int) -> list[float]:
     """Return the weights of the consistency steps, the last the largest; they add up to 2."""
     raw = [_STEP_DECAY ** (steps - 1 - k) for k in range(steps)]
@@ -64,7 +82,8 @@ def training_loss(
 
     Cross-entropy of both costs against the depths in each cell, likelihood of the upsampled distribution, Huber of both
     labels (Z1, Z2), distance of the normals (volume, each step, full size), relative depth and label of each step and
-    of the full-size map, the paper's consistency term in inverse depth, and Laplace's likelihood for the spread.
+    of the full-size map (more near depth edges, ``edge_weights``), the paper's consistency term in inverse depth, and
+    Laplace's likelihood for the spread.
     The consistency term (each step, full size) takes the slopes from pixel to pixel: slopes averaged over
     three pixels are the same with and without a pattern that alternates.
     Logged: each term, ``abs_rel`` of Z2 and of the refined depth and ``angle`` [degrees] of both normals.
@@ -88,14 +107,16 @@ def training_loss(
     smooth = valid4 & _is_smooth(truth4, normal4, K4)
     terms["steps"] = terms["consistency"] = torch.zeros((), device=truth4.device)
     weights = step_weights(len(stages["step_labels"]))
+    counted4 = valid4 * edge_weights(truth4, valid4, 2)
     for weight, label, normal in zip(weights, stages["step_labels"], stages["step_normals"], strict=True):
         error = huber(label, truth4) * 0.15 + relative_error(label, truth4) * 2
         turned = masked_mean(_distance(normal, normal4), valid4 & has_normal(normal4))
-        terms["steps"] = terms["steps"] + weight * (masked_mean(error, valid4) + turned)
+        terms["steps"] = terms["steps"] + weight * (masked_mean(error, counted4) + turned)
         from_depth = normal_from_slopes(label, forward_differences(label), K4)
         terms["consistency"] = terms["consistency"] + weight * masked_mean(_distance(from_depth, normal4), smooth)
     refined = stages["refined_label"]
-    terms["refined"] = masked_mean(relative_error(refined, truth_full) + 0.1 * huber(refined, truth_full), valid_full)
+    counted_full = valid_full * edge_weights(truth_full, valid_full, 8)
+    terms["refined"] = masked_mean(relative_error(refined, truth_full) + 0.1 * huber(refined, truth_full), counted_full)
     from_depth = normal_from_slopes(refined, forward_differences(refined), batch.stereo.ref_K)
     smooth = valid_full & _is_smooth(truth_full, batch.normal, batch.stereo.ref_K)
     terms["refined_consistency"] = masked_mean(_distance(from_depth, batch.normal), smooth)

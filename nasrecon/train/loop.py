@@ -107,7 +107,8 @@ def _prepared(
         raise InputError(f"{run}: holds a training run already; pass --resume to go on with it, or name another folder")
     if resume:
         made = _options_of_run(run, options)
-        options = replace(options, batches=made["trained"].get("batches", 1))
+        kept = options.keep_statistics or made["trained"].get("keep_statistics", False)
+        options = replace(options, batches=made["trained"].get("batches", 1), keep_statistics=kept)
         network_options = made["options"]
     else:
         network = new_state(options, torch.device("cpu"), network_options, init).network

@@ -108,11 +108,18 @@ def frozen(network: nn.Module, stage: Stage) -> list[nn.Module]:
     return second if stage == "1" else [part for part in network.children() if part not in second]
 
 
-def to_training(network: nn.Module, stage: Stage) -> None:
-    """Put what the stage trains into training mode; what is frozen keeps the statistics that it has."""
+def to_training(network: nn.Module, stage: Stage, keep_statistics: bool = False) -> None:
+    """Put what the stage trains into training mode; what is frozen keeps the statistics that it has.
+
+    Args:
+        keep_statistics: all batch normalisation uses and keeps the statistics that it has.
+    """
     network.train()
     for module in frozen(network, stage):
         module.eval()
+    for module in network.modules():
+        if keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def loss_of(

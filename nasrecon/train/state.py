@@ -31,6 +31,8 @@ class TrainOptions:
         clip: largest gradient norm.
         batches: whose gradients are averaged in a step; the ranks of a job share them.
         save_every: steps between checkpoints and validations.
+        keep_statistics: batch normalisation keeps the statistics that the run starts with; those of batches of one to
+            four images vary, and with them the scores, more than hours of training change them.
         seed: of weights and batches.
     """
 
@@ -45,6 +47,7 @@ class TrainOptions:
     clip: float = 8.0
     batches: int = 1
     save_every: int = 250
+    keep_statistics: bool = False
     seed: int = 0
 
 

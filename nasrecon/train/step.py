@@ -63,7 +63,7 @@ def _gradients(state: TrainState, batches: Batches, options: TrainOptions, ranks
         for x, start in zip(statistics, before, strict=True):
             x.copy_(start)
         with mixed_precision(batch.depth.device):
-            to_training(state.network, options.stage)
+            to_training(state.network, options.stage, options.keep_statistics)
             loss, logged = loss_of(state.network, batch, options.stage, seed)
         if not math.isfinite(logged["loss"]):
             raise NasReconError(f"the loss became {logged['loss']} at step {state.step}, on the batch of seed {seed}")

@@ -104,6 +104,7 @@ OPTIONS = {
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
+    "weights average": ["--name", "--share", "--statistics", "--spread-factor", "--json"],
     "train render": [
         "--worlds",
         "--files",
@@ -132,6 +133,7 @@ OPTIONS = {
         "--learning-rate",
         "--batches-per-step",
         "--augment",
+        "--keep-statistics",
         "--resume",
         "--seed",
         "--device",

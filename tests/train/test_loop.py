@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from nasrecon.errors import InputError, NasReconError
 from nasrecon.nas.volume import pixel_rays
 from nasrecon.nas.weights import load_network
 from nasrecon.train.datasets import BatchOptions, WorldFiles
-from nasrecon.train.lite_loss import plane_shares, share_entropy
+from nasrecon.train.lite_loss import EDGE_WEIGHT, edge_weights, plane_shares, share_entropy
 from nasrecon.train.loop import train
 from nasrecon.train.muon import Muon, orthogonalize
 from nasrecon.train.paper_loss import depth_gradient, gradient_disagreement, gradient_from_normal, volume_loss
@@ -135,6 +136,19 @@ def test_each_stage_moves_its_part_and_leaves_the_other(worlds: WorldFiles, netw
         assert moved == {stage == "2"}
 
 
+def test_statistics_are_kept_where_asked_for_and_after_a_resume(worlds: WorldFiles, tmp_path: Path) -> None:
+    """Weights move; the statistics of batch normalisation stay those of the start, and move without the option."""
+    options = TrainOptions(steps=2, warmup=1, keep_statistics=True)
+    start = new_state(options, CPU, init="lite").network.state_dict()
+    train(tmp_path / "kept", worlds, None, replace(options, steps=1), CPU, init="lite")
+    kept = train(tmp_path / "kept", worlds, None, replace(options, keep_statistics=False), CPU, resume=True)
+    free = train(tmp_path / "free", worlds, None, replace(options, steps=1, keep_statistics=False), CPU, init="lite")
+    for state, same in ((kept, True), (free, False)):
+        now = state.network.state_dict()
+        moved = {key.rsplit(".")[-1] for key in now if not torch.equal(now[key], start[key])}
+        assert "weight" in moved and ("running_mean" in moved) is not same and ("running_var" in moved) is not same
+
+
 def test_no_unit_and_no_deep_world_dominates_the_papers_volume_loss(worlds: WorldFiles) -> None:
     """Depths count in medians of the item's own: the loss is the same where all is ten times as deep."""
     batch = worlds.draw(3)
@@ -208,6 +222,18 @@ def test_the_encoder_starts_from_the_published_weights() -> None:
     assert [f.shape[1:] for f in features] == [(16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]
     # Of features learned on ImageNet, and not of drawn ones, the deviations grow like this.
     assert [round(float(f.std())) for f in features] == pytest.approx(PUBLISHED_DEVIATIONS, abs=1)
+
+
+def test_pixels_near_depth_edges_count_more() -> None:
+    """Within the reach of a jump of depth, on both sides; not on a slope, and not where truth ends."""
+    label = 3 + 0.02 * torch.arange(40.0).expand(1, 12, 40).clone()
+    label[..., 20:] *= 1.2
+    valid = torch.ones(1, 12, 40, dtype=torch.bool)
+    valid[..., 34:] = False
+    label[..., 34:] = 1.0
+    weights = edge_weights(label, valid, 3)
+    assert (weights[..., 16:24] == EDGE_WEIGHT).all() and EDGE_WEIGHT > 1
+    assert (weights[..., :16] == 1).all() and (weights[..., 24:] == 1).all()
 
 
 def test_cells_hold_the_shares_of_their_depths() -> None:
