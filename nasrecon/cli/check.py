@@ -101,8 +101,10 @@ def _verdict(diagnosis: Diagnosis, arguments: Sequence[object]) -> list[str]:
     """Say whether the cameras fit, and what to type next."""
     from nasrecon.cli.console import next_lines
     from nasrecon.errors import plural
+    from nasrecon.prepare.prepare import REFINE
 
-    fixes = [word for fix in diagnosis.fixes for word in ("--fix", fix)]
+    left = [fix for fix in diagnosis.fixes if fix != REFINE or REFINE not in arguments]  # poses are refined once
+    fixes = [word for fix in left for word in ("--fix", fix)]
     if diagnosis.faults:
         repaired = (
             f"; with the repairs: {diagnosis.error(diagnosis.repaired)}" if diagnosis.repaired is not None else ""

@@ -49,9 +49,9 @@ class Residuals:
         error_px: (M,) distance of each match to its epipolar line [searched px], behind a camera ``WORST_PX``.
         pair_px: (P,) the median of each pair.
         median_px: the median of all.
-        in_front: share of the matches with enough parallax that lie before both cameras; 1 if there are none.
+        cheirality_share: share of the matches with enough parallax that lie before both cameras; 1 if there are none.
         tested: how many have enough parallax.
-        depth_agrees: share of the points seen by three views whose depths from two pairs agree; NaN if there are few.
+        depth_agreement: share of points seen by three views whose depths from two pairs agree; NaN if they are few.
     """
 
     error_px: np.ndarray

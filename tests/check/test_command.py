@@ -11,8 +11,11 @@ from cli.setups import unbroken
 from plane_world import SweepNetwork
 
 from nasrecon import cli
+from nasrecon.check.findings import Diagnosis, Finding
+from nasrecon.cli.check import report
 from nasrecon.geometry import inverse
 from nasrecon.ingest.open_scene import open_scene
+from nasrecon.matching.residuals import Residuals
 
 ROOM = Path(__file__).parents[2] / "examples" / "room"
 NAMES = [f"room_{i:02d}.jpg" for i in (4, 5, 6, 7, 8)]
@@ -79,6 +82,19 @@ def test_json_tells_what_the_report_tells(run, files) -> None:
     assert code == 1 and fault["name"] == "order" and reported["fixes"] == ["order=reversed"]
     assert reported["given"]["median_epipolar_error_px"] > 5 > 0.5 > reported["repaired"]["median_epipolar_error_px"]
     assert reported["read"]["views"].startswith("5 ")
+
+
+def test_the_next_command_refines_noisy_poses_once() -> None:
+    """Poses that stay noisy after ``--fix refine-poses`` do not ask for it again; other fixes may be needed twice."""
+    errors = {"median_px": 2.0, "pair_px": np.ones(3), "error_px": np.ones(9)}
+    residuals = Residuals(tested=9, cheirality_share=1, depth_agreement=1, **errors)
+    noisy = Finding(name="noisy", kind="note", what="the poses are noisy", fixes=("refine-poses",))
+    order = Finding(name="order", kind="note", what="in another order", fixes=("order=+1",))
+    diagnosis = Diagnosis(findings=(noisy, order), given=residuals)
+    for asked, expected in (([], 1), (["--fix", "refine-poses", "--fix", "order=+1"], 1)):
+        command = unbroken(report(diagnosis, ["photos", *asked])).splitlines()[-1]
+        assert command.count("--fix refine-poses") == expected
+        assert command.count("--fix order=+1") == 1 + len(asked) // 4
 
 
 def test_bad_input_exits_with_2(run, files) -> None:
