@@ -81,12 +81,16 @@ def average(
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Other weights of the same network.")],
     name: Annotated[str, typer.Option("--name", help="Name under which --network will find the average.")],
     share: Annotated[float, typer.Option("--share", help="Share of SECOND, from 0 to 1.")] = 0.5,
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", metavar="PART=SHARE", help="Another share in a part of the network; repeatable."),
+    ] = None,
     statistics: Annotated[
         list[str] | None,
         typer.Option(
             "--statistics",
             metavar="PART=SHARE",
-            help="Share of SECOND in the statistics of batch normalisation of a part of the network; repeatable.",
+            help="Another share in the statistics of batch normalisation of a part; repeatable.",
         ),
     ] = None,
     spread_factor: Annotated[
@@ -100,19 +104,19 @@ def average(
     """
     from nasrecon.nas.average import average_weights
 
-    shares = _shares(statistics or [])
-    _show(average_weights(first, second, name, share=share, statistics=shares, spread_factor=spread_factor), as_json)
+    shares = {"share": share, "parts": _shares("--part", part), "statistics": _shares("--statistics", statistics)}
+    _show(average_weights(first, second, name, **shares, spread_factor=spread_factor), as_json)
 
 
-def _shares(pairs: list[str]) -> dict[str, float]:
+def _shares(option: str, pairs: list[str] | None) -> dict[str, float]:
     """Read PART=SHARE."""
     shares = {}
-    for pair in pairs:
+    for pair in pairs or []:
         part, _, share = pair.partition("=")
         try:
             shares[part] = float(share)
         except ValueError:
-            raise InputError(f"--statistics {pair}: expected PART=SHARE, as hourglass=0.5") from None
+            raise InputError(f"{option} {pair}: expected PART=SHARE, as consistency=0.5") from None
     return shares
 
 

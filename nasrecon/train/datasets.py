@@ -13,8 +13,12 @@ from nasrecon.errors import InputError
 from nasrecon.nas.network import StereoBatch
 from nasrecon.train.render import Rendered
 from nasrecon.train.sensor import blur_views
+from nasrecon.train.view_changes import PosedViews, change_views, cut_apart, draw_window
 from nasrecon.train.world_files import load_file
 from nasrecon.train.worlds import rotation_from_vector
+
+CUT_APART = (0.6, 0.25)
+"""Shares of the batches with one and with more sources whose views are cut to windows at places of their own."""
 
 _USUAL_NEAR = 0.25
 """Without augmentation the guessed min_depth is this power of the lowest, about what ``depth_range`` finds."""
@@ -35,8 +39,8 @@ class BatchOptions:
             sensors leaves: turned by 0.001 to 0.012 rad, moved by 0.5 to 10 % of the baseline. Half of it where there
             are more sources.
         blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur.
-        augment: False: nothing is drawn at random but the items. Their views are neither mirrored, recoloured, blurred,
-            moved, enlarged nor cut at random places, and their sources are always the first ones.
+        augment: False: nothing is drawn at random but the items. Their views are neither changed (``view_changes.py``),
+            mirrored, recoloured, blurred nor moved, and their sources are always the first ones.
     """
 
     pixels: int = 4 * 320 * 256
@@ -101,7 +105,10 @@ class WorldFiles:
 def draw_batch(
     rendered: Rendered, chosen: torch.Tensor, options: BatchOptions, generator: torch.Generator
 ) -> TrainingBatch:
-    """Mirror and disturb: one batch from chosen worlds of a file. All items have the same number of sources."""
+    """Change the views, cut, mirror and disturb: one batch from chosen worlds of a file.
+
+    All items have the same number of sources.
+    """
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     V, H, W = rendered.images.shape[1], *(side // 16 * 16 for side in rendered.images.shape[3:])
     places = rand(len(chosen), V) if options.augment else torch.arange(V).expand(len(chosen), V)
@@ -109,15 +116,24 @@ def draw_batch(
     rows = chosen[:, None]
     K = rendered.K[rows, order].clone()
     K[..., :2, 2] -= 0.5  # networks think in integer pixel centres
-    return disturb(
-        rendered.images[rows, order, :, :H, :W],
-        K,
-        rendered.cam_from_world[rows, order],
-        rendered.depth[chosen, order[:, 0], :H, :W],
-        rendered.normal[chosen, order[:, 0], :, :H, :W].float(),
-        options,
-        generator,
-    )
+    items = [
+        PosedViews(
+            images=rendered.images[item, views, :, :H, :W].float() / 255,
+            K=K[i],
+            cam_from_world=rendered.cam_from_world[item, views],
+            depth=rendered.depth[item, views, :H, :W],
+            normal=rendered.normal[item, views, :, :H, :W].float(),
+        )
+        for i, (item, views) in enumerate(zip(chosen, order, strict=True))
+    ]
+    if options.augment:
+        items = [change_views(item, generator) for item in items]
+        if rand(1) < (CUT_APART[0] if order.shape[1] == 2 else CUT_APART[1]):
+            size = draw_window(H, W, generator)
+            items = [cut_apart(item, size, generator) for item in items]
+    images, K, poses = (torch.stack([getattr(item, n) for item in items]) for n in ("images", "K", "cam_from_world"))
+    depth, normal = torch.stack([item.depth[0] for item in items]), torch.stack([item.normal[0] for item in items])
+    return disturb(images, K, poses, depth, normal, options, generator)
 
 
 def draw_sources(options: BatchOptions, available: int, generator: torch.Generator) -> int:
@@ -143,12 +159,12 @@ def disturb(
     """Mirror the views of a batch, change colours, sharpness and poses, and guess the nearest plane.
 
     Args:
-        images: (B, V, 3, H, W) uint8, the references first. K: (B, V, 3, 3), integer pixel centres.
+        images: (B, V, 3, H, W) in [0, 1], the references first. K: (B, V, 3, 3), integer pixel centres.
         cam_from_world: (B, V, 4, 4). depth: (B, H, W), 0 = none, and normal: (B, 3, H, W), 0 = none, of the references.
     """
     rand = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
     B, W = len(images), images.shape[-1]
-    images = images.float() / 127.5 - 1
+    images = images * 2 - 1
     src_from_ref = cam_from_world[:, 1:] @ torch.linalg.inv(cam_from_world[:, :1])
     if options.augment and rand(1) < 0.5:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))

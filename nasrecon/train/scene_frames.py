@@ -70,7 +70,7 @@ class SceneFrames:
         count = draw_sources(self.options, SOURCE_VIEWS, generator)
         items = [self._item(count, generator) for _ in range(max(1, self.options.pixels // (width * height)))]
         images, K, poses, depth, normal = (torch.stack(part) for part in zip(*items, strict=True))
-        return disturb(images, K, poses, depth, normal, self.options, generator)
+        return disturb(images / 255, K, poses, depth, normal, self.options, generator)
 
     def summary(self) -> str:
         """Return one line: the scene, its frames, and how many were left out and why."""
@@ -98,8 +98,7 @@ class SceneFrames:
             images = np.stack([c.rgb.transpose(2, 0, 1) for c in crops])
             poses = np.stack([c.view.cam_from_world for c in crops])
             tensors = (images, np.stack([c.K for c in crops]), poses, depth, normal.transpose(2, 0, 1))
-            kinds = (torch.uint8, *[torch.float32] * 4)
-            return tuple(torch.from_numpy(np.array(x)).to(kind) for x, kind in zip(tensors, kinds, strict=True))
+            return tuple(torch.from_numpy(np.array(x)).float() for x in tensors)
         raise InputError(f"{self.summary()}; none of {_ATTEMPTS} frames drawn can be used")
 
     def _sources_of(self, ref: int) -> tuple[int, ...]:

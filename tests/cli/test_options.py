@@ -104,7 +104,7 @@ OPTIONS = {
     "weights list": ["--json"],
     "weights verify": ["--json"],
     "weights import": ["--name", "--variant", "--trained-min-depth", "--json"],
-    "weights average": ["--name", "--share", "--statistics", "--spread-factor", "--json"],
+    "weights average": ["--name", "--share", "--part", "--statistics", "--spread-factor", "--json"],
     "train render": [
         "--worlds",
         "--files",

@@ -57,6 +57,15 @@ def test_tensors_are_averaged_and_statistics_by_part(folder: Path) -> None:
     assert entry.licence == "x" and len(entry.trained["average_of"]) == 2 and entry.trained["share"] == 0.25
 
 
+def test_a_part_has_a_share_of_its_own(folder: Path) -> None:
+    average_weights("first", "second", "both", share=0.0, parts={"consistency": 1.0}, statistics={"consistency": 0.0})
+    first, second, both = _state("first"), _state("second"), _state("both")
+    for key, value in both.items():
+        taken = key.startswith("consistency.") and not key.endswith(("running_mean", "running_var"))
+        expected = (second if taken else first)[key]
+        assert torch.allclose(value.float(), expected.float(), atol=1e-3), key
+
+
 def test_the_command_writes_weights_that_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["weights", "average", "first", "second", "--name", "m", "--share", "0", "--spread-factor", "0.4", "--json"]
     with pytest.raises(SystemExit) as end:
@@ -71,7 +80,9 @@ def test_the_command_writes_weights_that_load(folder: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("changed", "stated"),
     [
-        ({"share": 1.5}, "expected 0"),
+        ({"share": 1.5}, "share of all: expected 0"),
+        ({"parts": {"consistency": -0.1}}, "share of consistency: expected 0"),
+        ({"parts": {"windows": 0.5}}, "expected one of .*consistency"),
         ({"statistics": {"windows": 0.5}}, "expected one of .*hourglass"),
         ({"second": "paper"}, "holds paper"),
         ({"second": "paper", "first": "paper", "spread_factor": 1.0}, "no factor"),
