@@ -40,7 +40,7 @@ class BatchOptions:
             are more sources.
         blurred: share of the items whose views are blurred by 0.5 to 3 px, as hand-held cameras blur.
         augment: False: nothing is drawn at random but the items. Their views are neither changed (``view_changes.py``),
-            mirrored, recoloured, blurred nor moved, and their sources are always the first ones.
+            mirrored, recoloured, blurred, moved, enlarged nor cut, and their sources are always the first ones.
     """
 
     pixels: int = 4 * 320 * 256
