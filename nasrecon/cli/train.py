@@ -195,16 +195,9 @@ def train(
     if context.invoked_subcommand is not None:
         return
     resume, init = _start_of(run, resume, init)
-    options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume)
-    options = replace(options, keep_statistics=_checked(keep_statistics, init, resume))
+    options = _train_options(run, network, stage, steps, learning_rate, seed, init, resume, keep_statistics)
     sets, drawn = (worlds, data, validation), (round(batch * 1e6), augment)
     _train(run, sets, drawn, options, batches, device, resume=resume, init=init)
-
-
-def _checked(keep_statistics: bool, init: str | None, resume: bool) -> bool:
-    if keep_statistics and init is None and not resume:
-        raise InputError("--keep-statistics keeps those of the weights that a run starts from: name them with --init")
-    return keep_statistics
 
 
 def _start_of(run: Path, resume: bool, init: str | None) -> tuple[bool, str | None]:
@@ -289,6 +282,7 @@ def _train_options(
     seed: int,
     init: str | None,
     resume: bool,
+    keep_statistics: bool = False,
 ) -> TrainOptions:
     """Return the options of a run, with the defaults that depend on the network and the run resumed."""
     from nasrecon.train.loop import rate_of_run
@@ -302,9 +296,13 @@ def _train_options(
     stage = cast("Stage", stage or ("1" if network == "paper" else "all"))
     if stage == "2" and init is None and not resume:
         raise InputError("stage 2 trains the consistency module over weights that stage 1 made: pass them with --init")
+    if keep_statistics and init is None and not resume:
+        raise InputError("--keep-statistics keeps those of the weights that a run starts from: name them with --init")
     known = rate_of_run(run) if resume else None
     rate = learning_rate or known or PEAK_RATE.get(network, PEAK_RATE["lite"])
-    return TrainOptions(network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed)
+    return TrainOptions(
+        network=network, stage=stage, steps=steps, learning_rate=rate, seed=seed, keep_statistics=keep_statistics
+    )
 
 
 @app.command()

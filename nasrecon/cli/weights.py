@@ -98,7 +98,7 @@ def average(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The average of two weights files among your own weights: of two trainings that began alike it is often better.
+    """The average of two weights files, written among your own weights: two trainings from the same weights err apart.
 
     Example: nasrecon weights average lite mine --name both --share 0.3
     """

@@ -41,7 +41,8 @@ def average_weights(
 
     Raises:
         WeightsError: if the weights cannot be read or written.
-        InputError: if the two do not belong together, a share is out of range, or a part has no statistics.
+        InputError: if the two do not belong together, a share is out of range, or the network has no such part
+            (no such statistics, no spread factor).
     """
     for of, value in {"all": share, **(parts or {})}.items():
         if not 0 <= value <= 1:
@@ -52,12 +53,10 @@ def average_weights(
         raise InputError(f"{second}: holds {two[0]} with the options {two[1]}, and {first} {one[0]} with {one[1]}")
     network, other = (load_network(source, "cpu", fold=False) for source in (first, second))
     assert isinstance(network, nn.Module) and isinstance(other, nn.Module)
-    keys = list(network.state_dict())
+    tensors, others = network.state_dict(), other.state_dict()
+    keys = list(tensors)
     shares = _shares(keys, parts or {}) | _shares([key for key in keys if key.endswith(_STATISTICS)], statistics or {})
-    mixed = {
-        key: _mixed(key, tensor, other.state_dict()[key], shares.get(key, share))
-        for key, tensor in network.state_dict().items()
-    }
+    mixed = {key: _mixed(key, tensors[key], others[key], shares.get(key, share)) for key in keys}
     if spread_factor is not None:
         if "spread_factor" not in mixed:
             raise InputError(f"{first}: the network {one[0]} has no factor of its spread")

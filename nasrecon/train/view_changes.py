@@ -92,14 +92,18 @@ def polished(views: PosedViews, generator: torch.Generator) -> PosedViews:
     points, facing, along = _in_world(views)
     size = float(views.depth[0][known[0]].median())
     cosine = -(along * facing).sum(dim=-1)
-    mirrored = along + 2 * cosine[..., None] * facing
     middle, radius = points[0][known[0]].mean(dim=0), size * (1 + 2 * rand())
-    light = _environment(views.images, _on_sphere((points - middle) / radius, mirrored), generator)
+    light = _environment(views.images, _on_sphere((points - middle) / radius, _mirrored(along, facing)), generator)
     glossy = torch.ones_like(cosine) if rand() < 0.2 else _some_planes(points, facing, known[0], size, generator)
     least = 0.02 + 0.5 * rand() ** 2
     share = least + (1 - least) * _MAX_REFLECTED * (1 - cosine.clamp(0, 1)) ** _SCHLICK
     share = (share * glossy * known)[:, None]
     return replace(views, images=(views.images * (1 - share) + light * share).clamp(0, 1))
+
+
+def _mirrored(along: torch.Tensor, facing: torch.Tensor) -> torch.Tensor:
+    """Return the directions (..., 3) in which surfaces with unit normals reflect rays along (..., 3)."""
+    return along - 2 * (along * facing).sum(dim=-1, keepdim=True) * facing
 
 
 def _on_sphere(start: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
@@ -213,7 +217,7 @@ def reframed(views: PosedViews, generator: torch.Generator) -> PosedViews:
 
 
 def draw_window(height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
-    """Draw the sides [px] of windows of 0.55 to 0.88 times an image's sides: multiples of 16, of a size to match in."""
+    """Draw height and width [px] of windows: 0.55 to 0.88 times an image's, multiples of 16, of a size to match in."""
     share = 0.55 + 0.33 * float(torch.rand(1, generator=generator))
     cut = lambda side, least: min(side, max(least, int(side * share) // 16 * 16))  # noqa: E731
     return cut(height, _MIN_WINDOW_PX[0]), cut(width, _MIN_WINDOW_PX[1])
@@ -223,10 +227,15 @@ def cut_apart(views: PosedViews, size: tuple[int, int], generator: torch.Generat
     """Return windows (height, width) of the views, each at a place of its own.
 
     More of the reference is outside its sources than in whole images, as in pairs of photos taken far apart; what is
-    seen keeps its scale.
+    seen keeps its scale. The window of the reference holds a pixel with a depth, not sky alone.
     """
     (H, W), (h, w) = views.depth.shape[1:], size
-    places = [[int(torch.randint(n, (1,), generator=generator)) for n in (H - h + 1, W - w + 1)] for _ in views.images]
+    draw = lambda low, high: int(torch.randint(low, high + 1, (1,), generator=generator))  # noqa: E731
+    places = [[draw(0, H - h), draw(0, W - w)] for _ in views.images]
+    known = views.depth[0].nonzero()
+    if len(known):
+        row, column = known[draw(0, len(known) - 1)].tolist()
+        places[0] = [draw(max(0, row - h + 1), min(row, H - h)), draw(max(0, column - w + 1), min(column, W - w))]
     cut = lambda maps: torch.stack([m[..., y : y + h, x : x + w] for m, (y, x) in zip(maps, places, strict=True)])  # noqa: E731
     K = views.K.clone()
     K[:, :2, 2] -= torch.tensor([[x, y] for y, x in places])

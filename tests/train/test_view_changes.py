@@ -8,6 +8,7 @@ import torch
 from nasrecon.nas.volume import pixel_rays, plane_sample_grid, sample_on_planes
 from nasrecon.train.view_changes import (
     PosedViews,
+    _mirrored,
     _on_sphere,
     change_views,
     cut_apart,
@@ -97,7 +98,8 @@ def test_paint_and_light_are_the_same_in_all_views(worlds: list[PosedViews]) -> 
 
 def test_nothing_changes_where_no_depth_is_known(worlds: list[PosedViews]) -> None:
     unknown = PosedViews(**{**vars(worlds[0]), "depth": torch.zeros_like(worlds[0].depth)})
-    assert torch.equal(repainted(unknown, torch.Generator().manual_seed(1)).images, unknown.images)
+    for change in (repainted, polished):
+        assert torch.equal(change(unknown, torch.Generator().manual_seed(1)).images, unknown.images)
 
 
 def test_the_same_seed_changes_views_in_the_same_way(worlds: list[PosedViews]) -> None:
@@ -119,7 +121,16 @@ def test_reflections_follow_the_view(worlds: list[PosedViews]) -> None:
     assert moved > 3
 
 
-def test_a_mirror_shows_what_lies_in_the_mirrored_direction() -> None:
+def test_a_mirror_turns_only_the_part_of_a_ray_along_its_normal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    along, normal = (torch.nn.functional.normalize(torch.randn(7, 3, generator=generator), dim=-1) for _ in "ab")
+    turned = _mirrored(along, normal)
+    dot = lambda vectors: (vectors * normal).sum(dim=-1, keepdim=True)  # noqa: E731
+    torch.testing.assert_close(dot(turned), -dot(along))
+    torch.testing.assert_close(turned - dot(turned) * normal, along - dot(along) * normal)
+
+
+def test_a_reflected_ray_meets_the_sphere_ahead_of_its_start() -> None:
     generator = torch.Generator().manual_seed(0)
     along, start = (torch.nn.functional.normalize(torch.randn(2, 5, 6, 3, generator=generator), dim=-1) for _ in "ab")
     start = start * 0.5
@@ -140,3 +151,12 @@ def test_windows_keep_the_geometry_and_overlap_less(worlds: list[PosedViews]) ->
         outside[name] = float((apart.isinf() & (made.depth[0] > 0)).float().mean())
     assert made.images.shape == (3, 3, 48, 64) and made.normal.shape == (3, 3, 48, 64)
     assert outside["windows"] > outside["whole"]
+
+
+def test_a_window_of_the_reference_holds_a_depth(worlds: list[PosedViews]) -> None:
+    """Where nearly all is sky, the window lies around what is not."""
+    depth = torch.zeros_like(worlds[0].depth)
+    depth[0, 60, 93] = 2.0
+    views = PosedViews(**{**vars(worlds[0]), "depth": depth})
+    for seed in range(20):
+        assert (cut_apart(views, (16, 32), torch.Generator().manual_seed(seed)).depth[0] > 0).sum() == 1
