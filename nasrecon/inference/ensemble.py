@@ -1,4 +1,4 @@
-"""Average predictions that were made under alternative camera poses."""
+"""Average predictions that were made under alternative camera poses or at other sizes of the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasrecon.nas.network import NEAR, Prediction
 _MIN_SPREAD = 1e-4
 
 
-def fuse_stages(predictions: Sequence[Prediction], power: float = 8.0, *, by_pixel: bool = False) -> Prediction:
+def fuse_stages(predictions: Sequence[Prediction], power: float, *, by_pixel: bool = False) -> Prediction:
     """Average predictions of the same references, each as much as it is sure of itself.
 
     Depths are averaged as one over depth, normals as vectors, with weights of one over the relative spread to a power:

@@ -1,8 +1,12 @@
 """Which passes through a network an item takes, and the pass itself.
 
-An item of one reference and one source whose poses were refined passes twice, once under the refined and once under
-the given poses: the matches of a single pair leave much open, and the two poses span it. All other items pass once.
-A network may ask for such pairs at a smaller size (``inexact_pair_side``).
+The matches of a single source leave much open, so a pair, an item of one reference and one source, passes more than
+once. It passes at its own size and at the smaller ones that the network names (``pair_sides``): at a small size a
+network sees farther across what matches nothing, at a large one it sees edges. A pair whose poses were refined passes
+under the refined and under the given poses: the two span what the matches leave open. All other items pass once.
+
+Sizes are averaged pixel by pixel, as one size is right here and another there; poses with one weight for the image, as
+a wrong pose is wrong everywhere.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from nasrecon.types import Estimate
 
 Poses = Literal["refined", "given"]
 Passes = Literal["auto", "single"]
+
+_SIZE_POWER, _POSE_POWER = 4.0, 2.0  # of the spread, in the weights of sizes and of poses (``fuse_stages``)
+_CAUTION = 1.2  # sigma of a smaller size is taken so many times larger: it misses what lies between its pixels
 
 
 def plan_passes(sources: int, exact: bool, passes: Passes = "auto") -> tuple[Poses, ...]:
@@ -95,24 +102,38 @@ def run_passes(
 ) -> Prediction:
     """Run the planned passes on references of one size; returns their average in the network's own units and sizes."""
     batch = to_stereo_batch(refs, sources, network).to(device)
-    side = None if batch.poses_exact or batch.src_images.shape[1] > 1 else network_info(network).inexact_pair_side
+    sides = _pair_sides(network, batch) if passes == "auto" else []
     predictions = []
     for poses in plan_passes(batch.src_images.shape[1], batch.poses_exact, passes):
         passed = batch
         if poses == "given":
             given = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
             passed = to_stereo_batch(*given, network).to(device)
-        predictions.append(_run_at_side(network, passed, side))
+        at_sizes = [*(_run_at_side(network, passed, side) for side in sides), network(passed)]
+        predictions.append(fuse_stages(at_sizes, _SIZE_POWER, by_pixel=True))
     errors = torch.tensor([ref.pose_error for ref in refs], dtype=torch.float32)
-    return add_pose_error(fuse_stages(predictions), batch, errors)
+    return add_pose_error(fuse_stages(predictions, _POSE_POWER), batch, errors)
 
 
-def _run_at_side(network: Network, batch: StereoBatch, side: int | None) -> Prediction:
-    """Run a network on a batch shrunk to a longer side [px], None: as it is; the prediction has the batch's size."""
-    size = (batch.ref_image.shape[-2], batch.ref_image.shape[-1])
-    if side is None or max(size) <= side:
-        return network(batch)
-    return enlarged(network(shrink_batch(batch, side / max(size), network.size_multiple)), size)
+def _pair_sides(network: Network, batch: StereoBatch) -> list[int]:
+    """Return the longer sides [px] at which pairs pass besides their own size.
+
+    They are below their own, and the network takes what they leave of the shorter one. A depth of elsewhere is refined
+    at its own size alone: it would lose its details.
+    """
+    if batch.src_images.shape[1] > 1 or batch.prior_depth is not None:
+        return []
+    shorter, longer = sorted(batch.ref_image.shape[-2:])
+    least = network.min_side / shorter * longer
+    return [side for side in network_info(network).pair_sides if least <= side < longer]
+
+
+def _run_at_side(network: Network, batch: StereoBatch, side: int) -> Prediction:
+    """Run a network on a batch shrunk to a longer side [px]; the prediction has the batch's size."""
+    height, width = batch.ref_image.shape[-2:]
+    smaller = shrink_batch(batch, side / max(height, width), network.size_multiple)
+    prediction = enlarged(network(smaller), (height, width))
+    return replace(prediction, sigma=_CAUTION * prediction.sigma)
 
 
 def _as_given(photo: Photo) -> Photo:

@@ -62,7 +62,7 @@ class LiteNetwork(nn.Module):
     low_precision = True
     spread_factor: torch.Tensor
     folds_normalization = True
-    inexact_pair_side = 320
+    pair_sides = (192, 384)
 
     def __init__(self, planes: int = 64, steps: int = 5) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class Network(Protocol):
     On a CPU several threads may call it at the same time.
 
     Five optional attributes are read where a network has them: ``low_precision``, ``trained_min_depth``,
-    ``inexact_pair_side``, ``weights`` and ``sha256``; ``network_info`` states their defaults. A method
+    ``pair_sides``, ``weights`` and ``sha256``; ``network_info`` states their defaults. A method
     ``refine(batch, depth, normal)`` is called where a network has it: depth (B, H, W) and normals (B, 3, H, W) of
     elsewhere through its consistency module.
 
@@ -70,8 +70,7 @@ class NetworkInfo:
         low_precision: whether its convolutions may run in bfloat16 and in 8-bit integers.
         trained_min_depth: depth of the nearest plane in training. A network is free of scale but for the parts that
             read raw depth, as the paper's consistency module does (section 3.3); float32 is most precise near 1.
-        inexact_pair_side: longer side [px] at which a reference with one source is estimated where their poses are not
-            exact: errors of the poses are fewer pixels there; None: at its own size.
+        pair_sides: longer sides [px] at which a reference with one source is estimated besides its own size.
         weights: the name or path of its weights, "" for a network without.
         sha256: of the weights' file; estimates of two different hashes are never mixed in one results folder.
     """
@@ -82,7 +81,7 @@ class NetworkInfo:
     min_side: int
     low_precision: bool = False
     trained_min_depth: float = 1.0
-    inexact_pair_side: int | None = None
+    pair_sides: tuple[int, ...] = ()
     weights: str = ""
     sha256: str = ""
 
@@ -96,7 +95,7 @@ def network_info(network: Network) -> NetworkInfo:
         min_side=network.min_side,
         low_precision=bool(getattr(network, "low_precision", False)),
         trained_min_depth=float(getattr(network, "trained_min_depth", None) or 1.0),
-        inexact_pair_side=getattr(network, "inexact_pair_side", None),
+        pair_sides=tuple(getattr(network, "pair_sides", ())),
         weights=str(getattr(network, "weights", "")),
         sha256=str(getattr(network, "sha256", "")),
     )

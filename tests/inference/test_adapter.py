@@ -202,26 +202,57 @@ def test_poses_in_doubt_are_tried_both_ways():
     assert not network.batches[-1].to("cpu").poses_exact and network.batches[-1].src_images.shape[1] == 2
 
 
-def test_a_pair_of_inexact_poses_is_estimated_small_where_the_network_asks_for_it():
-    """Under both poses the batch is of the side asked for; the estimate has the reference's size, exact on a plane."""
+def test_a_pair_also_passes_at_the_smaller_sizes_that_the_network_names():
+    """Those below its own that the network takes; under both poses where they are not exact. The average has the
+    reference's size, and is exact on a plane."""
     ref = make_view("ref", 128, 96, 80, (0, 0, 0), (0, 0, 0))
     src = make_view("src", 128, 96, 80, (0, 2, 0), (0.5, 0, 0))
     doubted = replace(posed(src), given_pose=src.cam_from_world)
 
-    class Small(PlaneNetwork):
-        inexact_pair_side = 64
+    class Sized(PlaneNetwork):
+        pair_sides = (32, 64, 128, 256)
 
-    normal, offset = plane_in_cam(ref)
-    network = Small([(normal, offset)] * 3, 1.0, size_multiple=16, min_side=32)
-    (estimate,) = predict(network, [posed(ref)], [[doubted]])
-    assert [batch.ref_image.shape[-2:] for batch in network.batches] == [(48, 64)] * 2
-    inner = (slice(2, -2), slice(2, -2))
-    np.testing.assert_allclose(estimate.depth[inner], plane_depth(ref)[inner], rtol=1e-3)
-    assert estimate.normal.shape == (96, 128, 3)
-    network.batches.clear()
-    predict(network, [posed(ref)], [[posed(src)]])
-    predict(network, [posed(ref)], [[doubted, posed(src)]])
-    assert [batch.ref_image.shape[-2:] for batch in network.batches] == [(96, 128)] * 2
+    network = Sized([plane_in_cam(ref)] * 4, 1.0, size_multiple=16, min_side=32)
+
+    def sizes_of_passes(*sources, passes="auto"):
+        network.batches.clear()
+        (estimate,) = predict(network, [posed(ref)], [sources], passes=passes)
+        inner = (slice(2, -2), slice(2, -2))
+        np.testing.assert_allclose(estimate.depth[inner], plane_depth(ref)[inner], rtol=1e-3)
+        assert estimate.normal.shape == (96, 128, 3)
+        return [tuple(batch.ref_image.shape[-2:]) for batch in network.batches]
+
+    small, own = (48, 64), (96, 128)
+    assert sizes_of_passes(posed(src)) == [small, own]
+    assert sizes_of_passes(doubted) == [small, own] * 2
+    assert sizes_of_passes(doubted, posed(src)) == [own]
+    assert sizes_of_passes(doubted, passes="single") == [own]
+
+
+def test_sizes_are_averaged_by_pixel_and_poses_by_image():
+    """Each size is surer in one half of the image. Under the given pose the depth is another, and its spread larger but
+    for the upper eighth."""
+    ref = make_view("ref", 128, 96, 80, (0, 0, 0), (0, 0, 0))
+    src = make_view("src", 128, 96, 80, (0, 0, 0), (0.5, 0, 0))
+    given = make_view("src", 128, 96, 80, (0, 0, 0), (0.25, 0, 0))
+
+    class HalfSure(PlaneNetwork):
+        pair_sides = (64,)
+
+        def __call__(self, batch):
+            small, poor = batch.ref_image.shape[-1] == 64, float(batch.src_from_ref[0, 0, :3, 3].norm()) < 0.4
+            self.planes_in_ref = [(np.array([0, 0, 1.0]), (2.0 if small else 4.0) * (2 if poor else 1))]
+            prediction = super().__call__(batch)
+            left = torch.arange(batch.ref_image.shape[-1]) < batch.ref_image.shape[-1] // 2
+            relative = torch.where(left == small, 0.01, 0.1).repeat(batch.ref_image.shape[-2], 1) * (100 if poor else 1)
+            relative[: len(relative) // 8] /= 10000 if poor else 1
+            return replace(prediction, sigma=prediction.refined_depth * relative)
+
+    network = HalfSure([], 1.0, size_multiple=16, min_side=32)
+    (estimate,) = predict(network, [posed(ref)], [[replace(posed(src), given_pose=given.cam_from_world)]])
+    assert len(network.batches) == 4
+    np.testing.assert_allclose(estimate.depth[:, :56], 2.0, rtol=1e-2)
+    np.testing.assert_allclose(estimate.depth[:, -56:], 4.0, rtol=1e-2)
 
 
 def test_a_batch_of_two_scales_equals_its_items():

@@ -1,4 +1,4 @@
-"""Averages of what a network says under different poses: weights, pixels that are missing, honest spread."""
+"""Averages under different poses and at different sizes: weights, pixels that are missing, honest spread."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def says(depth: float, relative: float, normal: tuple[float, float, float] = (0.
 
 def test_one_prediction_stays_as_it_is() -> None:
     only = says(2.0, 0.1)
-    assert fuse_stages([only]) is only
+    assert fuse_stages([only], 8.0) is only
 
 
 def test_the_same_twice_is_the_same() -> None:
     one = says(2.0, 0.1, (0.6, 0.0, -0.8))
-    both = fuse_stages([one, one])
+    both = fuse_stages([one, one], 8.0)
     for field in fields(Prediction):
         torch.testing.assert_close(getattr(both, field.name), getattr(one, field.name))
 
 
 def test_equally_sure_ones_meet_half_way_in_parallax() -> None:
-    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(4.0, 0.1, (-0.6, 0.0, -0.8))])
+    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(4.0, 0.1, (-0.6, 0.0, -0.8))], 8.0)
     middle = 2 / (1 / 2 + 1 / 4)
     for name, factor in (("depth_initial", 1.2), ("depth", 1.1), ("refined_depth", 1.0)):
         torch.testing.assert_close(getattr(both, name), torch.full((1, *SIZE), factor * middle))
@@ -60,7 +60,7 @@ def test_the_one_that_is_surer_over_the_image_counts_more_at_every_pixel() -> No
     over_image = torch.tensor([0.1, math.exp(math.log(0.2) + math.log(0.5) / 24)]) ** -8
     at_pixel = torch.tensor([0.1, 0.2]) ** -2
     for both, corner, inside in (
-        (fuse_stages([first, second]), over_image, over_image),
+        (fuse_stages([first, second], 8.0), over_image, over_image),
         (fuse_stages([first, second], 2.0, by_pixel=True), torch.ones(2), at_pixel),
     ):
         for place, weight in (((0, 0), corner), ((1, 1), inside)):
@@ -76,7 +76,7 @@ def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
     first.sigma[0, :, 0] = float("nan")
     first.normal[0, :, 0, 0] = float("nan")
     second.refined_depth[0, 3, 0] = float("nan")
-    both = fuse_stages([first, second])
+    both = fuse_stages([first, second], 8.0)
     torch.testing.assert_close(both.refined_depth[0, :3, 0], torch.full((3,), 4.0))
     torch.testing.assert_close(both.sigma[0, :3, 0], torch.full((3,), 2.0))
     torch.testing.assert_close(both.confidence[0, :3, 0], second.confidence[0, :3, 0])
@@ -87,7 +87,7 @@ def test_pixels_without_depth_leave_the_word_to_the_others() -> None:
 
 def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -> None:
     predictions = [says(2.0, 0.02), says(2.12, 0.03)]
-    both = fuse_stages(predictions)
+    both = fuse_stages(predictions, 8.0)
     weight = torch.tensor([0.02, 0.03]) ** -8
     weight = (weight / weight.sum()).numpy()
     # Laplace's distributions of the relative depth around each prediction, their standard deviations as given.
@@ -104,7 +104,7 @@ def test_sigma_and_confidence_are_those_of_the_mixture(samples: int = 400_000) -
 
 
 def test_normals_come_out_unit() -> None:
-    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(2.0, 0.2, (0.0, 0.8, -0.6))])
+    both = fuse_stages([says(2.0, 0.1, (0.6, 0.0, -0.8)), says(2.0, 0.2, (0.0, 0.8, -0.6))], 8.0)
     torch.testing.assert_close(both.refined_normal.norm(dim=1), torch.ones(1, *SIZE))
     weight = 2.0**8
     expected = F.normalize(torch.tensor([weight * 0.6, 0.8, -weight * 0.8 - 0.6]), dim=0)
