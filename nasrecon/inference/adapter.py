@@ -42,6 +42,7 @@ class Photo:
         rgb: (H, W, 3) uint8.
         view: its camera at the image's size, as ``ingest.images.read_view`` returns it.
         given_pose: (4, 4), cam_from_world as it was read, where the view's pose was refined; None: the pose is exact.
+        scene_views: how many views its scene has; 0: those of the item.
         pose_error: median distance of the scene's matches from their epipolar lines [focal lengths]; 0: unknown.
         prior: depth (H, W) [scene units, 0 = none] and normals (H, W, 3) of elsewhere, for references; None: no prior.
     """
@@ -49,6 +50,7 @@ class Photo:
     rgb: np.ndarray
     view: View
     given_pose: np.ndarray | None = None
+    scene_views: int = 0
     pose_error: float = 0.0
     prior: tuple[np.ndarray, np.ndarray] | None = None
 

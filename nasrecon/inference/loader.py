@@ -19,14 +19,15 @@ Item = tuple[Photo, list[Photo]]
 
 
 def read_photo(prepared: PreparedScene, index: int, width: int, height: int) -> Photo:
-    """Return a view's image at a size [px], its camera at that size, and what is known of the error of its pose.
+    """Return a view's image at a size [px], its camera at that size, and what is known of its pose.
 
     Raises:
         InputError: if the image cannot be read.
     """
     rgb, view = read_view(prepared.scene.views[index], width, height)
     given = None if prepared.given_poses is None else prepared.given_poses[index]
-    return Photo(rgb=rgb, view=view, given_pose=given, pose_error=prepared.pose_error(index))
+    views, error = len(prepared.scene.views), prepared.pose_error(index)
+    return Photo(rgb=rgb, view=view, given_pose=given, scene_views=views, pose_error=error)
 
 
 class ImageCache:

@@ -18,8 +18,8 @@ class EstimateOptions:
         max_side: the longer side of the maps [px]; 0: that of the images. Images are resized to it (never enlarged),
             both sides rounded to multiples of 32.
         size: (width, height) of the maps [px], for all views, instead of ``max_side``.
-        passes: "auto": a reference with one source passes the network several times (``inference.passes``); "single":
-            never.
+        passes: "auto": a reference with one source, or of a scene of three views, may pass the network several times
+            (``inference.passes``); "single": never.
         batch: references at once; None: 1 on a CPU, 4 on a GPU. Halved when memory runs out.
         cached_images: how many decoded images are kept for the views that share them, at most.
         max_memory: bytes that the estimation may take, on a GPU those of the GPU; a view that needs more is estimated

@@ -2,8 +2,9 @@
 
 The matches of a single source leave much open, so a pair, an item of one reference and one source, passes more than
 once. It passes at its own size and at the smaller ones that the network names (``pair_sides``): at a small size a
-network sees farther across what matches nothing, at a large one it sees edges. A pair whose poses were refined passes
-under the refined and under the given poses: the two span what the matches leave open. All other items pass once.
+network sees farther across what matches nothing, at a large one it sees edges. A pair whose poses were refined, and an
+item of a scene of three views, passes under the refined and under the given poses: the two span what the matches of so
+few views leave open. All other items pass once.
 
 Sizes are averaged pixel by pixel, as one size is right here and another there; poses with one weight for the image, as
 a wrong pose is wrong everywhere.
@@ -29,18 +30,21 @@ Poses = Literal["refined", "given"]
 Passes = Literal["auto", "single"]
 
 _SIZE_POWER, _POSE_POWER = 4.0, 2.0  # of the spread, in the weights of sizes and of poses (``fuse_stages``)
+_FEW_VIEWS = 3  # scenes of so many views or fewer pass under both poses
 _CAUTION = 1.2  # sigma of a smaller size is taken so many times larger: it misses what lies between its pixels
 
 
-def plan_passes(sources: int, exact: bool, passes: Passes = "auto") -> tuple[Poses, ...]:
+def plan_passes(sources: int, exact: bool, views: int, passes: Passes = "auto") -> tuple[Poses, ...]:
     """Return the poses under which an item passes the network.
 
     Args:
         sources: number of its source views.
         exact: whether none of its poses was refined.
+        views: number of views of its scene.
         passes: "single" allows one pass for every item.
     """
-    return ("refined", "given") if passes == "auto" and sources == 1 and not exact else ("refined",)
+    both = passes == "auto" and not exact and (sources == 1 or views <= _FEW_VIEWS)
+    return ("refined", "given") if both else ("refined",)
 
 
 def predict(
@@ -64,9 +68,9 @@ def predict(
         InputError: if an item has no source or no depth range, or an image is not of its camera's size.
     """
     device = device_of(network) if device is None else device
-    groups: dict[tuple[int, int, int, bool], list[int]] = {}
+    groups: dict[tuple[int, int, int, bool, int], list[int]] = {}
     for i, (ref, its_sources) in enumerate(zip(refs, sources, strict=True)):
-        key = (*ref.rgb.shape[:2], len(its_sources), poses_exact([ref, *its_sources]))
+        key = (*ref.rgb.shape[:2], len(its_sources), poses_exact([ref, *its_sources]), _views(ref, its_sources))
         groups.setdefault(key, []).append(i)
     out: dict[int, Estimate] = {}
     for members in groups.values():
@@ -100,11 +104,11 @@ def run_passes(
     device: torch.device | str,
     passes: Passes,
 ) -> Prediction:
-    """Run the planned passes on references of one size; returns their average in the network's own units and sizes."""
+    """Run the planned passes on references of one size and plan; returns their average in the network's own units."""
     batch = to_stereo_batch(refs, sources, network).to(device)
     sides = _pair_sides(network, batch) if passes == "auto" else []
     predictions = []
-    for poses in plan_passes(batch.src_images.shape[1], batch.poses_exact, passes):
+    for poses in plan_passes(len(sources[0]), batch.poses_exact, _views(refs[0], sources[0]), passes):
         passed = batch
         if poses == "given":
             given = [_as_given(ref) for ref in refs], [[_as_given(source) for source in item] for item in sources]
@@ -113,6 +117,10 @@ def run_passes(
         predictions.append(fuse_stages(at_sizes, _SIZE_POWER, by_pixel=True))
     errors = torch.tensor([ref.pose_error for ref in refs], dtype=torch.float32)
     return add_pose_error(fuse_stages(predictions, _POSE_POWER), batch, errors)
+
+
+def _views(ref: Photo, sources: Sequence[Photo]) -> int:
+    return ref.scene_views or 1 + len(sources)
 
 
 def _pair_sides(network: Network, batch: StereoBatch) -> list[int]:

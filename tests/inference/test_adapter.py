@@ -194,12 +194,16 @@ def test_poses_in_doubt_are_tried_both_ways():
     assert (predict_stages(single, posed(ref), [posed(src)]).refined_depth == 5).all() and len(single.batches) == 1
     both = predict_stages(network, posed(ref), [doubted])
     np.testing.assert_allclose(both.refined_depth, 2 / (1 / 5 + 1 / 4), rtol=1e-6)
-    # A view without doubt in the same call goes through once; so does one with two sources, whose poses are
-    # not exact.
+    # A view without doubt in the same call goes through once; so does one with two sources whose poses are not exact,
+    # where its scene has more than three views.
+    several = [doubted, posed(src)]
+    refs = [posed(ref)] * 3 + [replace(posed(ref), scene_views=views) for views in (3, 4)]
     network.batches.clear()
-    predict(network, [posed(ref)] * 3, [[doubted], [posed(src)], [doubted, posed(src)]])
-    assert [batch.poses_exact for batch in network.batches] == [False, True, True, False]
-    assert not network.batches[-1].to("cpu").poses_exact and network.batches[-1].src_images.shape[1] == 2
+    predict(network, refs, [[doubted], [posed(src)], several, several, several])
+    passes = [(batch.poses_exact, batch.src_images.shape[:2]) for batch in network.batches]
+    # Items of three views pass together.
+    assert passes == [(False, (1, 1)), (True, (1, 1)), (True, (1, 1)), (False, (2, 2)), (True, (2, 2)), (False, (1, 2))]
+    assert not network.batches[-1].to("cpu").poses_exact
 
 
 def test_a_pair_also_passes_at_the_smaller_sizes_that_the_network_names():
@@ -225,7 +229,7 @@ def test_a_pair_also_passes_at_the_smaller_sizes_that_the_network_names():
     small, own = (48, 64), (96, 128)
     assert sizes_of_passes(posed(src)) == [small, own]
     assert sizes_of_passes(doubted) == [small, own] * 2
-    assert sizes_of_passes(doubted, posed(src)) == [own]
+    assert sizes_of_passes(posed(src), posed(src)) == [own]
     assert sizes_of_passes(doubted, passes="single") == [own]
 
 

@@ -149,7 +149,7 @@ def test_the_error_of_a_photo_reaches_its_estimate() -> None:
     assert (wider.sigma > plain.sigma).all() and (wider.confidence < plain.confidence).all()
 
 
-def test_photos_carry_the_error_of_their_scene(tmp_path: Path) -> None:
+def test_photos_carry_the_error_and_the_views_of_their_scene(tmp_path: Path) -> None:
     Image.new("RGB", (96, 64)).save(tmp_path / "a.png")
     view = make_view("a", 96, 64, 90, (0, 0, 0), (0, 0, 0))
     scene = Scene(root=tmp_path, views=(replace(view, image=replace(view.image, path=tmp_path / "a.png")),))
@@ -157,6 +157,7 @@ def test_photos_carry_the_error_of_their_scene(tmp_path: Path) -> None:
     for size in ((96, 64), (48, 32)):
         photo = read_photo(prepared, 0, *size)
         assert photo.pose_error == pytest.approx(0.01) and photo.rgb.shape == (*size[::-1], 3)
+        assert photo.scene_views == 1
         assert ImageCache(prepared, 1).read(0, *size).pose_error == photo.pose_error
 
 
