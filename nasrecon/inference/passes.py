@@ -2,9 +2,9 @@
 
 The matches of a single source leave much open, so a pair, an item of one reference and one source, passes more than
 once. It passes at its own size and at the smaller ones that the network names (``pair_sides``): at a small size a
-network sees farther across what matches nothing, at a large one it sees edges. A pair whose poses were refined, and an
-item of a scene of three views, passes under the refined and under the given poses: the two span what the matches of so
-few views leave open. All other items pass once.
+network sees farther across what matches nothing, at a large one it sees edges. Where poses were refined, pairs and
+items of scenes of three views pass under the refined and under the given poses: the two span what the matches of so few
+views leave open. All other items pass once.
 
 Sizes are averaged pixel by pixel, as one size is right here and another there; poses with one weight for the image, as
 a wrong pose is wrong everywhere.
